@@ -1,0 +1,178 @@
+"""From preset or file plus dotted overrides to one resolved configuration, with one-line errors."""
+
+from __future__ import annotations
+
+import copy
+import json
+import re
+from collections.abc import Iterable, Sequence
+from importlib import resources
+from pathlib import Path
+from typing import Any, get_args
+
+import yaml
+from pydantic import BaseModel, ValidationError
+from pydantic.fields import FieldInfo
+
+from adanat_rl.config.errors import UserError, nearest
+from adanat_rl.config.schema import ExperimentConfig
+
+DEFAULT_PRESET = "digits"
+
+
+def preset_names() -> list[str]:
+    """Names of the presets that ship with the package."""
+    folder = resources.files("adanat_rl.config") / "presets"
+    return sorted(Path(entry.name).stem for entry in folder.iterdir() if entry.name.endswith(".yaml"))
+
+
+def load_preset(name: str) -> dict[str, Any]:
+    """Settings of a preset.
+
+    Raises:
+        UserError: no such preset.
+    """
+    names = preset_names()
+    if name not in names:
+        raise UserError(f"--preset: {name!r} is no preset; accepted: {', '.join(names)}{nearest(name, names)}")
+    return _mapping((resources.files("adanat_rl.config") / "presets" / f"{name}.yaml").read_text(), f"preset {name}")
+
+
+def load_file(path: Path) -> dict[str, Any]:
+    """Settings of a YAML file.
+
+    Raises:
+        UserError: the file cannot be read or holds no mapping.
+    """
+    try:
+        text = path.read_text()
+    except OSError as error:
+        raise UserError(f"--config: {path}: {error.strerror or error}") from None
+    return _mapping(text, str(path))
+
+
+def resolve(
+    preset: str | None = None, file: Path | None = None, overrides: Sequence[str] = (), **top_level: Any
+) -> ExperimentConfig:
+    """The configuration of preset or file, with `key.sub=value` overrides on top.
+
+    Args:
+        overrides: dotted keys with YAML values; later ones win.
+        top_level: values of top-level keys, None meaning "not given"; they win over the overrides.
+
+    Raises:
+        UserError: naming key, value, what is accepted and the nearest name.
+    """
+    if preset is not None and file is not None:
+        raise UserError("--preset and --config: give one of the two")
+    settings = load_file(file) if file is not None else load_preset(preset or DEFAULT_PRESET)
+    for override in overrides:
+        _apply(settings, override)
+    settings.update({key: value for key, value in top_level.items() if value is not None})
+    return validate(settings)
+
+
+def validate(settings: dict[str, Any]) -> ExperimentConfig:
+    """The configuration of a mapping.
+
+    Raises:
+        UserError: for the first problem found.
+    """
+    try:
+        return ExperimentConfig.model_validate(settings)
+    except ValidationError as error:
+        raise UserError(_one_line(error)) from None
+
+
+def dump(config: ExperimentConfig) -> str:
+    """The resolved configuration as YAML, every key present."""
+    return yaml.safe_dump(config.model_dump(mode="json"), sort_keys=False, allow_unicode=True)
+
+
+def json_schema() -> str:
+    """JSON schema of the configuration file, for editors."""
+    schema = {"$schema": "https://json-schema.org/draft/2020-12/schema", **ExperimentConfig.model_json_schema()}
+    return json.dumps(schema, indent=2, ensure_ascii=False)
+
+
+def leaf_fields(model: type[BaseModel] = ExperimentConfig, prefix: str = "") -> Iterable[tuple[str, FieldInfo]]:
+    """Dotted key and field of every setting, in order."""
+    for name, field in model.model_fields.items():
+        section = _section(field)
+        if section is None:
+            yield prefix + name, field
+        else:
+            yield from leaf_fields(section, f"{prefix}{name}.")
+
+
+def _mapping(text: str, where: str) -> dict[str, Any]:
+    try:
+        content = yaml.safe_load(text)
+    except yaml.YAMLError as error:
+        raise UserError(f"{where} is no YAML: {' '.join(str(error).split())}") from None
+    if content is None:
+        return {}
+    if not isinstance(content, dict):
+        raise UserError(f"{where} holds a {type(content).__name__}, expected a mapping of settings")
+    return copy.deepcopy(content)
+
+
+def _apply(settings: dict[str, Any], override: str) -> None:
+    key, separator, text = override.partition("=")
+    if not separator or not key or key.startswith("-"):
+        keys = [name for name, _ in leaf_fields()]
+        raise UserError(f"{override!r} is no override; expected KEY=VALUE, such as ppo.lr=1e-4{nearest(key, keys)}")
+    try:
+        value = yaml.safe_load(text)
+    except yaml.YAMLError:
+        value = text
+    *parents, last = key.split(".")
+    for parent in parents:
+        inner = settings.setdefault(parent, {})
+        if not isinstance(inner, dict):
+            raise UserError(f"{key}: {parent} is a value ({inner!r}), not a group of settings")
+        settings = inner
+    settings[last] = value
+
+
+def _section(field: FieldInfo) -> type[BaseModel] | None:
+    kinds = [field.annotation, *get_args(field.annotation)]
+    return next((kind for kind in kinds if isinstance(kind, type) and issubclass(kind, BaseModel)), None)
+
+
+def _one_line(error: ValidationError) -> str:
+    problem = error.errors(include_url=False)[0]
+    location = [part for part in problem["loc"] if isinstance(part, str)]
+    key = ".".join(location)
+    value = problem.get("input")
+    if problem["type"] == "extra_forbidden":
+        return f"{key}: unknown key{_nearest_key(location)}"
+    if problem["type"] == "value_error":  # our own validators name key, value and what is accepted
+        message = str(problem["ctx"]["error"])
+        return f"{key}.{message}" if key else message
+    if isinstance(value, float | int | str | bool | list) or value is None:
+        shown = json.dumps(value, default=str)
+        accepted = re.findall(r"'([^']*)'", problem["msg"]) if problem["type"] == "literal_error" else []
+        return f"{key}: {shown} is not accepted: {_readable(problem)}{nearest(str(value), accepted)}"
+    return f"{key}: {_readable(problem)}"
+
+
+def _readable(problem: Any) -> str:
+    message = problem["msg"]
+    message = message.removeprefix("Input ").removeprefix("should be ")
+    return f"expected {message[0].lower()}{message[1:]}"
+
+
+def _nearest_key(location: Sequence[str]) -> str:
+    model: type[BaseModel] | None = ExperimentConfig
+    for part in location[:-1]:
+        model = _section(model.model_fields[part]) if model and part in model.model_fields else None
+    siblings = list(model.model_fields) if model else []
+    hint = nearest(location[-1], siblings)
+    if hint:
+        return hint
+    elsewhere = [key for key, _ in leaf_fields() if key.rsplit(".", 1)[-1] == location[-1]]
+    if elsewhere:
+        return f" (did you mean {elsewhere[0]!r}?)"
+    group = ".".join(location[:-1]) or "the top level"
+    return f"; {group} takes {', '.join(siblings)}" if siblings else ""

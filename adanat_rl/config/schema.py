@@ -1,0 +1,301 @@
+"""The typed, frozen configuration of an experiment: one documented field per line, with its unit and its source.
+
+Sources: "paper" is AdaNAT (ECCV 2024) with the settings of its official code, "adagen" its follow-up (arXiv 2603.06993),
+"measured" a choice made on the embedded data set, "design" a choice of this product.
+"""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, model_validator
+
+from adanat_rl.config.errors import nearest
+
+DecisionName = Literal["mask_ratio", "confidence_temperature", "sampling_temperature", "guidance_scale"]
+Source = Literal["paper", "adagen", "measured", "design"]
+
+
+def setting(default: Any, help: str, *, unit: str = "", source: Source = "design", **bounds: Any) -> Any:
+    """A field with its help line, unit and source; `bounds` are pydantic's (`ge`, `gt`, `le`, `lt`)."""
+    return Field(default, description=help, json_schema_extra={"unit": unit, "source": source}, **bounds)
+
+
+class Section(BaseModel):
+    """A frozen group of settings that refuses unknown keys and non-finite numbers."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False, coerce_numbers_to_str=True)
+
+
+class DataConfig(Section):
+    """The real images."""
+
+    name: Literal["digits"] = setting("digits", "Data set; digits: 1,797 real 8×8 grey digits that scikit-learn bundles.")
+
+
+class GeneratorConfig(Section):
+    """The frozen generator."""
+
+    kind: Literal["masked_token"] = setting("masked_token", "Family of the generator.")
+    horizon: int = setting(4, "Decoding steps T of one image.", unit="steps", source="paper", ge=1, le=256)
+    nat: str = setting("asset:digits/nat.safetensors", "Weights of the NAT: a file, or asset:NAME for shipped ones.")
+    tokenizer: str = setting(
+        "asset:digits/tokenizer.safetensors", "Weights of the tokenizer: a file, or asset:NAME for shipped ones."
+    )
+    block_rows: int = setting(
+        64, "Rows of one network call; results do not depend on the batch because every call has this size.", ge=1
+    )
+
+
+class BaseScheduleConfig(Section):
+    """The hand-made schedule that actions are offsets to."""
+
+    curve: Literal["cosine", "linear", "constant"] = setting("cosine", "Mask ratio over the steps.", source="paper")
+    curve_power: float = setting(1.0, "Exponent p on the part of the steps done before the curve is taken.", gt=0)
+    confidence_temperature: float = setting(
+        4.5, "Temperature of the Gumbel noise on confidences at the start; falls linearly to 0.", source="measured", ge=0
+    )
+    sampling_temperature: float = setting(1.0, "Temperature of the token draw in every step.", source="paper", gt=0)
+    guidance_scale: float = setting(
+        2.0, "Classifier-free guidance in the last step; rises linearly from 0.", source="measured", ge=0
+    )
+    convention: Literal["maskgit", "adanat"] = setting(
+        "maskgit", "maskgit: r = (t+1)/T, guidance ∝ t/(T-1); adanat: r = (t+1-0.001)/T, guidance ∝ (t+0.001)/T."
+    )
+    file: str | None = setting(None, "JSON file with T rows of 4 numbers; replaces the formula.")
+
+
+class DecisionsConfig(Section):
+    """How actions become decisions."""
+
+    base: BaseScheduleConfig = setting(BaseScheduleConfig(), "The base schedule.")
+    learned: tuple[DecisionName, ...] = setting(
+        ("mask_ratio", "confidence_temperature", "sampling_temperature", "guidance_scale"),
+        "Decisions that the policy sets; the others keep the value of the base schedule.",
+        source="paper",
+    )
+    residual: bool = setting(
+        True, "Whether an action is an offset to the base schedule or the whole pre-activation.", source="paper"
+    )
+    smoothing: float = setting(
+        0.0, "Weight s of the moving average of pre-activations over the steps.", source="adagen", ge=0, lt=1
+    )
+    mask_ineffective: bool = setting(
+        True, "Leave decisions without effect (ratio and confidence temperature at the last step) out of the likelihood."
+    )
+    sampling_temperature_floor: float = setting(0.01, "Least sampling temperature.", source="measured", gt=0)
+    base_floor: float | None = setting(
+        0.1,
+        "Temperatures and guidance of the base schedule are lifted to this in pre-activation space; ratios to a fifth of it.",
+        source="measured",
+        gt=0,
+        lt=1,
+    )
+    action_limit: float = setting(8.0, "Bound of the environment's action space, ±.", gt=0)
+
+
+class PolicyConfig(Section):
+    """The policy and its critic."""
+
+    kind: Literal["adaptive", "per_class", "static"] = setting(
+        "adaptive", "adaptive: looks at the image; per_class, static: learned tables, the baselines.", source="paper"
+    )
+    hidden_size: int = setting(64, "Width of actor and critic network; the paper's is 512.", source="measured", ge=4, multiple_of=4)
+
+
+class ExplorationConfig(Section):
+    """Standard deviation of the actions: initial, minus decay every interval, never below the minimum."""
+
+    std: float = setting(0.6, "Initial standard deviation of the action noise.", source="paper", gt=0)
+    decay: float = setting(0.3, "What an interval takes off.", source="paper", ge=0)
+    decay_interval_iterations: int = setting(500, "Length of an interval.", unit="iterations", source="paper", ge=1)
+    min_std: float = setting(0.1, "Least standard deviation.", source="paper", gt=0)
+
+
+class PPOConfig(Section):
+    """Proximal policy optimisation."""
+
+    lr: float = setting(2e-4, "Adam's learning rate for actor and critic.", source="measured", gt=0)
+    adam_betas: tuple[float, float] = setting((0.9, 0.999), "Adam's decay rates.", source="paper")
+    num_epochs: int = setting(5, "Passes over a train batch.", source="paper", ge=1)
+    minibatch_size: int | None = setting(
+        None, "Env steps of a minibatch; null: the whole train batch at once.", unit="env steps", source="paper", ge=1
+    )
+    clip: float = setting(0.2, "Clipping range of the likelihood ratio.", source="paper", gt=0)
+    value_coefficient: float = setting(0.5, "Weight of the squared error of the critic.", source="paper", ge=0)
+    entropy_coefficient: float = setting(
+        0.01, "Weight of the entropy; without effect while the std is a schedule.", source="paper", ge=0
+    )
+    normalize_advantages: bool = setting(False, "Standardise advantages over the train batch too.", source="paper")
+    grad_clip: float | None = setting(None, "Largest global norm of a gradient; null: no limit.", source="paper", gt=0)
+    features: Literal["auto", "keep", "recompute"] = setting(
+        "auto",
+        "NAT features of the train batch: keep those of the rollout (needs one process) or recompute them in the learner.",
+    )
+
+
+class AdversarialConfig(Section):
+    """The discriminator that is trained along with the policy."""
+
+    channels: int = setting(32, "Channels of its first layer.", source="measured", ge=1)
+    lr: float = setting(1e-3, "Adam's learning rate.", source="measured", gt=0)
+    adam_betas: tuple[float, float] = setting((0.5, 0.99), "Adam's decay rates.", source="measured")
+    batch_size: int = setting(128, "Real and generated images of one update, each.", unit="images", source="measured", ge=1)
+    num_updates: int = setting(4, "Updates in each iteration.", source="measured", ge=1)
+    num_warmup_updates: int = setting(150, "Updates before the first policy update.", source="measured", ge=0)
+    real_target: float = setting(0.95, "Label of real images (one-sided smoothing).", source="measured", gt=0.5, le=1)
+
+
+class RewardConfig(Section):
+    """What is rewarded."""
+
+    kind: str = setting("adversarial", "adversarial, or module:Class of an own reward model.")
+    args: dict[str, Any] = setting({}, "Keyword arguments of an own reward model.")
+    adversarial: AdversarialConfig = setting(AdversarialConfig(), "Settings of the adversarial reward.")
+
+    @model_validator(mode="after")
+    def _known_kind(self) -> RewardConfig:
+        if self.kind != "adversarial" and self.kind.count(":") != 1:
+            hint = nearest(self.kind, ["adversarial"])
+            raise ValueError(f"kind: {self.kind!r} is no reward; accepted: adversarial, or module:Class{hint}")
+        if self.kind == "adversarial" and self.args:
+            raise ValueError("args: only an own reward (module:Class) takes args; use reward.adversarial.*")
+        return self
+
+
+class TrainingConfig(Section):
+    """The length of a run and the size of its batches."""
+
+    num_iterations: int = setting(250, "Policy updates of the whole run.", unit="iterations", source="measured", ge=1)
+    trajectories_per_iteration: int = setting(
+        512, "Images drawn for one policy update; the paper draws 4096.", unit="trajectories", source="measured", ge=2
+    )
+    shard_size: int = setting(
+        128, "Trajectories of one shard, the unit of work of an env runner.", unit="trajectories", source="paper", ge=1
+    )
+
+    @model_validator(mode="after")
+    def _whole_shards(self) -> TrainingConfig:
+        if self.trajectories_per_iteration % self.shard_size:
+            raise ValueError(
+                f"shard_size: {self.shard_size} does not divide trajectories_per_iteration "
+                f"({self.trajectories_per_iteration}); choose a divisor"
+            )
+        return self
+
+
+class CheckpointConfig(Section):
+    """When the state of a run goes to disk."""
+
+    interval_iterations: int = setting(10, "Iterations between checkpoints.", unit="iterations", ge=1)
+    keep: int = setting(3, "Checkpoints kept, the newest ones.", ge=2)
+
+
+class EvaluationConfig(Section):
+    """How good the policy is."""
+
+    interval_iterations: int = setting(25, "Iterations between evaluations.", unit="iterations", ge=1)
+    num_images: int = setting(1797, "Images of one evaluation.", unit="images", source="measured", ge=16)
+    num_seeds: int = setting(5, "Repetitions of the final evaluation, each with its own seeds.", ge=2)
+    seed: int = setting(1000, "First seed of the evaluation images; kept apart from training.", ge=0)
+    batch_size: int = setting(256, "Images drawn at once.", unit="images", ge=1)
+    reference: str | None = setting(
+        "asset:digits/reference.json",
+        "Searched and learned baselines that the policy is compared with; null: hand-made schedules only.",
+    )
+
+
+class ResourcesConfig(Section):
+    """Who runs where. One process does everything when both numbers are 0."""
+
+    ray_address: str = setting(
+        "local", "local: a private cluster (inside a Ray job: the job's); auto: a running one; or HOST:PORT."
+    )
+    num_env_runners: int = setting(2, "Env-runner actors that draw shards; 0: the driver draws.", ge=0)
+    num_reward_actors: int = setting(1, "Reward-model actors; 0: the driver scores.", ge=0)
+    num_learners: Literal[0, 1] = setting(0, "Learner actors; 0: the driver learns.")
+    num_cpus_per_env_runner: float = setting(1.0, "CPUs that Ray reserves for an env runner.", unit="CPUs", gt=0)
+    num_cpus_per_reward_actor: float = setting(0.5, "CPUs that Ray reserves for a reward actor.", unit="CPUs", gt=0)
+    num_cpus_per_learner: float = setting(1.0, "CPUs that Ray reserves for a learner actor.", unit="CPUs", gt=0)
+    num_gpus_per_env_runner: float = setting(0.0, "GPUs of an env runner; may be a fraction.", unit="GPUs", ge=0)
+    num_gpus_per_reward_actor: float = setting(0.0, "GPUs of a reward actor; may be a fraction.", unit="GPUs", ge=0)
+    num_gpus_per_learner: float = setting(0.0, "GPUs of a learner; may be a fraction.", unit="GPUs", ge=0)
+    torch_threads: int = setting(1, "Threads of torch in every process; part of what makes results reproducible.", ge=1)
+    start_timeout_s: float = setting(120.0, "How long workers may take to start.", unit="seconds", gt=0)
+    shard_timeout_s: float = setting(120.0, "An env runner without a result for this long is replaced.", unit="seconds", gt=0)
+    no_runner_timeout_s: float = setting(
+        300.0, "The run ends with an error after this long without any env runner.", unit="seconds", gt=0
+    )
+    max_deals_per_shard: int = setting(4, "How often one shard may be dealt before the run ends with an error.", ge=1)
+    reward_timeout_s: float = setting(120.0, "A reward actor without an answer for this long is replaced.", unit="seconds", gt=0)
+    max_reward_retries: int = setting(3, "Retries of a failed score or reward update on a fresh actor.", ge=0)
+
+
+class TrackingConfig(Section):
+    """Where MLflow keeps what happened."""
+
+    enabled: bool = setting(True, "Whether the run is sent to MLflow; metrics.jsonl is written in any case.")
+    uri: str | None = setting(None, "Tracking server; null: mlflow.db beside the run folder.")
+    experiment: str = setting("adanat-rl", "Name of the MLflow experiment.")
+    system_metrics: bool = setting(True, "Whether CPU, memory and disk are sampled too.")
+
+
+class PretrainingConfig(Section):
+    """Tokenizer, NAT and judging classifiers of a data set that has none (command `pretrain`)."""
+
+    vocab_size: int = setting(128, "Codes of the tokenizer.", source="measured", ge=2)
+    patch_size: int = setting(2, "Side of a patch.", unit="pixels", source="measured", ge=1)
+    width: int = setting(96, "Width of the NAT.", source="measured", ge=8)
+    depth: int = setting(3, "Blocks of the NAT.", source="measured", ge=1)
+    num_heads: int = setting(4, "Attention heads of the NAT; a divisor of its width.", source="measured", ge=1)
+    num_steps: int = setting(8000, "Training steps of the NAT.", unit="steps", source="measured", ge=10)
+    batch_size: int = setting(128, "Images of a training step.", unit="images", source="measured", ge=1)
+    lr: float = setting(2e-3, "Peak learning rate of AdamW; 100 steps of warm-up, then a cosine to 5 %.", source="measured", gt=0)
+    weight_decay: float = setting(0.05, "AdamW's weight decay.", source="measured", ge=0)
+    dropout: float = setting(0.1, "Dropout of the NAT.", source="measured", ge=0, lt=1)
+    label_dropout: float = setting(0.1, "Part of the labels replaced by the null label, for guidance.", source="measured", ge=0, lt=1)
+    ema_decay: float = setting(0.995, "Decay of the averaged weights, the ones that are kept.", source="measured", ge=0, lt=1)
+    num_classifier_steps: int = setting(1200, "Training steps of each judging classifier.", unit="steps", source="measured", ge=1)
+
+    @model_validator(mode="after")
+    def _whole_heads(self) -> PretrainingConfig:
+        if self.width % self.num_heads:
+            raise ValueError(f"num_heads: {self.num_heads} does not divide width ({self.width}); choose a divisor")
+        return self
+
+
+class ExperimentConfig(Section):
+    """One training run."""
+
+    name: str = setting("digits", "Name of the run in tables and in MLflow.")
+    seed: Annotated[int, Field(ge=0, lt=2**32)] = setting(0, "Seed of the run: networks, shards, discriminator.")
+    run_dir: str | None = setting(None, "Folder of the run; null: runs/NAME.")
+    data: DataConfig = setting(DataConfig(), "Real images.")
+    generator: GeneratorConfig = setting(GeneratorConfig(), "Frozen generator.")
+    decisions: DecisionsConfig = setting(DecisionsConfig(), "Decision space.")
+    policy: PolicyConfig = setting(PolicyConfig(), "Policy and critic.")
+    exploration: ExplorationConfig = setting(ExplorationConfig(), "Action noise.")
+    ppo: PPOConfig = setting(PPOConfig(), "Learner.")
+    reward: RewardConfig = setting(RewardConfig(), "Reward model.")
+    training: TrainingConfig = setting(TrainingConfig(), "Run length and batches.")
+    checkpoints: CheckpointConfig = setting(CheckpointConfig(), "Checkpoints.")
+    evaluation: EvaluationConfig = setting(EvaluationConfig(), "Evaluation.")
+    resources: ResourcesConfig = setting(ResourcesConfig(), "Workers and deadlines.")
+    tracking: TrackingConfig = setting(TrackingConfig(), "MLflow.")
+    pretraining: PretrainingConfig = setting(PretrainingConfig(), "Tokenizer, NAT and judges, for `pretrain`.")
+
+    @model_validator(mode="after")
+    def _features_stay_in_process(self) -> ExperimentConfig:
+        spread = self.resources.num_env_runners > 0 or self.resources.num_learners > 0
+        if self.ppo.features == "keep" and spread:
+            raise ValueError(
+                "ppo.features: keep needs runner and learner in one process; use recompute, "
+                "or resources.num_env_runners=0 and resources.num_learners=0"
+            )
+        return self
+
+    @property
+    def keep_features(self) -> bool:
+        """Whether rollout features stay for the learner instead of being computed again."""
+        one_process = self.resources.num_env_runners == 0 and self.resources.num_learners == 0
+        return self.ppo.features == "keep" or (self.ppo.features == "auto" and one_process)
