@@ -1,0 +1,76 @@
+"""The generator of a configuration."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from torch import nn
+
+from adanat_rl.config.errors import UserError
+from adanat_rl.config.paths import resolve_path
+from adanat_rl.config.schema import BaseScheduleConfig, DecisionsConfig, ExperimentConfig, GeneratorConfig
+from adanat_rl.generation.decisions import DecisionSpace
+from adanat_rl.generation.generator import Generator
+from adanat_rl.generation.masked.nat import TransformerNAT
+from adanat_rl.generation.masked.patch_tokenizer import PatchTokenizer
+from adanat_rl.generation.masked.sampler import MaskedTokenGenerator
+from adanat_rl.generation.masked.schedules import hand_made_schedule, load_schedule, masked_token_decisions
+from adanat_rl.generation.weights import load_network
+
+NAT_CLASSES: dict[str, type[nn.Module]] = {"transformer": TransformerNAT}
+TOKENIZER_CLASSES: dict[str, type[nn.Module]] = {"patch": PatchTokenizer}
+
+
+def build_generator(config: ExperimentConfig, device: str = "cpu") -> Generator:
+    """Loads tokenizer and NAT and puts the sampler around them.
+
+    Raises:
+        UserError: weights are missing, damaged or do not fit each other.
+    """
+    return assemble_generator(config.generator, config.decisions, device)
+
+
+def assemble_generator(config: GeneratorConfig, decisions: DecisionsConfig, device: str = "cpu") -> MaskedTokenGenerator:
+    """The masked-token generator of two sections of a configuration."""
+    tokenizer = load_tokenizer(config).to(device)
+    nat = load_network(resolve_path(config.nat, "generator.nat"), NAT_CLASSES).to(device)
+    if (nat.vocab_size, nat.grid_size) != (tokenizer.vocab_size, tokenizer.grid_size):
+        raise UserError(
+            f"generator.nat: {config.nat} predicts {nat.vocab_size} codes on a {nat.grid_size}×{nat.grid_size} grid, "
+            f"but the tokenizer has {tokenizer.vocab_size} on {tokenizer.grid_size}×{tokenizer.grid_size}"
+        )
+    space = build_decision_space(decisions, config.horizon)
+    return MaskedTokenGenerator(nat, tokenizer, space, config.block_rows)
+
+
+def load_tokenizer(config: GeneratorConfig) -> nn.Module:
+    """The tokenizer alone: reward models need no more to see images."""
+    return load_network(resolve_path(config.tokenizer, "generator.tokenizer"), TOKENIZER_CLASSES)
+
+
+def build_decision_space(config: DecisionsConfig, horizon: int) -> DecisionSpace:
+    """The four decisions of masked-token generators around their base schedule."""
+    rows = masked_token_decisions(config.sampling_temperature_floor, config.base_floor)
+    return DecisionSpace(
+        rows,
+        base_schedule(config.base, horizon),
+        config.learned,
+        residual=config.residual,
+        smoothing=config.smoothing,
+        mask_ineffective=config.mask_ineffective,
+    )
+
+
+def base_schedule(config: BaseScheduleConfig, horizon: int):
+    """Values `[T, 4]` of the base schedule, by formula or from its file."""
+    if config.file is not None:
+        return load_schedule(Path(config.file), horizon)
+    return hand_made_schedule(
+        horizon,
+        config.curve,
+        curve_power=config.curve_power,
+        confidence_temperature=config.confidence_temperature,
+        sampling_temperature=config.sampling_temperature,
+        guidance_scale=config.guidance_scale,
+        convention=config.convention,
+    )

@@ -1,0 +1,214 @@
+"""The masked-token generator: T steps of parallel decoding around a frozen NAT and tokenizer.
+
+Cost per guided class-conditional image: 2T - 2 NAT passes. The all-masked first step depends on the class alone and is
+cached; nothing runs after the last draw; an image whose guidance scale is known to be 0 takes no unconditional pass.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import Protocol
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from adanat_rl.generation.decisions import DecisionSpace
+from adanat_rl.generation.generator import ContextSpec, Observation, SampleSpec
+from adanat_rl.generation.blocks import run_in_blocks
+from adanat_rl.generation.masked.schedules import (
+    CONFIDENCE_TEMPERATURE,
+    GUIDANCE_SCALE,
+    MASK_RATIO,
+    SAMPLING_TEMPERATURE,
+)
+from adanat_rl.generation.masked.step_rule import draw_tokens, guided_logits, remask
+from adanat_rl.generation.noise import Noise, Stream, gumbel
+
+
+class Tokenizer(Protocol):
+    """What the generator needs of a tokenizer."""
+
+    vocab_size: int
+    grid_size: int
+    image_size: int
+
+    def decode(self, tokens: Tensor) -> Tensor:
+        """Images float32 `[B, C, H, W]` in [0, 1]; shows `vocab_size`, the mask, in some neutral way."""
+        ...
+
+
+@dataclass(frozen=True)
+class MaskedTokenState:
+    """B half-drawn images. Logits belong to the draw of `step`; `unconditional` is None where it is not needed yet."""
+
+    tokens: Tensor  # [B, L] int64
+    context: Tensor  # [B] int64
+    step: int
+    noise: Noise
+    plan: Tensor | None  # [B, T, 4]
+    features: Tensor | None  # [B, L, D]
+    conditional: Tensor | None  # [B, L, V]
+    unconditional: Tensor | None  # [B, L, V]; rows that took no unconditional pass hold the conditional logits
+    has_unconditional: Tensor  # [B] bool: which rows took it
+    num_passes: Tensor  # [B] int64
+
+    @property
+    def observation(self) -> Observation:
+        """Tokens, context, step and features."""
+        return Observation(self.tokens, self.context, self.step, self.features)
+
+
+class MaskedTokenGenerator:
+    """Implements the `Generator` contract.
+
+    Args:
+        nat: `(tokens [B, L], context [B]) -> (logits [B, L, V], features [B, L, D])` with `mask_token_id`,
+            `num_classes` (the null label) and `width`.
+        tokenizer: decodes tokens.
+        decision_space: its four decisions in the order of `schedules.DECISION_NAMES`.
+        block_rows: rows of one call of the NAT; part of what makes results reproducible (see `blocks`).
+    """
+
+    def __init__(
+        self, nat: nn.Module, tokenizer: Tokenizer, decision_space: DecisionSpace, block_rows: int, image_channels: int = 1
+    ) -> None:
+        self.nat = nat.eval().requires_grad_(False)
+        self.tokenizer = tokenizer
+        self.decision_space = decision_space
+        self.horizon = decision_space.horizon
+        self.block_rows = block_rows
+        self.device = next(nat.parameters()).device
+        length, vocab_size = tokenizer.grid_size**2, tokenizer.vocab_size
+        storage = np.dtype(np.uint8 if vocab_size < 256 else np.uint16)
+        self.sample_spec = SampleSpec("tokens", (length,), torch.int64, 0, vocab_size, storage)
+        self.context_spec = ContextSpec(int(nat.num_classes))
+        self.feature_shape = (length, int(nat.width))
+        self.image_shape = (image_channels, tokenizer.image_size, tokenizer.image_size)
+        self._mask_token_id = vocab_size
+        self._first: tuple[Tensor, Tensor] | None = None
+
+    def with_base_schedule(self, base_schedule: np.ndarray) -> MaskedTokenGenerator:
+        """The same networks around another base schedule `[T, 4]`, whose length is the new horizon."""
+        space = self.decision_space.with_base_schedule(base_schedule)
+        other = MaskedTokenGenerator(self.nat, self.tokenizer, space, self.block_rows, self.image_shape[0])
+        other._first = self._first
+        return other
+
+    @torch.no_grad()
+    def reset(self, context: Tensor, noise: Noise, plan: Tensor | None = None) -> MaskedTokenState:
+        """All tokens masked; logits and features from the cache of the first step."""
+        logits, features = self._first_step()
+        null = logits[self.context_spec.num_classes]
+        tokens = torch.full((len(context), *self.sample_spec.shape), self._mask_token_id, device=self.device)
+        return MaskedTokenState(
+            tokens=tokens,
+            context=context,
+            step=0,
+            noise=noise,
+            plan=plan,
+            features=features[context],
+            conditional=logits[context],
+            unconditional=null.expand(len(context), *null.shape),
+            has_unconditional=torch.ones(len(context), dtype=torch.bool, device=self.device),
+            num_passes=torch.zeros(len(context), dtype=torch.int64, device=self.device),
+        )
+
+    @torch.no_grad()
+    def step(self, state: MaskedTokenState, decision: Tensor) -> MaskedTokenState:
+        """Draws tokens under `decision` `[B, 4]`, masks the least confident again, and looks at the result."""
+        if state.conditional is None:
+            raise ValueError(f"the trajectory is complete: step {state.step} of {self.horizon}")
+        guidance_scale = decision[:, GUIDANCE_SCALE]
+        state = self._complete_unconditional(state, (guidance_scale != 0) & ~state.has_unconditional)
+        logits = guided_logits(state.conditional, state.unconditional, guidance_scale)
+        token_gumbel = gumbel(state.noise, state.step, Stream.TOKENS, tuple(logits.shape[1:])).to(self.device)
+        drawn = draw_tokens(logits, state.tokens, self._mask_token_id, decision[:, SAMPLING_TEMPERATURE], token_gumbel)
+        step = state.step + 1
+        if step == self.horizon:
+            return replace(state, tokens=drawn, step=step, features=None, conditional=None, unconditional=None)
+        confidence_gumbel = gumbel(state.noise, state.step, Stream.CONFIDENCE, tuple(drawn.shape[1:])).to(self.device)
+        tokens = remask(
+            logits,
+            state.tokens,
+            drawn,
+            self._mask_token_id,
+            decision[:, MASK_RATIO],
+            decision[:, CONFIDENCE_TEMPERATURE],
+            confidence_gumbel,
+        )
+        return self._look(replace(state, tokens=tokens, step=step))
+
+    @torch.no_grad()
+    def features(self, observation: Observation) -> Tensor:
+        """Features `[B, L, D]` by a conditional pass, or from the cache at step 0."""
+        if observation.step == 0:
+            return self._first_step()[1][observation.context]
+        return self._forward(observation.sample, observation.context)[1]
+
+    @torch.no_grad()
+    def decode(self, sample: Tensor) -> Tensor:
+        """Images of tokens; masks are mid-grey."""
+        return self.tokenizer.decode(sample)
+
+    def _look(self, state: MaskedTokenState) -> MaskedTokenState:
+        """Passes of the coming step: conditional for all, in the same blocks unconditional for those that may need it."""
+        wanted = self._may_be_guided(state)
+        batch_size, chosen = len(state.tokens), wanted.nonzero()[:, 0]
+        null = torch.full_like(chosen, self.context_spec.num_classes)
+        logits, features = self._forward(
+            torch.cat([state.tokens, state.tokens[chosen]]), torch.cat([state.context, null])
+        )
+        conditional = logits[:batch_size]
+        return replace(
+            state,
+            features=features[:batch_size],
+            conditional=conditional,
+            unconditional=_merge_rows(conditional, chosen, logits[batch_size:]),
+            has_unconditional=wanted,
+            num_passes=state.num_passes + 1 + wanted.long(),
+        )
+
+    def _may_be_guided(self, state: MaskedTokenState) -> Tensor:
+        """`[B]` bool: False where the coming guidance scale is known to be 0."""
+        if state.plan is not None:
+            return state.plan[:, state.step, GUIDANCE_SCALE] != 0
+        space = self.decision_space
+        learned = space.names[GUIDANCE_SCALE] in space.learned
+        possible = learned or bool(space.base_schedule[state.step, GUIDANCE_SCALE] != 0)
+        return torch.full((len(state.tokens),), possible, device=self.device)
+
+    def _complete_unconditional(self, state: MaskedTokenState, missing: Tensor) -> MaskedTokenState:
+        """Makes up for unconditional passes that were ruled out beforehand and that the decision wants after all."""
+        chosen = missing.nonzero()[:, 0]
+        if len(chosen) == 0:
+            return state
+        logits, _ = self._forward(state.tokens[chosen], torch.full_like(chosen, self.context_spec.num_classes))
+        return replace(
+            state,
+            unconditional=_merge_rows(state.unconditional, chosen, logits),
+            num_passes=state.num_passes + missing.long(),
+        )
+
+    def _forward(self, tokens: Tensor, context: Tensor) -> tuple[Tensor, Tensor]:
+        logits, features = run_in_blocks(self.nat, self.block_rows, tokens, context)
+        return logits, features
+
+    def _first_step(self) -> tuple[Tensor, Tensor]:
+        """Logits and features of the all-masked step for each label and, last, the null label."""
+        if self._first is None:
+            context = torch.arange(self.context_spec.num_classes + 1, device=self.device)
+            tokens = torch.full((len(context), *self.sample_spec.shape), self._mask_token_id, device=self.device)
+            self._first = self._forward(tokens, context)
+        return self._first
+
+
+def _merge_rows(base: Tensor, chosen: Tensor, rows: Tensor) -> Tensor:
+    """`base` with the rows `chosen` replaced."""
+    if len(chosen) == len(base):
+        return rows
+    if len(chosen) == 0:
+        return base
+    merged = base.clone()
+    merged[chosen] = rows
+    return merged

@@ -1,0 +1,159 @@
+"""The pipeline that users load: an exported policy and its generator, without Ray and without MLflow.
+
+    pipeline = adanat_rl.load_pipeline("runs/digits/policy")
+    images = pipeline(context=[3, 3, 7], seeds=[0, 1, 2]).images
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from adanat_rl.config.errors import UserError
+from adanat_rl.config.paths import ASSET_PREFIX, assets_folder
+from adanat_rl.generation.build import assemble_generator
+from adanat_rl.generation.generator import Generator
+from adanat_rl.generation.noise import ImageNoise
+from adanat_rl.generation.policies.base import ActorPolicy, GenerationPolicy, draw
+from adanat_rl.generation.policies.files import ExportedPolicy, check_generator_fits, load_policy
+
+DEFAULT_POLICY = "asset:digits/policy"
+
+
+@dataclass(frozen=True)
+class PipelineOutput:
+    """Finished images and how they came about.
+
+    Args:
+        images: uint8 `[B, H, W, C]`. decisions: float32 `[B, T, K]`. tokens: int64 `[B, L]`, the finished samples.
+        num_passes: int64 `[B]`, NAT passes of each image. steps: uint8 `[B, T, H, W, C]`, or None unless asked for.
+    """
+
+    images: np.ndarray
+    decisions: np.ndarray
+    tokens: np.ndarray
+    num_passes: np.ndarray
+    steps: np.ndarray | None = None
+
+
+class GenerationPipeline:
+    """Draws images for contexts and seeds; an image depends on its own context and seed, not on its batch mates.
+
+    Args:
+        generator: frozen. policy: decides. batch_size: images drawn at once.
+    """
+
+    def __init__(self, generator: Generator, policy: GenerationPolicy, batch_size: int = 256) -> None:
+        self.generator = generator
+        self.policy = policy
+        self.batch_size = batch_size
+
+    def __call__(
+        self, context: Sequence[int] | np.ndarray, seeds: Sequence[int] | np.ndarray | None = None, *, keep_steps: bool = False
+    ) -> PipelineOutput:
+        """Draws one image per context.
+
+        Args:
+            context: labels `[B]`.
+            seeds: one integer per image; 0, 1, 2, … by default.
+            keep_steps: whether the half-drawn images are returned too.
+
+        Raises:
+            UserError: no contexts, labels out of range, or another number of seeds than of contexts.
+        """
+        labels = np.atleast_1d(np.asarray(context))
+        numbers = np.arange(len(labels)) if seeds is None else np.atleast_1d(np.asarray(seeds))
+        self._check(labels, numbers)
+        parts = []
+        for start in range(0, len(labels), self.batch_size):
+            rows = slice(start, start + self.batch_size)
+            parts.append(self._draw(labels[rows], numbers[rows], keep_steps))
+        return PipelineOutput(
+            images=np.concatenate([part.images for part in parts]),
+            decisions=np.concatenate([part.decisions for part in parts]),
+            tokens=np.concatenate([part.tokens for part in parts]),
+            num_passes=np.concatenate([part.num_passes for part in parts]),
+            steps=np.concatenate([part.steps for part in parts if part.steps is not None]) if keep_steps else None,
+        )
+
+    def _draw(self, labels: np.ndarray, seeds: np.ndarray, keep_steps: bool) -> PipelineOutput:
+        device = self.generator.device
+        noise = ImageNoise(torch.from_numpy(seeds.astype(np.int64)).to(device))
+        context = torch.from_numpy(labels.astype(np.int64)).to(device)
+        drawing = draw(self.generator, self.policy, context, noise, keep_steps=keep_steps)
+        steps = None
+        if drawing.steps is not None:
+            flat = self.generator.decode(drawing.steps.flatten(0, 1))
+            steps = _to_uint8(flat).reshape(len(labels), self.generator.horizon, *_to_uint8(flat).shape[1:])
+        return PipelineOutput(
+            images=_to_uint8(self.generator.decode(drawing.sample)),
+            decisions=drawing.decisions.cpu().numpy(),
+            tokens=drawing.sample.cpu().numpy(),
+            num_passes=drawing.num_passes.cpu().numpy(),
+            steps=steps,
+        )
+
+    def _check(self, labels: np.ndarray, seeds: np.ndarray) -> None:
+        num_classes = self.generator.context_spec.num_classes
+        if labels.ndim != 1 or len(labels) == 0 or labels.dtype.kind not in "iu":
+            raise UserError(f"context: expected a list of labels 0 … {num_classes - 1}")
+        wrong = labels[(labels < 0) | (labels >= num_classes)]
+        if len(wrong):
+            raise UserError(f"context: {wrong[0]} is no label; accepted: 0 … {num_classes - 1}")
+        if seeds.shape != labels.shape or seeds.dtype.kind not in "iu":
+            raise UserError(f"seeds: expected {len(labels)} integers, one per context")
+
+
+def load_pipeline(
+    policy: str | Path = DEFAULT_POLICY,
+    *,
+    nat: str | None = None,
+    tokenizer: str | None = None,
+    device: str = "cpu",
+    batch_size: int = 256,
+) -> GenerationPipeline:
+    """Loads an exported policy and the generator it was trained for.
+
+    Args:
+        policy: the folder, or an asset that ships with the package.
+        nat, tokenizer: where the generator's weights lie, if not where they lay in training.
+        device: torch device of all networks.
+        batch_size: images drawn at once.
+
+    Raises:
+        UserError: something is missing, damaged, or does not fit.
+    """
+    exported = load_policy(policy_folder(policy))
+    changes = {key: value for key, value in {"nat": nat, "tokenizer": tokenizer}.items() if value is not None}
+    exported = _with_generator(exported, changes)
+    check_generator_fits(exported, exported.generator)
+    generator = assemble_generator(exported.generator, exported.decisions, device)
+    actor = ActorPolicy(exported.actor.to(device), generator.decision_space, exported.generator.block_rows)
+    return GenerationPipeline(generator, actor, batch_size)
+
+
+def policy_folder(policy: str | Path) -> Path:
+    """The folder behind a path or asset name; a run folder stands for the policy in it."""
+    name = str(policy)
+    if name.startswith(ASSET_PREFIX):
+        return assets_folder() / name.removeprefix(ASSET_PREFIX)
+    path = Path(name).expanduser()
+    return path / "policy" if (path / "policy" / "policy.json").is_file() else path
+
+
+def _with_generator(exported: ExportedPolicy, changes: dict[str, str]) -> ExportedPolicy:
+    if not changes:
+        return exported
+    generator = exported.generator.model_copy(update=changes)
+    return ExportedPolicy(
+        exported.actor, exported.spec, generator, exported.decisions, exported.trained, exported.generator_hashes
+    )
+
+
+def _to_uint8(images: torch.Tensor) -> np.ndarray:
+    """float `[B, C, H, W]` in [0, 1] → uint8 `[B, H, W, C]`."""
+    return (images.clamp(0, 1) * 255).round().to(torch.uint8).permute(0, 2, 3, 1).cpu().numpy()

@@ -1,0 +1,68 @@
+"""Actor and critic networks of a configuration, and what about a generator they have to know."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import asdict, dataclass
+from typing import Any, Literal
+
+from torch import nn
+
+from adanat_rl.config.schema import PolicyConfig
+from adanat_rl.generation.generator import Generator
+from adanat_rl.generation.policies.network import PolicyNet
+from adanat_rl.generation.policies.tables import ClassTable, StaticTable
+
+
+@dataclass(frozen=True)
+class PolicySpec:
+    """Plain numbers from which actor and critic are built, in any process and without the generator."""
+
+    kind: Literal["adaptive", "per_class", "static"]
+    hidden_size: int
+    horizon: int
+    num_classes: int
+    num_actions: int
+    feature_length: int
+    feature_width: int
+
+    @classmethod
+    def of(cls, config: PolicyConfig, generator: Generator) -> PolicySpec:
+        """The spec of a configured policy for a generator."""
+        length, width = generator.feature_shape
+        return cls(
+            kind=config.kind,
+            hidden_size=config.hidden_size,
+            horizon=generator.horizon,
+            num_classes=generator.context_spec.num_classes,
+            num_actions=generator.decision_space.num_actions,
+            feature_length=length,
+            feature_width=width,
+        )
+
+    @property
+    def needs_features(self) -> bool:
+        """Whether actor or critic look at the image."""
+        return self.kind == "adaptive"
+
+    def as_dict(self) -> dict[str, Any]:
+        """The fields, JSON-ready."""
+        return asdict(self)
+
+    def build_actor(self) -> nn.Module:
+        """`(features [N, L, D], step [N], context [N]) -> mean action [N, A]`, starting at zero."""
+        if self.kind == "static":
+            return StaticTable(self.horizon, self.num_actions)
+        if self.kind == "per_class":
+            return ClassTable(self.horizon, self.num_classes, self.num_actions)
+        return self._network(self.num_actions)
+
+    def build_critic(self) -> nn.Module:
+        """The same inputs → value `[N, 1]`; a table per class for policies that are tables."""
+        if self.kind == "adaptive":
+            return self._network(1)
+        return ClassTable(self.horizon, self.num_classes, 1)
+
+    def _network(self, out_channels: int) -> PolicyNet:
+        grid_size = math.isqrt(self.feature_length)
+        return PolicyNet(self.feature_width, out_channels, self.hidden_size, grid_size)

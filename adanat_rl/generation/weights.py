@@ -1,0 +1,84 @@
+"""Networks on disk: one safetensors file that also says which class it belongs to and how to build it.
+
+Nothing in such a file can run code. Layout: the tensors of the state dict, and in the header's metadata `format`,
+`kind` (which class) and `arguments` (JSON, what its constructor takes).
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save
+from torch import Tensor, nn
+
+from adanat_rl.config.errors import UserError
+from adanat_rl.config.files import write_atomically
+from adanat_rl.version import __version__
+
+_FORMAT = "adanat-rl network 1"
+
+
+def save_network(path: Path, kind: str, arguments: Mapping[str, Any], network: nn.Module) -> None:
+    """Writes a network, atomically."""
+    tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in network.state_dict().items()}
+    metadata = {"format": _FORMAT, "kind": kind, "arguments": json.dumps(dict(arguments)), "adanat_rl": __version__}
+    write_atomically(path, save(tensors, metadata))
+
+
+def load_network(path: Path, classes: Mapping[str, type[nn.Module]]) -> nn.Module:
+    """The network of a file, in eval mode, on the CPU.
+
+    Args:
+        classes: which kinds are accepted, and their classes.
+
+    Raises:
+        UserError: the file is damaged, of another kind, or its tensors do not fit the class.
+    """
+    tensors, metadata = read_tensors(path)
+    kind = metadata.get("kind", "unknown")
+    if metadata.get("format") != _FORMAT or kind not in classes:
+        found = kind if metadata.get("format") == _FORMAT else f"unknown format {metadata.get('format')!r}"
+        raise UserError(f"{path} holds: {found}; accepted here: {', '.join(classes)}")
+    network = classes[kind](**json.loads(metadata["arguments"]))
+    fit_state(network, tensors, path)
+    return network.eval()
+
+
+def read_tensors(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
+    """All tensors of a safetensors file and its metadata.
+
+    Raises:
+        UserError: the file is missing or damaged.
+    """
+    try:
+        with safe_open(path, framework="pt") as file:
+            return {name: file.get_tensor(name) for name in file.keys()}, dict(file.metadata() or {})  # noqa: SIM118
+    except FileNotFoundError:
+        raise UserError(f"no such file: {path}") from None
+    except (SafetensorError, OSError) as error:
+        raise UserError(f"{path} is damaged or no safetensors file: {error}") from None
+
+
+def fit_state(network: nn.Module, tensors: Mapping[str, Tensor], path: Path) -> None:
+    """Loads tensors into a network after checking that names, shapes and dtypes are all there and no more.
+
+    Raises:
+        UserError: naming what is missing, too many or of another shape.
+    """
+    wanted = network.state_dict()
+    missing = sorted(wanted.keys() - tensors.keys())
+    extra = sorted(tensors.keys() - wanted.keys())
+    other = sorted(
+        name
+        for name in wanted.keys() & tensors.keys()
+        if (wanted[name].shape, wanted[name].dtype) != (tensors[name].shape, tensors[name].dtype)
+    )
+    for problem, names in (("lacks", missing), ("has too many", extra), ("has another shape or dtype of", other)):
+        if names:
+            shown = ", ".join(names[:5]) + (f" and {len(names) - 5} more" if len(names) > 5 else "")
+            raise UserError(f"{path} {problem}: {shown}")
+    network.load_state_dict(dict(tensors))
