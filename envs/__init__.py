@@ -1,0 +1,6 @@
+"""The choice of a generation policy as a Gymnasium MDP around a generator."""
+
+from envs.single_env import GenerationEnv
+from envs.vector_env import GenerationVectorEnv
+
+__all__ = ["GenerationEnv", "GenerationVectorEnv"]
