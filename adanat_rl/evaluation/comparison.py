@@ -1,0 +1,166 @@
+"""The comparison that ends a run: the policy, its controls and the baselines, on the same contexts and seeds."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import numpy as np
+import torch
+
+from adanat_rl.evaluation.controls import Control, Verdict, deal, judge_adaptivity
+from adanat_rl.evaluation.evaluator import Evaluation, Evaluator, evaluation_set
+from adanat_rl.evaluation.judge import FD_A
+from adanat_rl.evaluation.reference import Baseline
+from adanat_rl.generation.policies.base import GenerationPolicy, SchedulePolicy
+
+POLICY = "policy"
+CONTROL = "control"
+BASELINE = "baseline"
+BASE_SCHEDULE = "base_schedule"
+
+CONTROL_TITLES = {
+    Control.SHUFFLED: "its decisions, dealt to any other image",
+    Control.SHUFFLED_WITHIN_CLASS: "its decisions, dealt within the class",
+    Control.MEAN: "their mean, as a schedule",
+    Control.CLASS_MEAN: "their mean per class",
+}
+
+
+@dataclass(frozen=True)
+class Row:
+    """One line of the table.
+
+    Args:
+        name: unique. title: for people. kind: policy, control, baseline or base_schedule.
+        horizon: T. how: how it was found, for baselines. evaluation: its numbers.
+    """
+
+    name: str
+    title: str
+    kind: str
+    horizon: int
+    how: str
+    evaluation: Evaluation
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """The table and what it says.
+
+    Args:
+        rows: the policy first. verdict: adaptivity of the policy, None for a policy that was not tested.
+        seeds: evaluation seeds. num_images: of each seed.
+        decisions: `[N, T, K]` of the policy on the first seed. context: `[N]` their labels.
+    """
+
+    rows: tuple[Row, ...]
+    verdict: Verdict | None
+    seeds: tuple[int, ...]
+    num_images: int
+    decisions: np.ndarray
+    context: np.ndarray
+
+    @property
+    def policy(self) -> Row:
+        """The row of the policy."""
+        return self.rows[0]
+
+    def as_dict(self) -> dict[str, Any]:
+        """JSON-ready; single values of each seed included, decisions left out."""
+        rows = [
+            {
+                "name": row.name,
+                "title": row.title,
+                "kind": row.kind,
+                "horizon": row.horizon,
+                "how": row.how,
+                "summary": row.evaluation.summary(),
+                "values": row.evaluation.metrics,
+            }
+            for row in self.rows
+        ]
+        verdict = asdict(self.verdict) if self.verdict is not None else None
+        return {"rows": rows, "verdict": verdict, "seeds": list(self.seeds), "num_images": self.num_images}
+
+
+def compare(
+    evaluator: Evaluator,
+    policy: GenerationPolicy,
+    title: str,
+    baselines: Sequence[Baseline],
+    seeds: Sequence[int],
+    *,
+    controls: Sequence[Control] = tuple(Control),
+    report: Callable[[Row], None] | None = None,
+) -> Comparison:
+    """Evaluates everything.
+
+    Args:
+        evaluator: with the generator of the policy's horizon.
+        title: of the policy, for the table.
+        seeds: paired over all rows, so that differences are those of the decisions.
+        controls: which to run; a policy that knows its decisions beforehand needs none.
+        report: told about each finished row.
+    """
+    rows: list[Row] = []
+
+    def add(name: str, label: str, kind: str, horizon: int, how: str, evaluation: Evaluation) -> None:
+        rows.append(Row(name, label, kind, horizon, how, evaluation))
+        if report is not None:
+            report(rows[-1])
+
+    horizon = evaluator.generator.horizon
+    evaluation, decisions = _evaluate_keeping_decisions(evaluator, policy, seeds)
+    add("policy", title, POLICY, horizon, "this policy", evaluation)
+    for control in controls:
+        result = _evaluate_control(evaluator, control, decisions, seeds)
+        add(control.value, CONTROL_TITLES[control], CONTROL, horizon, "", result)
+    base = SchedulePolicy(evaluator.generator.decision_space.base_schedule)
+    add(BASE_SCHEDULE, "base schedule, before training", BASE_SCHEDULE, horizon, "", evaluator.evaluate(base, seeds))
+    for baseline in baselines:
+        result = _for_horizon(evaluator, baseline).evaluate(baseline.policy, seeds)
+        add(baseline.name, baseline.title, BASELINE, baseline.horizon, baseline.how, result)
+    first = evaluation_set(evaluator.dataset, evaluator.num_images, seeds[0])
+    return Comparison(
+        tuple(rows),
+        _verdict(rows),
+        tuple(seeds),
+        evaluator.num_images,
+        decisions[0].cpu().numpy(),
+        first.context.numpy(),
+    )
+
+
+def _evaluate_keeping_decisions(
+    evaluator: Evaluator, policy: GenerationPolicy, seeds: Sequence[int]
+) -> tuple[Evaluation, list[torch.Tensor]]:
+    results = [evaluator.evaluate_once(policy, seed) for seed in seeds]
+    return Evaluation.of([row for row, _ in results]), [drawing.decisions for _, drawing in results]
+
+
+def _evaluate_control(
+    evaluator: Evaluator, control: Control, decisions: Sequence[torch.Tensor], seeds: Sequence[int]
+) -> Evaluation:
+    rows = []
+    for seed, made in zip(seeds, decisions, strict=True):
+        context = evaluation_set(evaluator.dataset, evaluator.num_images, seed).context
+        rows.append(evaluator.evaluate_once(deal(control, made, context.to(made.device), seed), seed)[0])
+    return Evaluation.of(rows)
+
+
+def _for_horizon(evaluator: Evaluator, baseline: Baseline) -> Evaluator:
+    if baseline.horizon == evaluator.generator.horizon:
+        return evaluator
+    schedule = baseline.decisions if baseline.decisions.ndim == 2 else baseline.decisions.mean(axis=0)
+    return evaluator.with_generator(evaluator.generator.with_base_schedule(schedule))
+
+
+def _verdict(rows: Sequence[Row]) -> Verdict | None:
+    by_name = {row.name: row.evaluation.metrics[FD_A] for row in rows}
+    if not {Control.SHUFFLED.value, Control.SHUFFLED_WITHIN_CLASS.value} <= by_name.keys():
+        return None
+    return judge_adaptivity(
+        by_name["policy"], by_name[Control.SHUFFLED_WITHIN_CLASS.value], by_name[Control.SHUFFLED.value]
+    )

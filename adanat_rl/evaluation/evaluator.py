@@ -1,0 +1,127 @@
+"""A generation policy in, numbers out: quality, cost and speed, as mean ± standard deviation over seeds."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from adanat_rl.data.digits import ImageDataset
+from adanat_rl.evaluation.judge import Judge
+from adanat_rl.generation.generator import Generator
+from adanat_rl.generation.noise import ImageNoise
+from adanat_rl.generation.policies.base import Drawing, GenerationPolicy, draw
+
+NAT_PASSES = "nat_passes_per_image"
+IMAGES_PER_SECOND = "images_per_s"
+
+
+@dataclass(frozen=True)
+class EvaluationSet:
+    """What an evaluation draws: contexts as in the real data, one seed per image.
+
+    Args:
+        context: `[N]` int64. seeds: `[N]` int64.
+    """
+
+    context: Tensor
+    seeds: Tensor
+
+
+def evaluation_set(dataset: ImageDataset, num_images: int, seed: int) -> EvaluationSet:
+    """N contexts, taken from the real labels in turn, and N image seeds that depend on `seed` and the index alone."""
+    index = np.arange(num_images)
+    context = dataset.labels[torch.from_numpy(index % len(dataset.labels))]
+    words = np.random.SeedSequence((seed,)).generate_state(2, np.uint64)
+    seeds = np.random.Generator(np.random.Philox(key=words)).integers(0, 2**63, num_images)
+    return EvaluationSet(context, torch.from_numpy(seeds))
+
+
+def draw_set(generator: Generator, policy: GenerationPolicy, images: EvaluationSet, batch_size: int) -> Drawing:
+    """Draws the set in batches; the result does not depend on their size."""
+    parts = []
+    for rows in torch.arange(len(images.context)).split(batch_size):
+        noise = ImageNoise(images.seeds[rows].to(generator.device))
+        parts.append(draw(generator, policy.for_images(rows), images.context[rows].to(generator.device), noise))
+    return Drawing(
+        sample=torch.cat([part.sample for part in parts]),
+        decisions=torch.cat([part.decisions for part in parts]),
+        num_passes=torch.cat([part.num_passes for part in parts]),
+    )
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """Numbers of one policy, one entry per seed.
+
+    Args:
+        metrics: values by name, `[S]` each.
+    """
+
+    metrics: dict[str, list[float]]
+
+    @classmethod
+    def of(cls, rows: Sequence[dict[str, float]]) -> Evaluation:
+        """Joins one row of numbers per seed."""
+        return cls({name: [row[name] for row in rows] for name in rows[0]})
+
+    def mean(self, name: str) -> float:
+        """Mean over the seeds."""
+        return float(np.mean(self.metrics[name]))
+
+    def sd(self, name: str) -> float:
+        """Standard deviation over the seeds (n - 1); 0 for a single one."""
+        values = self.metrics[name]
+        return float(np.std(values, ddof=1)) if len(values) > 1 else 0.0
+
+    def summary(self) -> dict[str, dict[str, float]]:
+        """`{"mean": …, "sd": …}` by name."""
+        return {name: {"mean": self.mean(name), "sd": self.sd(name)} for name in self.metrics}
+
+
+class Evaluator:
+    """Draws and judges.
+
+    Args:
+        generator: with the horizon of the policies that come. dataset: the real images. judge: made for it.
+        num_images: N of each seed. batch_size: images drawn at once.
+    """
+
+    def __init__(
+        self, generator: Generator, dataset: ImageDataset, judge: Judge, num_images: int, batch_size: int
+    ) -> None:
+        self.generator = generator
+        self.dataset = dataset
+        self.judge = judge
+        self.num_images = num_images
+        self.batch_size = batch_size
+
+    def with_generator(self, generator: Generator) -> Evaluator:
+        """The same evaluation of another generator."""
+        return Evaluator(generator, self.dataset, self.judge, self.num_images, self.batch_size)
+
+    def evaluate(self, policy: GenerationPolicy, seeds: Sequence[int]) -> Evaluation:
+        """Numbers of a policy over seeds."""
+        return Evaluation.of([self.evaluate_once(policy, seed)[0] for seed in seeds])
+
+    def evaluate_once(self, policy: GenerationPolicy, seed: int) -> tuple[dict[str, float], Drawing]:
+        """Numbers and drawing of one seed."""
+        images = evaluation_set(self.dataset, self.num_images, seed)
+        start = time.perf_counter()
+        drawing = draw_set(self.generator, policy, images, self.batch_size)
+        decoded = self.generator.decode(drawing.sample).cpu()
+        elapsed = time.perf_counter() - start
+        row = self.judge(decoded, images.context)
+        row[NAT_PASSES] = float(drawing.num_passes.float().mean())
+        row[IMAGES_PER_SECOND] = self.num_images / elapsed
+        return row, drawing
+
+    def distance(self, policy: GenerationPolicy, seed: int) -> float:
+        """Fréchet distance by extractor A of one seed: what searches minimise."""
+        images = evaluation_set(self.dataset, self.num_images, seed)
+        drawing = draw_set(self.generator, policy, images, self.batch_size)
+        return self.judge.distance(self.generator.decode(drawing.sample).cpu())

@@ -1,0 +1,96 @@
+"""Reference numbers: baselines that need a search or a training, kept as decisions so that they are evaluated anew.
+
+A file is JSON: what data set it is for, the command that makes it, and one entry per baseline with its decisions
+(`[T][K]` for a schedule, `[C][T][K]` per class) and the numbers that were published with them.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from adanat_rl.config.errors import UserError
+from adanat_rl.generation.policies.base import ClassSchedulePolicy, GenerationPolicy, SchedulePolicy
+
+_FORMAT = 1
+
+
+@dataclass(frozen=True)
+class Baseline:
+    """One baseline.
+
+    Args:
+        name: short name, unique in its file. title: for tables. how: how it was found, one sentence.
+        decisions: `[T, K]` or `[C, T, K]`.
+        settings: its parameters, if it has a formula.
+        numbers: published numbers by metric: mean and sd.
+    """
+
+    name: str
+    title: str
+    how: str
+    decisions: np.ndarray
+    settings: Mapping[str, float] = field(default_factory=dict)
+    numbers: Mapping[str, Mapping[str, float]] = field(default_factory=dict)
+
+    @property
+    def horizon(self) -> int:
+        """T."""
+        return int(self.decisions.shape[-2])
+
+    @property
+    def policy(self) -> GenerationPolicy:
+        """The generation policy that these decisions are."""
+        decisions = torch.from_numpy(np.asarray(self.decisions, np.float32))
+        return SchedulePolicy(decisions) if decisions.dim() == 2 else ClassSchedulePolicy(decisions)
+
+
+@dataclass(frozen=True)
+class References:
+    """All baselines of a data set.
+
+    Args:
+        dataset: its name. command: makes the file again. trained: numbers over several training seeds, by run kind.
+    """
+
+    dataset: str
+    command: str
+    baselines: tuple[Baseline, ...]
+    trained: Mapping[str, Any] = field(default_factory=dict)
+
+
+def load_references(path: Path) -> References:
+    """Reads a reference file.
+
+    Raises:
+        UserError: it is missing, damaged or of another format.
+    """
+    try:
+        content = json.loads(path.read_text())
+        if content["format"] != _FORMAT:
+            raise UserError(f"{path} has format {content['format']!r}, expected {_FORMAT}")
+        baselines = [Baseline(**{**row, "decisions": np.array(row["decisions"], np.float32)}) for row in content["baselines"]]
+        return References(content["dataset"], content["command"], tuple(baselines), content.get("trained", {}))
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        if isinstance(error, UserError):
+            raise
+        raise UserError(f"reference file {path} cannot be read: {type(error).__name__}: {error}") from None
+
+
+def dump_references(references: References) -> str:
+    """The file's text."""
+    rows = [{**asdict(row), "decisions": np.asarray(row.decisions).round(5).tolist()} for row in references.baselines]
+    content = {
+        "format": _FORMAT,
+        "dataset": references.dataset,
+        "command": references.command,
+        "baselines": rows,
+        "trained": references.trained,
+    }
+    return json.dumps(content, indent=1, ensure_ascii=False) + "\n"
