@@ -1,0 +1,119 @@
+"""The contract of a reward model: a batch of finished images in, one score per image out.
+
+Write a subclass, name it as `reward.kind: module:Class`, and it runs inside the reward actors. Trainable models also
+implement `update` and their state. Everything a model draws comes from the generator it is handed.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from enum import StrEnum
+from typing import Any, ClassVar
+
+import numpy as np
+import torch
+from torch import Tensor
+
+
+class Requirement(StrEnum):
+    """What a reward model needs besides the images; checked when the experiment is built."""
+
+    LABELS = "labels"
+    REAL_IMAGES = "real_images"
+
+
+@dataclass(frozen=True)
+class RewardBatch:
+    """Images to be scored.
+
+    Args:
+        images: `[B, C, H, W]` float32 in [0, 1].
+        labels: `[B]` int64, the class each image was drawn for.
+    """
+
+    images: Tensor
+    labels: Tensor
+
+    def __len__(self) -> int:
+        return len(self.images)
+
+    def rows(self, index: Tensor) -> RewardBatch:
+        """The images at `index`."""
+        return RewardBatch(self.images[index], self.labels[index])
+
+
+@dataclass(frozen=True)
+class RewardOutput:
+    """Scores, higher is better.
+
+    Args:
+        scores: `[B]` float32, finite.
+        info: further numbers `[B]` float32 by name; they go into the rollout table.
+    """
+
+    scores: Tensor
+    info: Mapping[str, Tensor] = field(default_factory=dict)
+
+
+class RewardModel(ABC):
+    """Scores finished images.
+
+    Attributes:
+        requires: what it needs besides images.
+        num_warmup_updates: updates before the first policy update.
+        num_updates: updates in each iteration; 0 for a model that is not trained.
+    """
+
+    requires: ClassVar[frozenset[Requirement]] = frozenset()
+    num_warmup_updates: int = 0
+    num_updates: int = 0
+
+    @abstractmethod
+    def score(self, batch: RewardBatch) -> RewardOutput:
+        """Scores of a batch; a pure function of the batch and the model's state."""
+
+    def update(
+        self, generated: RewardBatch, real: RewardBatch, generator: np.random.Generator, num_updates: int
+    ) -> dict[str, float]:
+        """Trains the model and returns metrics; a pure function of its arguments and the model's state.
+
+        Args:
+            generated: the images of this iteration. real: real images, all or a large sample.
+            generator: the only source of randomness.
+            num_updates: gradient steps to take.
+        """
+        raise NotImplementedError(f"{type(self).__name__} has num_updates > 0 but no update method")
+
+    def state_dict(self) -> dict[str, Any]:
+        """Everything that training changes: a flat dict of tensors."""
+        return {}
+
+    def load_state_dict(self, state: Mapping[str, Tensor]) -> None:
+        """Takes over what `state_dict` gave."""
+        if state:
+            raise NotImplementedError(f"{type(self).__name__} was given a state but has no load_state_dict method")
+
+
+class RewardError(Exception):
+    """A reward model gave something that is no reward: wrong shape, wrong type or not finite."""
+
+
+def check_scores(name: str, output: RewardOutput, batch_size: int) -> np.ndarray:
+    """Scores as NumPy `[B]` float32.
+
+    Raises:
+        RewardError: naming the reward model and what is wrong; a failed reward is never a number.
+    """
+    scores = output.scores
+    if not isinstance(scores, Tensor) or tuple(scores.shape) != (batch_size,):
+        shape = list(scores.shape) if isinstance(scores, Tensor) else type(scores).__name__
+        raise RewardError(f"reward {name} returned scores of shape {shape}, expected [{batch_size}]")
+    if not scores.is_floating_point():
+        raise RewardError(f"reward {name} returned scores of type {scores.dtype}, expected float32")
+    finite = torch.isfinite(scores)
+    if not bool(finite.all()):
+        bad = int((~finite).sum())
+        raise RewardError(f"reward {name} returned {bad} of {batch_size} scores that are NaN or infinite")
+    return scores.detach().to("cpu", torch.float32).numpy()

@@ -1,0 +1,287 @@
+"""The driver's handle to the reward model: M actors that score shards, one of them trained, or a worker in the driver.
+
+The service mirrors the trainable state. An actor that dies, hangs or gives no number is replaced by a fresh one with that
+state, and what it owed is asked again; after the configured number of retries the run stops with the reward's name.
+"""
+
+from __future__ import annotations
+
+import time
+import uuid
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+import numpy as np
+import ray
+from ray.exceptions import RayError, RayTaskError
+from ray.util.placement_group import placement_group, remove_placement_group
+from ray.util.scheduling_strategies import PlacementGroupSchedulingStrategy
+from torch import Tensor
+
+from adanat_rl.config.errors import RunError
+from adanat_rl.config.schema import ResourcesConfig
+from adanat_rl.rewards.base import RewardError
+from adanat_rl.rewards.worker import RewardParts, RewardWorker, Scores
+
+_RewardFactory = Callable[[], RewardParts]
+
+
+@dataclass(frozen=True)
+class Finished:
+    """Finished samples `[B, …]` in storage dtype, and their labels `[B]` int64: what is scored at once."""
+
+    samples: np.ndarray
+    labels: np.ndarray
+
+
+class RewardService(Protocol):
+    """What the algorithm needs of the reward model, wherever it runs."""
+
+    version: int
+    num_updates: int
+    num_warmup_updates: int
+    num_replaced_actors: int
+
+    def score(self, batches: Sequence[Finished]) -> list[Scores]:
+        """Scores of each batch, all by the current version."""
+        ...
+
+    def start_update(self, generated: Finished, key: tuple[int, ...], num_updates: int) -> None:
+        """Begins to train the model; at most one update is under way."""
+        ...
+
+    def finish_update(self) -> dict[str, float]:
+        """Waits for the update and returns its metrics; from now on scores come from the next version."""
+        ...
+
+    def state(self) -> dict[str, Tensor]:
+        """The trainable state of the current version."""
+        ...
+
+    def load_state(self, state: Mapping[str, Tensor], version: int) -> None:
+        """Takes over a state."""
+        ...
+
+    def close(self) -> None:
+        """Ends the actors."""
+        ...
+
+
+def start_reward_service(factory: _RewardFactory, resources: ResourcesConfig) -> RewardService:
+    """The service with as many actors as configured."""
+    if resources.num_reward_actors == 0:
+        return LocalRewardService(factory)
+    return RemoteRewardService(factory, resources)
+
+
+class LocalRewardService:
+    """The reward model in the driver; an update runs when its result is asked for."""
+
+    num_replaced_actors = 0
+
+    def __init__(self, factory: _RewardFactory) -> None:
+        self._worker = RewardWorker(factory)
+        self.version = 0
+        self.num_updates, self.num_warmup_updates = _update_counts(self._worker.settings())
+        self._pending: tuple[Finished, tuple[int, ...], int] | None = None
+
+    def score(self, batches: Sequence[Finished]) -> list[Scores]:
+        """Scores of each batch."""
+        try:
+            return [self._worker.score(self.version, batch.samples, batch.labels) for batch in batches]
+        except RewardError as error:
+            raise RunError(str(error)) from error
+
+    def start_update(self, generated: Finished, key: tuple[int, ...], num_updates: int) -> None:
+        """Remembers what to train on."""
+        self._pending = (generated, key, num_updates)
+
+    def finish_update(self) -> dict[str, float]:
+        """Trains."""
+        if self._pending is None:
+            return {}
+        (generated, key, num_updates), self._pending = self._pending, None
+        try:
+            metrics, _ = self._worker.update(self.version, generated.samples, generated.labels, key, num_updates)
+        except RewardError as error:
+            raise RunError(str(error)) from error
+        self.version += 1
+        return metrics
+
+    def state(self) -> dict[str, Tensor]:
+        """The trainable state."""
+        return self._worker.state()
+
+    def load_state(self, state: Mapping[str, Tensor], version: int) -> None:
+        """Takes over a state."""
+        self._worker.load_state(state, version)
+        self.version = version
+
+    def close(self) -> None:
+        """Nothing to end."""
+
+
+class RemoteRewardService:
+    """The reward model in M named Ray actors, each on a bundle of its own.
+
+    Raises:
+        RunError: the actors do not start in time.
+    """
+
+    def __init__(self, factory: _RewardFactory, resources: ResourcesConfig) -> None:
+        self.version = 0
+        self.num_replaced_actors = 0
+        self._factory = factory
+        self._resources = resources
+        self._uid = uuid.uuid4().hex[:8]
+        bundle = {"CPU": resources.num_cpus_per_reward_actor, "GPU": resources.num_gpus_per_reward_actor}
+        self._bundle = {name: amount for name, amount in bundle.items() if amount}
+        self._group = placement_group([self._bundle] * resources.num_reward_actors, strategy="SPREAD")
+        if not self._group.wait(resources.start_timeout_s):
+            remove_placement_group(self._group)
+            raise RunError(
+                f"no room for {resources.num_reward_actors} reward actors ({self._bundle} each) "
+                f"within {resources.start_timeout_s:g} s"
+            )
+        self._actors = [self._create(index) for index in range(resources.num_reward_actors)]
+        settings = self._first_answer(self._actors[0].settings.remote())
+        self.num_updates, self.num_warmup_updates = _update_counts(settings)
+        self._state: dict[str, Tensor] = self._first_answer(self._actors[0].state.remote())
+        self._pending: tuple[Finished, tuple[int, ...], int] | None = None
+        self._reference: Any = None
+
+    @property
+    def actors(self) -> list[Any]:
+        """The actor handles as they are now."""
+        return list(self._actors)
+
+    def score(self, batches: Sequence[Finished]) -> list[Scores]:
+        """Scores of each batch, dealt in turn to the actors."""
+        results: dict[int, Scores] = {}
+        retries = 0
+        while len(results) < len(batches):
+            waiting = [index for index in range(len(batches)) if index not in results]
+            flights = {
+                self._actors[index % len(self._actors)].score.remote(
+                    self.version, batches[index].samples, batches[index].labels
+                ): index
+                for index in waiting
+            }
+            failed = self._gather(flights, results)
+            if failed:
+                retries += 1
+                self._give_up_after(retries, next(iter(failed.values())))
+                for actor in sorted(failed):
+                    self._replace(actor)
+        return [results[index] for index in range(len(batches))]
+
+    def start_update(self, generated: Finished, key: tuple[int, ...], num_updates: int) -> None:
+        """Sends the update to the first actor and returns at once."""
+        self._pending = (generated, key, num_updates)
+        self._submit_update()
+
+    def finish_update(self) -> dict[str, float]:
+        """Collects the update; one that failed is repeated from the mirrored state on a fresh actor."""
+        if self._pending is None:
+            return {}
+        retries = 0
+        while True:
+            try:
+                metrics, state = ray.get(self._reference, timeout=self._resources.reward_timeout_s)
+                break
+            except RayError as error:  # includes the time-out
+                retries += 1
+                self._give_up_after(retries, _reason(error))
+                self._replace(0)
+                self._submit_update()
+        self._pending, self._reference = None, None
+        self.version += 1
+        self._state = state
+        shared = ray.put(state)
+        for actor in self._actors[1:]:
+            actor.load_state.remote(shared, self.version)  # calls of one actor keep their order: no need to wait
+        return metrics
+
+    def state(self) -> dict[str, Tensor]:
+        """The mirrored state."""
+        return self._state
+
+    def load_state(self, state: Mapping[str, Tensor], version: int) -> None:
+        """Takes over a state, in the mirror and in all actors."""
+        self._state, self.version = dict(state), version
+        shared = ray.put(self._state)
+        for actor in self._actors:
+            actor.load_state.remote(shared, version)
+
+    def close(self) -> None:
+        """Ends the actors and gives their bundles back."""
+        for actor in self._actors:
+            ray.kill(actor)
+        remove_placement_group(self._group)
+
+    def _create(self, index: int) -> Any:
+        resources = self._resources
+        options = {
+            "name": f"adanat-reward-{self._uid}-{index}-{self.num_replaced_actors}",
+            "num_cpus": resources.num_cpus_per_reward_actor,
+            "num_gpus": resources.num_gpus_per_reward_actor,
+            "max_restarts": 0,  # a restart by Ray would silently begin with fresh weights
+            "scheduling_strategy": PlacementGroupSchedulingStrategy(self._group, placement_group_bundle_index=index),
+        }
+        return ray.remote(RewardWorker).options(**options).remote(self._factory, resources.torch_threads)
+
+    def _replace(self, index: int) -> None:
+        """Kills what may be left of an actor and starts a fresh one with the mirrored state."""
+        ray.kill(self._actors[index])
+        self.num_replaced_actors += 1
+        self._actors[index] = self._create(index)
+        self._actors[index].load_state.remote(self._state, self.version)
+
+    def _submit_update(self) -> None:
+        if self._pending is None:
+            return
+        generated, key, num_updates = self._pending
+        self._reference = self._actors[0].update.remote(
+            self.version, generated.samples, generated.labels, key, num_updates
+        )
+
+    def _gather(self, flights: dict[Any, int], results: dict[int, Scores]) -> dict[int, str]:
+        """Books what arrives in time into `results`; returns the actors that failed, with the reason."""
+        failed: dict[int, str] = {}
+        deadline = time.monotonic() + self._resources.reward_timeout_s
+        open_flights = list(flights)
+        while open_flights:
+            ready, open_flights = ray.wait(open_flights, timeout=max(0.0, deadline - time.monotonic()))
+            if not ready:
+                late = {flights[reference] % len(self._actors) for reference in open_flights}
+                return {**{actor: "no answer in time" for actor in late}, **failed}
+            for reference in ready:
+                index = flights[reference]
+                try:
+                    results[index] = ray.get(reference)
+                except RayError as error:
+                    failed[index % len(self._actors)] = _reason(error)
+        return failed
+
+    def _first_answer(self, reference: Any) -> Any:
+        try:
+            return ray.get(reference, timeout=self._resources.start_timeout_s)
+        except RayError as error:
+            self.close()
+            raise RunError(f"the reward actor does not start: {_reason(error)}") from error
+
+    def _give_up_after(self, retries: int, reason: str) -> None:
+        if retries > self._resources.max_reward_retries:
+            raise RunError(f"no score after {self._resources.max_reward_retries} retries on fresh actors: {reason}")
+
+
+def _update_counts(settings: Mapping[str, int]) -> tuple[int, int]:
+    return settings["num_updates"], settings["num_warmup_updates"]
+
+
+def _reason(error: RayError) -> str:
+    if isinstance(error, RayTaskError):
+        return str(error.cause)
+    first_line = str(error).strip().splitlines()
+    return f"{type(error).__name__}: {first_line[0] if first_line else ''}"

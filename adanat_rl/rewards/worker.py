@@ -1,0 +1,123 @@
+"""What one reward actor holds: the frozen tokenizer, the reward model and the real images it compares with.
+
+The same class runs in the driver when there are no actors.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from adanat_rl.rewards.base import RewardBatch, RewardError, RewardModel, check_scores
+
+Decoder = Callable[[Tensor], Tensor]
+
+
+@dataclass(frozen=True)
+class RewardParts:
+    """What a worker is made of; a factory builds it where it lives.
+
+    Args:
+        name: of the reward, for messages. model: the reward model.
+        decode: finished samples to images. real: real images and labels, None if the model needs none.
+    """
+
+    name: str
+    model: RewardModel
+    decode: Decoder
+    real: RewardBatch | None
+
+
+@dataclass(frozen=True)
+class Scores:
+    """Scores of one shard: `[B]` float32, further numbers `[B]` by name, and the version that gave them."""
+
+    scores: np.ndarray
+    info: dict[str, np.ndarray]
+    version: int
+
+
+class RewardWorker:
+    """Scores and trains; every method is a pure function of its arguments and the loaded state.
+
+    Args:
+        factory: builds the parts. torch_threads: threads of torch in this process; None leaves them as they are.
+    """
+
+    def __init__(self, factory: Callable[[], RewardParts], torch_threads: int | None = None) -> None:
+        if torch_threads is not None:
+            torch.set_num_threads(torch_threads)
+        self._parts = factory()
+        self._version = 0
+
+    def settings(self) -> dict[str, int]:
+        """How often the model wants to be updated."""
+        model = self._parts.model
+        return {"num_updates": model.num_updates, "num_warmup_updates": model.num_warmup_updates}
+
+    def score(self, version: int, samples: np.ndarray, labels: np.ndarray) -> Scores:
+        """Scores of finished samples by the given version of the model.
+
+        Raises:
+            RewardError: another version is loaded, or the model gave something that is no score.
+        """
+        self._expect(version)
+        batch = self._batch(samples, labels)
+        try:
+            output = self._parts.model.score(batch)
+        except Exception as error:
+            raise RewardError(f"reward {self._parts.name} failed: {type(error).__name__}: {error}") from error
+        scores = check_scores(self._parts.name, output, len(batch))
+        info = {name: np.asarray(value.detach().cpu(), np.float32) for name, value in output.info.items()}
+        return Scores(scores, info, version)
+
+    def update(
+        self, version: int, samples: np.ndarray, labels: np.ndarray, key: tuple[int, ...], num_updates: int
+    ) -> tuple[dict[str, float], dict[str, Tensor]]:
+        """Trains the given version into the next one; returns metrics and the new state.
+
+        Args:
+            key: integers that seed everything the update draws.
+        """
+        self._expect(version)
+        words = np.random.SeedSequence(key).generate_state(2, np.uint64)
+        generator = np.random.Generator(np.random.Philox(key=words))
+        generated = self._batch(samples, labels)
+        real = self._parts.real if self._parts.real is not None else generated.rows(torch.zeros(0, dtype=torch.int64))
+        try:
+            metrics = self._parts.model.update(generated, real, generator, num_updates)
+        except Exception as error:
+            raise RewardError(f"reward {self._parts.name} failed to update: {type(error).__name__}: {error}") from error
+        bad = [name for name, value in metrics.items() if not np.isfinite(value)]
+        if bad:
+            raise RewardError(f"reward {self._parts.name} diverged: {', '.join(bad)} not finite after the update")
+        self._version = version + 1
+        return metrics, self.state()
+
+    def state(self) -> dict[str, Tensor]:
+        """The model's state, tensors on the CPU."""
+        return {name: value.detach().cpu() for name, value in self._parts.model.state_dict().items()}
+
+    def load_state(self, state: Mapping[str, Tensor], version: int) -> None:
+        """Takes over a state and its version."""
+        self._parts.model.load_state_dict(state)
+        self._version = version
+
+    def process_id(self) -> int:
+        """Id of the operating-system process, for tests that break things."""
+        return os.getpid()
+
+    def _expect(self, version: int) -> None:
+        if version != self._version:
+            raise RewardError(f"reward {self._parts.name} has version {self._version} loaded, expected {version}")
+
+    @torch.no_grad()
+    def _batch(self, samples: np.ndarray, labels: np.ndarray) -> RewardBatch:
+        tokens = torch.from_numpy(samples.astype(np.int64)) if samples.dtype.kind in "iu" else torch.from_numpy(samples)
+        return RewardBatch(self._parts.decode(tokens), torch.from_numpy(np.asarray(labels, np.int64)))
