@@ -1,0 +1,238 @@
+"""Deals shards to env runners and keeps the books of who lives: a batch does not depend on who drew it.
+
+Runners take the next shard when they are free. The shard of a runner that died, hangs or is late is dealt again; the
+first result counts. The dealer waits in short ticks for whoever answers first and never on one runner.
+"""
+
+from __future__ import annotations
+
+import statistics
+import time
+from collections import deque
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import ray
+from ray.exceptions import RayError, RayTaskError
+
+from adanat_rl.config.errors import RunError
+from adanat_rl.config.schema import ResourcesConfig
+from adanat_rl.rl.env_runner import PolicyWeights
+from adanat_rl.rl.shards import Shard, ShardKey
+
+_TICK_S = 0.05
+_PING_INTERVAL_S = 0.2
+_QUEUE_DEPTH = 2  # shards in flight at one runner: hides the way to the driver and back
+_LATE_FACTOR = 3.0  # a shard is late after this multiple of the median time of the others, …
+_LATE_FLOOR_S = 0.5  # … but not before this
+
+
+@dataclass
+class DealerCounters:
+    """What went wrong since the start of the run, for metrics."""
+
+    lost_runners: int = 0
+    redealt_shards: int = 0
+
+
+@dataclass
+class _Flight:
+    runner: int
+    key: ShardKey
+    digest: str
+    since: float
+
+
+@dataclass
+class _Absence:
+    """A runner that is down: since when, and the ping it has not answered yet."""
+
+    since: float
+    next_ping: float
+    ping: Any = None
+
+
+@dataclass
+class _Job:
+    """One call of `collect`."""
+
+    weights: PolicyWeights
+    keys: Sequence[ShardKey]
+    waiting: deque[ShardKey]
+    done: dict[ShardKey, Shard] = field(default_factory=dict)
+    deals: dict[ShardKey, int] = field(default_factory=dict)
+    durations: list[float] = field(default_factory=list)
+
+    def wants(self, flight: _Flight) -> bool:
+        return flight.digest == self.weights.digest and flight.key in self.deals and flight.key not in self.done
+
+
+class ShardDealer:
+    """Owns the remote runners of an env-runner group.
+
+    Args:
+        runners: actor handles by id.
+        resources: deadlines and limits.
+    """
+
+    def __init__(self, runners: dict[int, Any], resources: ResourcesConfig) -> None:
+        self.counters = DealerCounters()
+        self._runners = runners
+        self._resources = resources
+        self._flights: dict[Any, _Flight] = {}  # kept over calls: a late copy may still be under way
+        self._down: dict[int, _Absence] = {}
+        self._last_answer: dict[int, float] = {}
+        self._last_up = time.monotonic()
+
+    def collect(self, weights: PolicyWeights, keys: Sequence[ShardKey]) -> list[Shard]:
+        """The shards of `keys`, in that order.
+
+        Raises:
+            RunError: a shard's own code failed, a shard got no result from several runners, or no runner is left.
+        """
+        job = _Job(weights, keys, deque(keys))
+        self._last_up = time.monotonic()
+        while len(job.done) < len(keys):
+            self._revive()
+            self._deal(job)
+            self._deal_late_again(job)
+            self._wait()
+            self._gather(job)
+            self._enforce_deadlines(job)
+        return [job.done[key] for key in keys]
+
+    def close(self) -> None:
+        """Kills all runners; the host's own stop would wait forever on one that hangs."""
+        for handle in self._runners.values():
+            ray.kill(handle)
+        self._flights.clear()
+
+    # --- dealing
+
+    def _deal(self, job: _Job) -> None:
+        """Fills the queues of the runners that are up, breadth first."""
+        for depth in range(_QUEUE_DEPTH):
+            for runner in self._up():
+                if job.waiting and len(self._flights_of(runner)) == depth:
+                    self._fly(job, runner, job.waiting.popleft())
+
+    def _deal_late_again(self, job: _Job) -> None:
+        """Gives idle runners a copy of what is late, once nothing new is left to deal."""
+        if job.waiting or not job.durations:
+            return
+        late_after = max(_LATE_FLOOR_S, _LATE_FACTOR * statistics.median(job.durations))
+        for runner in self._up():
+            if self._flights_of(runner):
+                continue
+            now = time.monotonic()
+            late = [f for f in self._flights.values() if job.wants(f) and now - f.since > late_after]
+            single = [f for f in late if sum(g.key == f.key for g in self._flights.values()) == 1]
+            if single:
+                self.counters.redealt_shards += 1
+                self._fly(job, runner, min(single, key=lambda f: f.since).key)
+
+    def _fly(self, job: _Job, runner: int, key: ShardKey) -> None:
+        job.deals[key] = job.deals.get(key, 0) + 1
+        if job.deals[key] > self._resources.max_deals_per_shard:
+            raise RunError(
+                f"shard {key.number} of iteration {key.iteration} got no result from "
+                f"{self._resources.max_deals_per_shard} env runners, the last one is runner {runner}"
+            )
+        reference = self._runners[runner].sample_shard.remote(job.weights, key)
+        self._flights[reference] = _Flight(runner, key, job.weights.digest, time.monotonic())
+
+    # --- waiting and gathering
+
+    def _wait(self) -> None:
+        references = [*self._flights, *(absence.ping for absence in self._down.values() if absence.ping is not None)]
+        if references:
+            ray.wait(references, num_returns=1, timeout=_TICK_S)
+        else:
+            time.sleep(_TICK_S)  # everybody is down and not yet due for a ping
+
+    def _gather(self, job: _Job) -> None:
+        if not self._flights:
+            return
+        ready, _ = ray.wait(list(self._flights), num_returns=len(self._flights), timeout=0)
+        for reference in ready:
+            flight = self._flights.get(reference)
+            if flight is None:  # lost with its runner a moment ago
+                continue
+            try:
+                shard = ray.get(reference)
+            except RayTaskError as error:
+                raise RunError(f"env runner {flight.runner} failed on shard {flight.key.number}: {error.cause!r}") from error
+            except RayError as error:
+                self._take_down(job, flight.runner, type(error).__name__)
+                continue
+            del self._flights[reference]
+            self._accept(job, flight, shard)
+
+    def _accept(self, job: _Job, flight: _Flight, shard: Shard) -> None:
+        now = time.monotonic()
+        job.durations.append(now - max(flight.since, self._last_answer.get(flight.runner, 0.0)))
+        self._last_answer[flight.runner] = now
+        if (shard.key, shard.weights_digest) != (flight.key, flight.digest):
+            raise RunError(f"env runner {flight.runner} returned shard {tuple(shard.key)} for {tuple(flight.key)}")
+        if job.wants(flight):  # else: of an earlier iteration, or the loser of a double deal
+            job.done[flight.key] = shard
+            if flight.key in job.waiting:
+                job.waiting.remove(flight.key)
+
+    def _enforce_deadlines(self, job: _Job) -> None:
+        now = time.monotonic()
+        for runner in {flight.runner for flight in self._flights.values()}:
+            oldest = min(flight.since for flight in self._flights_of(runner))
+            if now - max(oldest, self._last_answer.get(runner, 0.0)) > self._resources.shard_timeout_s:
+                self._take_down(job, runner, "no answer in time", kill=True)
+        if self._up():
+            self._last_up = now
+        elif now - self._last_up > self._resources.no_runner_timeout_s:
+            raise RunError(
+                f"no env runner for {self._resources.no_runner_timeout_s:g} s; "
+                f"down: {', '.join(map(str, sorted(self._down)))}"
+            )
+
+    # --- who lives
+
+    def _up(self) -> list[int]:
+        return [runner for runner in self._runners if runner not in self._down]
+
+    def _flights_of(self, runner: int) -> list[_Flight]:
+        return [flight for flight in self._flights.values() if flight.runner == runner]
+
+    def _take_down(self, job: _Job, runner: int, reason: str, *, kill: bool = False) -> None:
+        """Books a runner as down and puts its shards back; Ray restarts the actor."""
+        if kill:
+            ray.kill(self._runners[runner], no_restart=False)
+        self.counters.lost_runners += 1
+        now = time.monotonic()
+        self._down[runner] = _Absence(now, now + _PING_INTERVAL_S)
+        lost = self._flights_of(runner)
+        self._flights = {ref: flight for ref, flight in self._flights.items() if flight.runner != runner}
+        for flight in lost:
+            elsewhere = any(other.key == flight.key and job.wants(other) for other in self._flights.values())
+            if job.wants(flight) and not elsewhere and flight.key not in job.waiting:
+                self.counters.redealt_shards += 1
+                job.waiting.appendleft(flight.key)
+
+    def _revive(self) -> None:
+        """Pings runners that are down, again and again: a restarting actor refuses calls at first."""
+        now = time.monotonic()
+        for runner, absence in list(self._down.items()):
+            if absence.ping is None and now > absence.next_ping:
+                absence.ping = self._runners[runner].ping.remote()
+            if absence.ping is None:
+                continue
+            ready, _ = ray.wait([absence.ping], timeout=0)
+            if ready:
+                try:
+                    ray.get(ready[0])
+                    del self._down[runner]
+                    continue
+                except RayError:
+                    absence.ping, absence.next_ping = None, now + _PING_INTERVAL_S
+            if now - absence.since > self._resources.start_timeout_s:
+                ray.kill(self._runners[runner], no_restart=False)
+                self._down[runner] = _Absence(now, now + _PING_INTERVAL_S)

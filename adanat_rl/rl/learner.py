@@ -1,0 +1,177 @@
+"""The learner: PPO of the paper on train batches made of shards, with a state that fits into safetensors."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+import numpy as np
+import torch
+from ray.rllib.algorithms.ppo.torch.ppo_torch_learner import PPOTorchLearner
+from ray.rllib.core import DEFAULT_MODULE_ID
+from ray.rllib.core.columns import Columns
+from ray.rllib.core.learner.learner import Learner
+from ray.rllib.core.learner.torch.torch_learner import TorchLearner
+from ray.rllib.policy.sample_batch import MultiAgentBatch, SampleBatch
+from ray.rllib.utils.annotations import override
+from torch import Tensor
+
+from adanat_rl.rl.losses import PPOLoss, explained_variance, gaussian_entropy, gaussian_log_prob, ppo_loss
+from adanat_rl.rl.rl_module import EFFECT_MASK, RETURNS
+from adanat_rl.rl.shards import Shard
+
+_SHUFFLE_STREAM = 5
+
+# Metrics of an update, means over its gradient steps unless stated
+POLICY_LOSS = "policy_loss"
+VALUE_LOSS = "value_loss"
+ENTROPY = "entropy"
+APPROX_KL = "approx_kl"
+CLIP_FRACTION = "clip_fraction"
+GRADIENT_NORM = "gradient_norm"
+EXPLAINED_VARIANCE = "explained_variance"  # of the critic before the update
+ACTION_STD = "action_std"  # the one that the batch was drawn with
+
+
+class GenerationPPOLearner(PPOTorchLearner):
+    """Replaces RLlib's minibatching (keyed, without copies) and loss (effect mask); the rest is the host's."""
+
+    @override(PPOTorchLearner)
+    def build(self) -> None:
+        """Builds the host's learner with the configured number of threads."""
+        torch.set_num_threads(self.config.learner_config_dict["torch_threads"])
+        super().build()
+        self._sums: dict[str, Tensor] = {}
+        self._num_gradient_steps = 0
+        self._advantages: np.ndarray = np.zeros((0, 0), np.float32)
+
+    @override(TorchLearner)
+    def configure_optimizers_for_module(self, module_id: str, config: Any = None) -> None:
+        """Adam with the configured decay rates."""
+        params = self.get_parameters(self._module[module_id])
+        optimizer = torch.optim.Adam(params, betas=self.config.learner_config_dict["adam_betas"])
+        self.register_optimizer(module_id=module_id, optimizer=optimizer, params=params, lr_or_lr_schedule=config.lr)
+
+    @override(Learner)
+    def _create_iterator_if_necessary(
+        self, *, training_data: Any, num_epochs: int = 1, minibatch_size: int | None = None, **kwargs: Any
+    ) -> Iterator[MultiAgentBatch]:
+        """All minibatches of all epochs; the whole batch is handed out without a copy when there is one minibatch."""
+        shards: list[Shard] = training_data.episodes
+        batch = self._make_batch_if_necessary(training_data=training_data)[DEFAULT_MODULE_ID]
+        self._begin_update(batch)
+        size = len(batch[RETURNS])
+        for epoch in range(num_epochs):
+            if minibatch_size is None or minibatch_size >= size:
+                yield MultiAgentBatch({DEFAULT_MODULE_ID: batch}, size)
+                continue
+            key = (shards[0].key.seed, shards[0].key.iteration, _SHUFFLE_STREAM, epoch)
+            order = torch.from_numpy(np.random.Generator(np.random.Philox(key=np.random.SeedSequence(key).generate_state(2, np.uint64))).permutation(size))
+            for rows in order.split(minibatch_size):
+                part = SampleBatch({name: column[rows] for name, column in batch.items()})
+                yield MultiAgentBatch({DEFAULT_MODULE_ID: part}, len(rows))
+
+    @override(PPOTorchLearner)
+    def compute_loss_for_module(
+        self, *, module_id: str, config: Any, batch: dict[str, Tensor], fwd_out: dict[str, Tensor]
+    ) -> Tensor:
+        """The clipped loss over the action entries that have an effect."""
+        module = self.module[module_id].unwrapped()
+        mean, std = fwd_out[Columns.ACTION_DIST_INPUTS].chunk(2, dim=-1)
+        mask = batch[EFFECT_MASK]
+        loss = ppo_loss(
+            gaussian_log_prob(batch[Columns.ACTIONS], mean, std, mask),
+            batch[Columns.ACTION_LOGP],
+            batch[Columns.ADVANTAGES],
+            module.compute_values(batch),
+            batch[RETURNS],
+            gaussian_entropy(std, mask),
+            clip=config.clip_param,
+            value_coefficient=config.vf_loss_coeff,
+            entropy_coefficient=config.entropy_coeff,
+        )
+        self._add_up(loss)
+        return loss.total
+
+    @override(Learner)
+    def postprocess_gradients(self, gradients_dict: dict[Any, Tensor]) -> dict[Any, Tensor]:
+        """Counts the norm before the host clips."""
+        norms = torch.stack([gradient.norm() for gradient in gradients_dict.values()])
+        self._sums[GRADIENT_NORM] = self._sums.get(GRADIENT_NORM, torch.zeros(())) + norms.norm()
+        return super().postprocess_gradients(gradients_dict)
+
+    @override(PPOTorchLearner)
+    def after_gradient_based_update(self, *, timesteps: dict[str, Any]) -> None:
+        """Logs the means of the update."""
+        super().after_gradient_based_update(timesteps=timesteps)
+        means = {name: float(total) / self._num_gradient_steps for name, total in self._sums.items()}
+        self.metrics.log_dict({**means, **self._before}, key=DEFAULT_MODULE_ID, window=1)
+
+    def last_advantages(self) -> np.ndarray:
+        """Advantages `[trajectories, T]` of the last train batch, in the order of its shards."""
+        return self._advantages
+
+    def set_action_std(self, std: float) -> None:
+        """Sets the noise of the coming rollout."""
+        self._unwrapped.action_std.fill_(std)
+
+    def inference_state(self) -> dict[str, np.ndarray]:
+        """What an env runner needs: everything but the critic, as arrays of their own."""
+        state = self._unwrapped.state_dict()
+        return {name: np.array(value.cpu()) for name, value in state.items() if not name.startswith("critic.")}
+
+    def training_state(self) -> dict[str, Tensor]:
+        """Module and optimizer as a flat dict of tensors."""
+        state = {f"module.{name}": value.detach().cpu().clone() for name, value in self._unwrapped.state_dict().items()}
+        for name, slots in self._optimizer_slots():
+            for slot, value in slots.items():
+                state[f"optimizer.{slot}.{name}"] = value.detach().cpu().clone()
+        return state
+
+    def load_training_state(self, state: Mapping[str, Tensor]) -> None:
+        """Takes over what `training_state` gave."""
+        module = self._unwrapped
+        module.load_state_dict(
+            {name.removeprefix("module."): value for name, value in state.items() if name.startswith("module.")}
+        )
+        names = {name: parameter for name, parameter in module.named_parameters()}
+        optimizer = self.get_optimizer(DEFAULT_MODULE_ID)
+        optimizer.state.clear()
+        for key, value in state.items():
+            if not key.startswith("optimizer."):
+                continue
+            slot, _, name = key.removeprefix("optimizer.").partition(".")
+            parameter = names[name]
+            moved = value.clone() if slot == "step" else value.clone().to(parameter.device)
+            optimizer.state[parameter][slot] = moved
+
+    @property
+    def _unwrapped(self) -> Any:
+        return self.module[DEFAULT_MODULE_ID].unwrapped()
+
+    def _optimizer_slots(self) -> Iterator[tuple[str, dict[str, Tensor]]]:
+        optimizer = self.get_optimizer(DEFAULT_MODULE_ID)
+        for name, parameter in self._unwrapped.named_parameters():
+            if parameter in optimizer.state:
+                yield name, optimizer.state[parameter]
+
+    def _begin_update(self, batch: Mapping[str, Tensor]) -> None:
+        horizon = self.config.learner_config_dict["horizon"]
+        self._advantages = batch[Columns.ADVANTAGES].cpu().numpy().reshape(-1, horizon)
+        self._before = {
+            EXPLAINED_VARIANCE: float(explained_variance(batch[Columns.VF_PREDS], batch[RETURNS])),
+            ACTION_STD: float(self._unwrapped.action_std),
+        }
+        self._sums, self._num_gradient_steps = {}, 0
+
+    def _add_up(self, loss: PPOLoss) -> None:
+        self._num_gradient_steps += 1
+        parts = {
+            POLICY_LOSS: loss.policy,
+            VALUE_LOSS: loss.value,
+            ENTROPY: loss.entropy,
+            APPROX_KL: loss.approx_kl,
+            CLIP_FRACTION: loss.clip_fraction,
+        }
+        for name, value in parts.items():
+            self._sums[name] = self._sums.get(name, torch.zeros(())) + value.detach()
