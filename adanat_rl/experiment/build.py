@@ -1,0 +1,78 @@
+"""From a resolved configuration to live objects, in the driver."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import partial
+
+import torch
+
+from adanat_rl.config.paths import resolve_path
+from adanat_rl.config.schema import ExperimentConfig
+from adanat_rl.data.digits import ImageDataset
+from adanat_rl.data.loading import load_dataset
+from adanat_rl.evaluation.evaluator import Evaluator
+from adanat_rl.evaluation.judge import load_judge
+from adanat_rl.evaluation.reference import Baseline, load_references
+from adanat_rl.generation.build import build_generator
+from adanat_rl.generation.generator import Generator
+from adanat_rl.generation.policies.build import PolicySpec
+from adanat_rl.rewards.build import build_reward_parts, reward_class
+from adanat_rl.rewards.service import RewardService, start_reward_service
+from adanat_rl.rl.algorithm import GenerationPPO
+from adanat_rl.rl.config import RLInputs, build_algorithm_config, default_generator_factory
+
+
+@dataclass(frozen=True)
+class Scene:
+    """What evaluation and drawing need; no Ray.
+
+    Args:
+        dataset: real images. generator: frozen, in this process. evaluator: draws and judges with it.
+    """
+
+    dataset: ImageDataset
+    generator: Generator
+    evaluator: Evaluator
+
+
+def build_scene(config: ExperimentConfig) -> Scene:
+    """Data, generator and evaluator."""
+    torch.set_num_threads(config.resources.torch_threads)
+    dataset = load_dataset(config.data)
+    generator = build_generator(config)
+    evaluation = config.evaluation
+    evaluator = Evaluator(generator, dataset, load_judge(dataset), evaluation.num_images, evaluation.batch_size)
+    return Scene(dataset, generator, evaluator)
+
+
+def build_baselines(config: ExperimentConfig) -> tuple[Baseline, ...]:
+    """The baselines that a policy of this configuration is compared with."""
+    if config.evaluation.reference is None:
+        return ()
+    return load_references(resolve_path(config.evaluation.reference, "evaluation.reference")).baselines
+
+
+def check_inputs(config: ExperimentConfig) -> None:
+    """Everything that can be wrong with the input, found before anything is launched.
+
+    Raises:
+        UserError: naming the setting.
+    """
+    reward_class(config)
+    build_generator(config)
+    build_baselines(config)
+
+
+def build_algorithm(config: ExperimentConfig, scene: Scene) -> tuple[GenerationPPO, RewardService]:
+    """The algorithm with its reward service attached; needs a running Ray."""
+    inputs = RLInputs(
+        policy=PolicySpec.of(config.policy, scene.generator),
+        effect_mask=scene.generator.decision_space.effect_mask,
+        contexts=scene.dataset.labels.numpy(),
+        generator_factory=default_generator_factory(config),
+    )
+    rewards = start_reward_service(partial(build_reward_parts, config), config.resources)
+    algorithm = build_algorithm_config(config, inputs, GenerationPPO).build_algo()
+    algorithm.attach(rewards)
+    return algorithm, rewards

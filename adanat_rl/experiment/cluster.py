@@ -1,0 +1,153 @@
+"""The Ray cluster of a run: a private local one, the one of a Ray job, or one that is already running."""
+
+from __future__ import annotations
+
+import logging
+import os
+import secrets
+import shutil
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import psutil
+
+from adanat_rl.config.errors import RunError, UserError
+from adanat_rl.config.schema import ResourcesConfig
+
+_FOLDER_PREFIX = "adanat-ray-"
+_OBJECT_STORE_BYTES = 256 * 2**20
+
+
+def quiet_environment() -> None:
+    """Switches off usage reports and chatter of Ray and MLflow; must run before they are imported."""
+    defaults = {
+        "RAY_USAGE_STATS_ENABLED": "0",
+        "MLFLOW_DISABLE_TELEMETRY": "true",
+        "MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT": "true",
+        "PYTHONWARNINGS": "ignore",
+    }
+    for name, value in defaults.items():
+        os.environ.setdefault(name, value)
+    for logger in ("ray", "ray.rllib", "ray.tune"):
+        logging.getLogger(logger).setLevel(logging.ERROR)
+
+
+def in_ray_job() -> bool:
+    """Whether this process was started by `ray job submit`."""
+    return "RAY_JOB_CONFIG_JSON_ENV_VAR" in os.environ
+
+
+def required_cpus(resources: ResourcesConfig) -> float:
+    """CPUs that the workers of a run reserve; the driver itself reserves none."""
+    return (
+        resources.num_env_runners * resources.num_cpus_per_env_runner
+        + resources.num_reward_actors * resources.num_cpus_per_reward_actor
+        + resources.num_learners * resources.num_cpus_per_learner
+    )
+
+
+def required_gpus(resources: ResourcesConfig) -> float:
+    """GPUs that the workers of a run reserve."""
+    return (
+        resources.num_env_runners * resources.num_gpus_per_env_runner
+        + resources.num_reward_actors * resources.num_gpus_per_reward_actor
+        + resources.num_learners * resources.num_gpus_per_learner
+    )
+
+
+@contextmanager
+def connect(resources: ResourcesConfig) -> Iterator[None]:
+    """Starts or joins the cluster, and leaves it.
+
+    Raises:
+        UserError: the cluster, or this machine, is smaller than what the workers reserve.
+        RunError: the cluster does not answer.
+    """
+    import ray  # takes a second to import
+
+    quiet_environment()
+    local = resources.ray_address == "local" and not in_ray_job()
+    if local:
+        _check_size(resources, {"CPU": float(_usable_cpus()), "GPU": float(_usable_gpus())}, "this machine")
+    folder = _start_local() if local else None
+    if not local:
+        address = None if in_ray_job() and resources.ray_address == "local" else resources.ray_address
+        try:
+            ray.init(address=address, log_to_driver=False, logging_level=logging.ERROR)
+        except (ConnectionError, RuntimeError) as error:
+            reason = str(error).strip().splitlines()[0]
+            raise RunError(f"no Ray cluster at {resources.ray_address}: {reason}") from None
+    try:
+        if not local:
+            _check_size(resources, ray.cluster_resources(), f"the cluster at {resources.ray_address}")
+        yield
+    finally:
+        ray.shutdown()
+        if folder is not None:
+            shutil.rmtree(folder, ignore_errors=True)
+
+
+def _start_local() -> Path:
+    """A private cluster whose files lie in a temporary folder and whose token exists only in this process's environment."""
+    import ray
+
+    _remove_stale_folders()
+    folder = Path(tempfile.mkdtemp(prefix=f"{_FOLDER_PREFIX}{os.getpid()}-"))
+    os.environ["RAY_AUTH_MODE"] = "token"
+    os.environ["RAY_AUTH_TOKEN"] = secrets.token_hex(32)
+    python_path = os.pathsep.join(filter(None, [str(Path.cwd()), os.environ.get("PYTHONPATH", "")]))
+    ray.init(
+        address="local",
+        num_cpus=_usable_cpus(),
+        include_dashboard=False,
+        log_to_driver=False,
+        logging_level=logging.ERROR,
+        object_store_memory=_OBJECT_STORE_BYTES,
+        runtime_env={"env_vars": {"PYTHONPATH": python_path}},  # own rewards are found beside the caller
+        _temp_dir=str(folder),
+    )
+    return folder
+
+
+def _remove_stale_folders() -> None:
+    """Deletes the folders of private clusters whose driver was killed before it could."""
+    for folder in Path(tempfile.gettempdir()).glob(f"{_FOLDER_PREFIX}*"):
+        owner = folder.name.removeprefix(_FOLDER_PREFIX).partition("-")[0]
+        if owner.isdigit() and not psutil.pid_exists(int(owner)):
+            shutil.rmtree(folder, ignore_errors=True)
+
+
+def _check_size(resources: ResourcesConfig, available: dict[str, Any], where: str) -> None:
+    for unit, needed in (("CPU", required_cpus(resources)), ("GPU", required_gpus(resources))):
+        if needed > available.get(unit, 0.0) + 1e-9:
+            raise UserError(
+                f"resources: the workers reserve {needed:g} {unit}s ({_shares(resources, unit)}), but {where} has "
+                f"{available.get(unit, 0.0):g}; lower resources.num_env_runners or "
+                f"resources.num_{unit.lower()}s_per_env_runner"
+            )
+
+
+def _shares(resources: ResourcesConfig, unit: str) -> str:
+    parts = []
+    for name, count in (
+        ("env_runner", resources.num_env_runners),
+        ("reward_actor", resources.num_reward_actors),
+        ("learner", resources.num_learners),
+    ):
+        each = getattr(resources, f"num_{unit.lower()}s_per_{name}")
+        if count and each:
+            parts.append(f"{count} {name}{'s' if count > 1 else ''} × {each:g}")
+    return ", ".join(parts)
+
+
+def _usable_cpus() -> int:
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else (os.cpu_count() or 1)
+
+
+def _usable_gpus() -> int:
+    import torch
+
+    return torch.cuda.device_count()

@@ -1,0 +1,271 @@
+"""The experiment: one object that owns algorithm, evaluation and run folder, with `step`, `save`, `load` and `close`.
+
+`train` loops over it; a trial of a sweep is the same object. It is built from one resolved configuration, and everything
+that decides the next iteration is in what `save` writes.
+"""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from adanat_rl.config.errors import RunError
+from adanat_rl.config.files import write_atomically
+from adanat_rl.config.schema import ExperimentConfig
+from adanat_rl.evaluation.comparison import Comparison, Row, compare
+from adanat_rl.evaluation.controls import Control
+from adanat_rl.evaluation.judge import FD_A
+from adanat_rl.experiment import rollout_table
+from adanat_rl.experiment.build import build_algorithm, build_baselines, build_scene
+from adanat_rl.experiment.checkpoints import Snapshot, read_snapshot, write_snapshot
+from adanat_rl.experiment.gallery import write_gallery, write_sample_grid
+from adanat_rl.experiment.metrics_log import ITERATION, TIME_PREFIX, UNIX_TIME, MetricsLog
+from adanat_rl.experiment.run_folder import RunFolder
+from adanat_rl.generation.pipeline import GenerationPipeline
+from adanat_rl.generation.policies.base import ActorPolicy
+from adanat_rl.generation.policies.build import PolicySpec
+from adanat_rl.generation.policies.files import ExportedPolicy, hash_generator, save_policy
+from adanat_rl.rl.algorithm import learner_metrics
+from adanat_rl.rl.learner import (
+    ACTION_STD,
+    APPROX_KL,
+    CLIP_FRACTION,
+    ENTROPY,
+    EXPLAINED_VARIANCE,
+    GRADIENT_NORM,
+    POLICY_LOSS,
+    VALUE_LOSS,
+)
+
+_LEARNER_METRICS = (
+    POLICY_LOSS,
+    VALUE_LOSS,
+    ENTROPY,
+    APPROX_KL,
+    CLIP_FRACTION,
+    GRADIENT_NORM,
+    EXPLAINED_VARIANCE,
+    ACTION_STD,
+)
+CLUSTER_PREFIX = "cluster/"  # counts of what failed: differs between two runs of one seed, like durations
+
+
+class Experiment:
+    """A training run; Ray must be running.
+
+    Args:
+        config: resolved. folder: prepared, with its lock held.
+        interrupted: asked at safe points whether to stop; see `GenerationPPO`.
+    """
+
+    def __init__(
+        self, config: ExperimentConfig, folder: RunFolder, interrupted: Callable[[], bool] = lambda: False
+    ) -> None:
+        self.config = config
+        self.folder = folder
+        self.iteration = 0
+        self.scene = build_scene(config)
+        self.metrics = MetricsLog(folder.metrics_file)
+        self._spec = PolicySpec.of(config.policy, self.scene.generator)
+        self._algorithm, self._rewards = build_algorithm(config, self.scene, interrupted)
+        self._num_passes = 0.0
+        self._num_trajectories = 0
+        self._best: dict[str, float] | None = None
+        self._train_seconds = 0.0
+
+    # --- life of a run
+
+    def begin(self) -> dict[str, Any]:
+        """A fresh start: warms up the reward model and evaluates the untrained policy; returns the row of iteration 0."""
+        start = time.perf_counter()
+        warm_up = self._algorithm.warm_up()
+        row: dict[str, Any] = {ITERATION: 0, UNIX_TIME: time.time()}
+        row |= {f"reward_model/{name}": float(value) for name, value in warm_up.items()}
+        row[f"{TIME_PREFIX}iteration_s"] = time.perf_counter() - start
+        row |= self._evaluate()
+        return self._record(row)
+
+    def step(self) -> dict[str, Any]:
+        """One iteration, with its evaluation when due; returns the row that was written."""
+        start = time.perf_counter()
+        result = self._algorithm.train()
+        self.iteration += 1
+        row = self._row(result)
+        rollout_table.write_rollout_table(self.folder.rollouts, self.iteration, self._algorithm.last_rollout)
+        seconds = time.perf_counter() - start
+        self._train_seconds += seconds
+        row[f"{TIME_PREFIX}iteration_s"] = seconds
+        row[f"{TIME_PREFIX}train_total_s"] = self._train_seconds
+        if self.evaluation_is_due:
+            row |= self._evaluate()
+        return self._record(row)
+
+    def save(self, folder: Path) -> None:
+        """Writes everything that decides the next iteration into an empty folder."""
+        self.metrics.sync()
+        state = {
+            "iteration": self.iteration,
+            "num_passes": self._num_passes,
+            "num_trajectories": self._num_trajectories,
+            "best": self._best,
+            "train_seconds": self._train_seconds,
+            "reward_version": self._rewards.version,
+        }
+        tensors = {"learner": self._algorithm.training_state(), "reward": self._rewards.state()}
+        write_snapshot(folder, Snapshot(tensors, state))
+
+    def load(self, folder: Path) -> None:
+        """Goes on from what `save` wrote."""
+        self.restore(read_snapshot(folder))
+
+    def restore(self, snapshot: Snapshot) -> None:
+        """Goes on from a snapshot; rows and tables of later iterations are dropped, they will be made again."""
+        state = snapshot.state
+        self.iteration = snapshot.iteration
+        self._num_passes = state["num_passes"]
+        self._num_trajectories = state["num_trajectories"]
+        self._best = state["best"]
+        self._train_seconds = state["train_seconds"]
+        self._algorithm.load_training_state(snapshot.tensors["learner"], self.iteration)
+        self._rewards.load_state(snapshot.tensors["reward"], state["reward_version"])
+        self.metrics.cut_after(self.iteration)
+        rollout_table.cut_after(self.folder.rollouts, self.iteration)
+
+    def compare(self, report: Callable[[Row], None] | None = None) -> Comparison:
+        """The final evaluation: policy, controls, baselines; written to `evaluation.json` and `samples/decisions.npz`."""
+        evaluation = self.config.evaluation
+        seeds = range(evaluation.seed + 1, evaluation.seed + 1 + evaluation.num_seeds)
+        controls = tuple(Control) if self._spec.needs_features else ()
+        title = f"{self.config.policy.kind} policy, T = {self.scene.generator.horizon} (this run)"
+        result = compare(
+            self.scene.evaluator,
+            self.policy(),
+            title,
+            build_baselines(self.config),
+            list(seeds),
+            controls=controls,
+            report=report,
+        )
+        write_comparison(self.folder, result)
+        write_gallery(self.folder.samples / "gallery.npz", self.pipeline())
+        return result
+
+    def export(self) -> None:
+        """Writes the policy as it is now to `policy/`."""
+        trained = {
+            "run": self.config.name,
+            "dataset": self.config.data.name,
+            "seed": self.config.seed,
+            "iterations": self.iteration,
+            "trajectories": self._num_trajectories,
+            "nat_passes": self._num_passes,
+            "reward": self.config.reward.kind,
+        }
+        exported = ExportedPolicy(
+            self._actor(),
+            self._spec,
+            self.config.generator,
+            self.config.decisions,
+            trained,
+            hash_generator(self.config.generator),
+        )
+        save_policy(self.folder.policy, exported)
+
+    def close(self) -> None:
+        """Ends runners and reward actors."""
+        self._rewards.close()
+        self._algorithm.stop()
+
+    # --- the policy as it is now
+
+    def policy(self) -> ActorPolicy:
+        """The mean-action policy with a copy of the current weights."""
+        generator = self.scene.generator
+        return ActorPolicy(self._actor().to(generator.device), generator.decision_space, self.config.generator.block_rows)
+
+    def pipeline(self) -> GenerationPipeline:
+        """The same, as the pipeline that users load."""
+        return GenerationPipeline(self.scene.generator, self.policy(), self.config.evaluation.batch_size)
+
+    @property
+    def evaluation_is_due(self) -> bool:
+        """Whether the current iteration ends with an evaluation."""
+        return (
+            self.iteration % self.config.evaluation.interval_iterations == 0
+            or self.iteration == self.config.training.num_iterations
+        )
+
+    def _actor(self) -> Any:
+        import torch
+
+        actor = self._spec.build_actor()
+        state = self._algorithm.inference_state()
+        actor.load_state_dict(
+            {name.removeprefix("actor."): torch.from_numpy(v) for name, v in state.items() if name.startswith("actor.")}
+        )
+        return actor.eval()
+
+    # --- rows
+
+    def _row(self, result: dict[str, Any]) -> dict[str, Any]:
+        numbers = result["generation"]
+        learner = learner_metrics(result)
+        self._num_trajectories += int(numbers["rollout"]["num_trajectories"])
+        self._num_passes += float(numbers["rollout"]["nat_passes_per_image"]) * int(numbers["rollout"]["num_trajectories"])
+        counters = self._algorithm.dealer_counters
+        row: dict[str, Any] = {ITERATION: self.iteration, UNIX_TIME: time.time()}
+        row |= {f"reward/{name}": float(value) for name, value in numbers["reward"].items()}
+        row |= {f"reward_model/{name}": float(value) for name, value in numbers["reward_model"].items()}
+        row |= {f"learner/{name}": float(learner[name]) for name in _LEARNER_METRICS}
+        row["rollout/nat_passes_per_image"] = float(numbers["rollout"]["nat_passes_per_image"])
+        row["rollout/nat_passes_total"] = self._num_passes
+        row["rollout/trajectories_total"] = self._num_trajectories
+        row["rollout/batch_hash"] = self._algorithm.last_rollout.batch_hash
+        row |= {f"{TIME_PREFIX}{name}": float(value) for name, value in numbers["time"].items()}
+        row[f"{CLUSTER_PREFIX}lost_env_runners"] = counters.lost_runners
+        row[f"{CLUSTER_PREFIX}redealt_shards"] = counters.redealt_shards
+        row[f"{CLUSTER_PREFIX}replaced_reward_actors"] = self._rewards.num_replaced_actors
+        return row
+
+    def _evaluate(self) -> dict[str, Any]:
+        """Numbers of the mean-action policy on the fixed evaluation seed; writes the sample grid."""
+        start = time.perf_counter()
+        numbers, drawing = self.scene.evaluator.evaluate_once(self.policy(), self.config.evaluation.seed)
+        write_sample_grid(self.folder.samples / f"iteration_{self.iteration:06d}.png", self.pipeline())
+        row: dict[str, Any] = {}
+        for name, value in numbers.items():
+            row[(TIME_PREFIX if name == "images_per_s" else "eval/") + name] = value
+        decisions = drawing.decisions.cpu().numpy()
+        for step, name, column in self._decision_columns(decisions):
+            row[f"decisions/step_{step}/{name}/mean"] = float(column.mean())
+            row[f"decisions/step_{step}/{name}/sd"] = float(column.std())
+        if self._best is None or numbers[FD_A] < self._best[FD_A]:
+            self._best = {ITERATION: self.iteration, FD_A: numbers[FD_A]}
+        row[f"{TIME_PREFIX}evaluation_s"] = time.perf_counter() - start
+        return row
+
+    def _decision_columns(self, decisions: np.ndarray) -> list[tuple[int, str, np.ndarray]]:
+        names = self.scene.generator.decision_space.names
+        return [(t, name, decisions[:, t, k]) for t in range(decisions.shape[1]) for k, name in enumerate(names)]
+
+    def _record(self, row: dict[str, Any]) -> dict[str, Any]:
+        bad = [name for name, value in row.items() if isinstance(value, float) and not np.isfinite(value)]
+        if bad:
+            raise RunError(f"iteration {self.iteration}: {', '.join(bad)} not finite: training has diverged")
+        self.metrics.append(row)
+        return row
+
+
+def write_comparison(folder: RunFolder, comparison: Comparison) -> None:
+    """Writes the table and the decisions behind it."""
+    import io
+
+    write_atomically(folder.evaluation_file, json.dumps(comparison.as_dict(), indent=1, ensure_ascii=False))
+    buffer = io.BytesIO()
+    np.savez_compressed(buffer, decisions=comparison.decisions.astype(np.float32), context=comparison.context)
+    write_atomically(folder.samples / "decisions.npz", buffer.getvalue())

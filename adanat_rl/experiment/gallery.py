@@ -1,0 +1,64 @@
+"""Pictures of a policy: the same contexts and seeds at every evaluation, as a PNG grid and as data for the report."""
+
+from __future__ import annotations
+
+import io
+from pathlib import Path
+
+import numpy as np
+from PIL import Image
+
+from adanat_rl.config.files import write_atomically
+from adanat_rl.generation.pipeline import GenerationPipeline, PipelineOutput
+
+IMAGES_PER_CLASS = 8
+_FRAME = 32  # least side of one image in a grid, in pixels
+_GAP = 2
+
+
+def grid_contexts(num_classes: int, per_class: int = IMAGES_PER_CLASS) -> tuple[np.ndarray, np.ndarray]:
+    """Labels and seeds of the sample grid, one row of images per class."""
+    labels = np.repeat(np.arange(num_classes), per_class)
+    return labels, np.arange(len(labels))
+
+
+def image_grid(images: np.ndarray, columns: int) -> Image.Image:
+    """Images uint8 `[B, H, W, C]` side by side on white, enlarged by a whole factor, pixels kept as squares."""
+    factor = max(1, -(-_FRAME // images.shape[1]))
+    enlarged = images.repeat(factor, axis=1).repeat(factor, axis=2)
+    _, height, width, channels = enlarged.shape
+    rows = -(-len(images) // columns)
+    canvas = np.full((rows * (height + _GAP) - _GAP, columns * (width + _GAP) - _GAP, channels), 255, np.uint8)
+    for index, image in enumerate(enlarged):
+        top, left = index // columns * (height + _GAP), index % columns * (width + _GAP)
+        canvas[top : top + height, left : left + width] = image
+    return Image.fromarray(canvas[:, :, 0] if channels == 1 else canvas)
+
+
+def png_bytes(image: Image.Image) -> bytes:
+    """The image as a PNG file."""
+    buffer = io.BytesIO()
+    image.save(buffer, "PNG", optimize=True)
+    return buffer.getvalue()
+
+
+def write_sample_grid(path: Path, pipeline: GenerationPipeline) -> None:
+    """Draws the fixed grid and writes it as PNG."""
+    labels, seeds = grid_contexts(pipeline.generator.context_spec.num_classes)
+    write_atomically(path, png_bytes(image_grid(pipeline(labels, seeds).images, IMAGES_PER_CLASS)))
+
+
+def write_gallery(path: Path, pipeline: GenerationPipeline, per_class: int = 2) -> None:
+    """Draws some images with all their steps and writes them as `.npz`: images, steps, decisions, context, seeds."""
+    labels, seeds = grid_contexts(pipeline.generator.context_spec.num_classes, per_class)
+    output: PipelineOutput = pipeline(labels, seeds, keep_steps=True)
+    buffer = io.BytesIO()
+    np.savez_compressed(
+        buffer,
+        images=output.images,
+        steps=output.steps,
+        decisions=output.decisions.astype(np.float32),
+        context=labels,
+        seeds=seeds,
+    )
+    write_atomically(path, buffer.getvalue())

@@ -1,0 +1,62 @@
+"""The rollout table: one Parquet file per iteration, one row per trajectory, each used exactly once.
+
+Columns: id, iteration, shard, row, seed, context, decisions (list of T·K), reward, further reward numbers `reward_NAME`,
+advantages (list of T), reward_model_version, nat_passes.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from adanat_rl.config.files import write_atomically
+from adanat_rl.rl.algorithm import Rollout
+
+
+def table_path(folder: Path, iteration: int) -> Path:
+    """Where the table of an iteration lies."""
+    return folder / f"iteration_{iteration:06d}.parquet"
+
+
+def rollout_table(rollout: Rollout) -> pa.Table:
+    """The table of one iteration; its metadata holds the hash of the train batch."""
+    shards, scores = rollout.shards, rollout.scores
+    sizes = [shard.num_trajectories for shard in shards]
+    columns = {
+        "id": [name for shard in shards for name in shard.trajectory_ids],
+        "iteration": np.repeat([shard.key.iteration for shard in shards], sizes),
+        "shard": np.repeat([shard.key.number for shard in shards], sizes),
+        "row": np.concatenate([np.arange(size) for size in sizes]),
+        "seed": np.repeat([shard.key.seed for shard in shards], sizes),
+        "context": np.concatenate([shard.context for shard in shards]),
+        "decisions": _lists(np.concatenate([shard.decisions.reshape(len(shard.context), -1) for shard in shards])),
+        "reward": np.concatenate([score.scores for score in scores]),
+        "advantages": _lists(rollout.advantages),
+        "reward_model_version": np.repeat([score.version for score in scores], sizes),
+        "nat_passes": np.concatenate([shard.num_passes for shard in shards]),
+    }
+    for name in scores[0].info:
+        columns[f"reward_{name}"] = np.concatenate([score.info[name] for score in scores])
+    return pa.table(columns).replace_schema_metadata({"batch_hash": rollout.batch_hash})
+
+
+def write_rollout_table(folder: Path, iteration: int, rollout: Rollout) -> None:
+    """Writes the table of an iteration, atomically."""
+    sink = pa.BufferOutputStream()
+    pq.write_table(rollout_table(rollout), sink, compression="zstd")
+    write_atomically(table_path(folder, iteration), sink.getvalue().to_pybytes())
+
+
+def cut_after(folder: Path, iteration: int) -> None:
+    """Deletes tables of later iterations: a resumed run writes them again."""
+    for path in folder.glob("iteration_*.parquet"):
+        if int(path.stem.removeprefix("iteration_")) > iteration:
+            path.unlink()
+
+
+def _lists(values: np.ndarray) -> pa.Array:
+    """Rows `[N, M]` as an Arrow array of fixed-size lists."""
+    return pa.FixedSizeListArray.from_arrays(pa.array(values.reshape(-1)), values.shape[1])

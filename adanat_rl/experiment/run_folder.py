@@ -1,0 +1,188 @@
+"""The run folder: what lies where, who may write, and whether a folder belongs to this configuration."""
+
+from __future__ import annotations
+
+import fcntl
+import json
+import os
+import platform
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from importlib import metadata
+from pathlib import Path
+from typing import IO, Any
+
+import psutil
+import yaml
+
+from adanat_rl.config.errors import RunError, UserError
+from adanat_rl.config.files import write_atomically
+from adanat_rl.config.loading import dump, validate
+from adanat_rl.config.schema import ExperimentConfig
+
+# Settings that may change between a start and a resume: they do not touch what is learned.
+_FREE_SECTIONS = ("name", "run_dir", "checkpoints", "evaluation", "resources", "tracking", "pretraining")
+_FREE_KEYS = ("training.num_iterations", "ppo.features")
+_PACKAGES = ("adanat-rl", "ray", "torch", "numpy", "gymnasium", "mlflow", "torchmetrics", "pydantic", "safetensors")
+
+
+class RunFolder:
+    """Paths of a run, and the lock on it.
+
+    Args:
+        path: the folder; made on `prepare`.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self._lock: IO[str] | None = None
+
+    config_file = property(lambda self: self.path / "config.yaml")
+    environment_file = property(lambda self: self.path / "environment.json")
+    metrics_file = property(lambda self: self.path / "metrics.jsonl")
+    summary_file = property(lambda self: self.path / "summary.json")
+    evaluation_file = property(lambda self: self.path / "evaluation.json")
+    report_file = property(lambda self: self.path / "report.html")
+    tracking_file = property(lambda self: self.path / "tracking.json")
+    checkpoints = property(lambda self: self.path / "checkpoints")
+    policy = property(lambda self: self.path / "policy")
+    rollouts = property(lambda self: self.path / "rollouts")
+    figures = property(lambda self: self.path / "figures")
+    samples = property(lambda self: self.path / "samples")
+
+    def prepare(self, config: ExperimentConfig) -> None:
+        """Makes the folder, takes the lock and writes or compares the configuration.
+
+        Raises:
+            UserError: no permission, another kind of folder, another run's folder, or a run that is still going on.
+        """
+        try:
+            self.path.mkdir(parents=True, exist_ok=True)
+            self._acquire_lock()
+        except PermissionError as error:
+            raise UserError(f"run_dir: no permission to write in {error.filename}; choose another --run-dir") from None
+        except (FileExistsError, NotADirectoryError):
+            raise UserError(f"run_dir: {self.path} is a file, expected a folder") from None
+        if self.config_file.exists():
+            self._compare(config)
+        elif any(entry.name != "run.lock" for entry in self.path.iterdir()):
+            self.release()
+            raise UserError(f"run_dir: {self.path} holds other files and is no run folder; choose another --run-dir")
+        write_atomically(self.config_file, dump(config), durable=True)
+        write_atomically(self.environment_file, json.dumps(describe_environment(), indent=2))
+
+    def release(self) -> None:
+        """Gives the lock back."""
+        if self._lock is not None:
+            self._lock.close()
+            self._lock = None
+
+    def saved_config(self) -> ExperimentConfig:
+        """The configuration of the run.
+
+        Raises:
+            UserError: this is no run folder.
+        """
+        try:
+            settings = yaml.safe_load(self.config_file.read_text())
+        except FileNotFoundError:
+            raise UserError(f"{self.path} is no run folder: it has no config.yaml") from None
+        except (OSError, yaml.YAMLError) as error:
+            raise UserError(f"{self.config_file} cannot be read: {error}") from None
+        return validate(settings)
+
+    def _acquire_lock(self) -> None:
+        file = (self.path / "run.lock").open("a+")
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)  # the kernel frees it when its holder dies, however it dies
+        except BlockingIOError:
+            file.seek(0)
+            holder = file.read().strip() or "another process"
+            file.close()
+            raise UserError(f"run_dir: {self.path} is in use by {holder}; wait for it, or choose another --run-dir") from None
+        file.seek(0)
+        file.truncate()
+        file.write(f"process {os.getpid()} on {socket.gethostname()}, since {time.strftime('%Y-%m-%d %H:%M:%S')}")
+        file.flush()
+        self._lock = file
+
+    def _compare(self, config: ExperimentConfig) -> None:
+        for key, ours, theirs in _differences(config, self.saved_config()):
+            self.release()
+            raise UserError(
+                f"run_dir: {self.path} belongs to another run: {key} is {theirs!r} there and {ours!r} here; "
+                "choose another --run-dir, or the same settings to go on"
+            )
+
+
+def _differences(ours: ExperimentConfig, theirs: ExperimentConfig) -> Iterator[tuple[str, Any, Any]]:
+    """Settings that decide what is learned and differ."""
+    left, right = _flatten(ours.model_dump(mode="json")), _flatten(theirs.model_dump(mode="json"))
+    for key in left:
+        if key.split(".")[0] in _FREE_SECTIONS or key in _FREE_KEYS:
+            continue
+        if left[key] != right.get(key):
+            yield key, left[key], right.get(key)
+
+
+def _flatten(settings: dict[str, Any], prefix: str = "") -> dict[str, Any]:
+    flat: dict[str, Any] = {}
+    for key, value in settings.items():
+        if isinstance(value, dict) and value:
+            flat.update(_flatten(value, f"{prefix}{key}."))
+        else:
+            flat[prefix + key] = value
+    return flat
+
+
+def describe_environment() -> dict[str, Any]:
+    """Git revision, package versions and hardware of this process."""
+    installed = {}
+    for package in _PACKAGES:
+        try:
+            installed[package] = metadata.version(package)
+        except metadata.PackageNotFoundError:
+            installed[package] = None
+    return {
+        "git_revision": _git_revision(),
+        "command": sys.argv,
+        "python": platform.python_version(),
+        "packages": installed,
+        "platform": platform.platform(),
+        "processor": _processor(),
+        "num_cpus": os.cpu_count(),
+        "memory_gb": round(psutil.virtual_memory().total / 1e9, 1),
+    }
+
+
+def _git_revision() -> str | None:
+    """Revision of the checkout that the package runs from, with "+changes" if files differ; None outside a checkout."""
+    folder = Path(__file__).parent
+    try:
+        call = {"cwd": folder, "capture_output": True, "text": True, "timeout": 10, "check": True}
+        revision = subprocess.run(["git", "rev-parse", "HEAD"], **call).stdout.strip()
+        changed = subprocess.run(["git", "status", "--porcelain", "--untracked-files=no"], **call).stdout.strip()
+    except (OSError, subprocess.SubprocessError):
+        return None
+    return revision + ("+changes" if changed else "")
+
+
+def _processor() -> str:
+    try:
+        lines = Path("/proc/cpuinfo").read_text().splitlines()
+    except OSError:
+        return platform.processor()
+    return next((line.partition(":")[2].strip() for line in lines if line.startswith("model name")), platform.processor())
+
+
+def disk_error(error: OSError, folder: Path, resume: str) -> RunError:
+    """The failure to report when a write did not succeed."""
+    reason = error.strerror or str(error)
+    return RunError(
+        f"cannot write in {folder}: {reason}",
+        safe=f"checkpoints up to the last complete one in {folder / 'checkpoints'}",
+        resume=resume,
+    )
