@@ -6,6 +6,7 @@ import copy
 import json
 import re
 from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
 from importlib import resources
 from pathlib import Path
 from typing import Any, get_args
@@ -103,6 +104,29 @@ def leaf_fields(model: type[BaseModel] = ExperimentConfig, prefix: str = "") -> 
             yield prefix + name, field
         else:
             yield from leaf_fields(section, f"{prefix}{name}.")
+
+
+@dataclass(frozen=True)
+class SettingRow:
+    """One setting as people see it: dotted key, default as YAML, help line, unit, source."""
+
+    key: str
+    default: str
+    help: str
+    unit: str
+    source: str
+
+
+def describe_settings(sections: Sequence[str] = ()) -> list[SettingRow]:
+    """All settings in order, or those of some top-level sections and keys."""
+    rows = []
+    for key, field in leaf_fields():
+        if sections and key.split(".")[0] not in sections:
+            continue
+        extra = field.json_schema_extra if isinstance(field.json_schema_extra, dict) else {}
+        default = json.dumps(field.default, ensure_ascii=False)
+        rows.append(SettingRow(key, default, field.description or "", str(extra.get("unit", "")), str(extra.get("source", ""))))
+    return rows
 
 
 def _mapping(text: str, where: str) -> dict[str, Any]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
 
@@ -64,7 +65,9 @@ def check_inputs(config: ExperimentConfig) -> None:
     build_baselines(config)
 
 
-def build_algorithm(config: ExperimentConfig, scene: Scene) -> tuple[GenerationPPO, RewardService]:
+def build_algorithm(
+    config: ExperimentConfig, scene: Scene, interrupted: Callable[[], bool]
+) -> tuple[GenerationPPO, RewardService]:
     """The algorithm with its reward service attached; needs a running Ray."""
     inputs = RLInputs(
         policy=PolicySpec.of(config.policy, scene.generator),
@@ -74,5 +77,5 @@ def build_algorithm(config: ExperimentConfig, scene: Scene) -> tuple[GenerationP
     )
     rewards = start_reward_service(partial(build_reward_parts, config), config.resources)
     algorithm = build_algorithm_config(config, inputs, GenerationPPO).build_algo()
-    algorithm.attach(rewards)
+    algorithm.attach(rewards, interrupted)
     return algorithm, rewards

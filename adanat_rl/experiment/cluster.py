@@ -71,7 +71,7 @@ def connect(resources: ResourcesConfig) -> Iterator[None]:
     quiet_environment()
     local = resources.ray_address == "local" and not in_ray_job()
     if local:
-        _check_size(resources, {"CPU": float(_usable_cpus()), "GPU": float(_usable_gpus())}, "this machine")
+        _check_size(resources, {"CPU": float(usable_cpus()), "GPU": float(_usable_gpus())}, "this machine")
     folder = _start_local() if local else None
     if not local:
         address = None if in_ray_job() and resources.ray_address == "local" else resources.ray_address
@@ -96,12 +96,11 @@ def _start_local() -> Path:
 
     _remove_stale_folders()
     folder = Path(tempfile.mkdtemp(prefix=f"{_FOLDER_PREFIX}{os.getpid()}-"))
-    os.environ["RAY_AUTH_MODE"] = "token"
-    os.environ["RAY_AUTH_TOKEN"] = secrets.token_hex(32)
+    os.environ.setdefault("RAY_AUTH_TOKEN", secrets.token_hex(32))  # Ray switches token mode on by itself
     python_path = os.pathsep.join(filter(None, [str(Path.cwd()), os.environ.get("PYTHONPATH", "")]))
     ray.init(
         address="local",
-        num_cpus=_usable_cpus(),
+        num_cpus=usable_cpus(),
         include_dashboard=False,
         log_to_driver=False,
         logging_level=logging.ERROR,
@@ -143,7 +142,8 @@ def _shares(resources: ResourcesConfig, unit: str) -> str:
     return ", ".join(parts)
 
 
-def _usable_cpus() -> int:
+def usable_cpus() -> int:
+    """CPUs that this process may use."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else (os.cpu_count() or 1)
 
 

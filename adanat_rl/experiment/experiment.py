@@ -75,13 +75,15 @@ class Experiment:
         self._algorithm, self._rewards = build_algorithm(config, self.scene, interrupted)
         self._num_passes = 0.0
         self._num_trajectories = 0
-        self._best: dict[str, float] | None = None
+        self.best: dict[str, float] | None = None
         self._train_seconds = 0.0
 
     # --- life of a run
 
     def begin(self) -> dict[str, Any]:
         """A fresh start: warms up the reward model and evaluates the untrained policy; returns the row of iteration 0."""
+        self.metrics.cut_after(-1)
+        rollout_table.cut_after(self.folder.rollouts, -1)
         start = time.perf_counter()
         warm_up = self._algorithm.warm_up()
         row: dict[str, Any] = {ITERATION: 0, UNIX_TIME: time.time()}
@@ -112,7 +114,7 @@ class Experiment:
             "iteration": self.iteration,
             "num_passes": self._num_passes,
             "num_trajectories": self._num_trajectories,
-            "best": self._best,
+            "best": self.best,
             "train_seconds": self._train_seconds,
             "reward_version": self._rewards.version,
         }
@@ -129,7 +131,7 @@ class Experiment:
         self.iteration = snapshot.iteration
         self._num_passes = state["num_passes"]
         self._num_trajectories = state["num_trajectories"]
-        self._best = state["best"]
+        self.best = state["best"]
         self._train_seconds = state["train_seconds"]
         self._algorithm.load_training_state(snapshot.tensors["learner"], self.iteration)
         self._rewards.load_state(snapshot.tensors["reward"], state["reward_version"])
@@ -244,8 +246,8 @@ class Experiment:
         for step, name, column in self._decision_columns(decisions):
             row[f"decisions/step_{step}/{name}/mean"] = float(column.mean())
             row[f"decisions/step_{step}/{name}/sd"] = float(column.std())
-        if self._best is None or numbers[FD_A] < self._best[FD_A]:
-            self._best = {ITERATION: self.iteration, FD_A: numbers[FD_A]}
+        if self.best is None or numbers[FD_A] < self.best[FD_A]:
+            self.best = {ITERATION: self.iteration, FD_A: numbers[FD_A]}
         row[f"{TIME_PREFIX}evaluation_s"] = time.perf_counter() - start
         return row
 

@@ -7,7 +7,7 @@ request for a shard, so there is no separate sync.
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -46,6 +46,10 @@ class Rollout:
     batch_hash: str
 
 
+class Interrupted(Exception):
+    """Raised out of `train()` while shards are drawn: the state is still that of the last finished iteration."""
+
+
 class GenerationPPO(PPO):
     """Trains a generation policy.
 
@@ -66,15 +70,21 @@ class GenerationPPO(PPO):
         self._experiment = config.experiment
         self._horizon = config.experiment.generator.horizon
         self._rewards: RewardService | None = None
+        self._interrupted: Callable[[], bool] = lambda: False
         self._dealer: ShardDealer | None = None
         self.last_rollout: Rollout | None = None
         manager = self.env_runner_group._worker_manager  # no public getter
         if manager.num_actors():
             self._dealer = ShardDealer(dict(manager.actors()), config.experiment.resources)
 
-    def attach(self, rewards: RewardService) -> None:
-        """Sets the reward service; the caller owns and closes it."""
+    def attach(self, rewards: RewardService, interrupted: Callable[[], bool] = lambda: False) -> None:
+        """Sets the reward service, which the caller owns and closes.
+
+        Args:
+            interrupted: asked while shards are drawn; True makes `train()` raise `Interrupted`.
+        """
         self._rewards = rewards
+        self._interrupted = interrupted
 
     def warm_up(self) -> dict[str, float]:
         """Trains the reward model on trajectories of the untrained policy, as often as it wishes; returns its metrics."""
@@ -153,9 +163,16 @@ class GenerationPPO(PPO):
         state = self.inference_state()
         digest = digest_weights(state)
         if self._dealer is None:
-            weights = PolicyWeights(state, digest)
-            return [self.env_runner_group.local_env_runner.sample_shard(weights, key) for key in keys]
-        return self._dealer.collect(PolicyWeights(ray.put(state), digest), keys)
+            return [self._sample_here(PolicyWeights(state, digest), key) for key in keys]
+        return self._dealer.collect(PolicyWeights(ray.put(state), digest), keys, self._check_interrupt)
+
+    def _sample_here(self, weights: PolicyWeights, key: ShardKey) -> Shard:
+        self._check_interrupt()
+        return self.env_runner_group.local_env_runner.sample_shard(weights, key)
+
+    def _check_interrupt(self) -> None:
+        if self._interrupted():
+            raise Interrupted
 
     def _set_returns(self, shards: Sequence[Shard], scores: Sequence[Scores]) -> None:
         """Standardises the rewards over the whole batch, here and nowhere else."""

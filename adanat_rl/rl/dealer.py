@@ -9,7 +9,7 @@ from __future__ import annotations
 import statistics
 import time
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -85,8 +85,13 @@ class ShardDealer:
         self._last_answer: dict[int, float] = {}
         self._last_up = time.monotonic()
 
-    def collect(self, weights: PolicyWeights, keys: Sequence[ShardKey]) -> list[Shard]:
+    def collect(
+        self, weights: PolicyWeights, keys: Sequence[ShardKey], check: Callable[[], None] = lambda: None
+    ) -> list[Shard]:
         """The shards of `keys`, in that order.
+
+        Args:
+            check: called in every tick; what it raises ends the wait.
 
         Raises:
             RunError: a shard's own code failed, a shard got no result from several runners, or no runner is left.
@@ -94,6 +99,7 @@ class ShardDealer:
         job = _Job(weights, keys, deque(keys))
         self._last_up = time.monotonic()
         while len(job.done) < len(keys):
+            check()
             self._revive()
             self._deal(job)
             self._deal_late_again(job)

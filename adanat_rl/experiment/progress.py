@@ -1,0 +1,155 @@
+"""What a running command shows: one live line on a terminal, plain lines elsewhere, JSON lines, or nothing."""
+
+from __future__ import annotations
+
+import json
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any, Protocol
+
+from rich.console import Console
+from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+
+from adanat_rl.evaluation.table import comparison_table
+
+_PLAIN_INTERVAL_S = 15.0
+_TABLE_WIDTH = 160  # where there is no terminal to ask
+
+
+class Display(Protocol):
+    """Receives rows and messages."""
+
+    def row(self, done: int, total: int, row: dict[str, Any]) -> None:
+        """A finished unit of work with its numbers."""
+        ...
+
+    def message(self, text: str) -> None:
+        """One line that stays."""
+        ...
+
+    def table(self, comparison: dict[str, Any]) -> None:
+        """The final comparison."""
+        ...
+
+
+class QuietDisplay:
+    """Shows nothing but warnings, on standard error."""
+
+    def row(self, done: int, total: int, row: dict[str, Any]) -> None:
+        """Nothing."""
+
+    def message(self, text: str) -> None:
+        """Nothing, unless it is a warning."""
+        if text.startswith("warning"):
+            print(text, file=sys.stderr)
+
+    def table(self, comparison: dict[str, Any]) -> None:
+        """Nothing."""
+
+
+class JsonDisplay:
+    """One JSON object per line on standard output."""
+
+    def row(self, done: int, total: int, row: dict[str, Any]) -> None:
+        """The row as it is."""
+        print(json.dumps(row), flush=True)
+
+    def message(self, text: str) -> None:
+        """`{"message": …}`."""
+        print(json.dumps({"message": text}), flush=True)
+
+    def table(self, comparison: dict[str, Any]) -> None:
+        """`{"comparison": …}`."""
+        print(json.dumps({"comparison": comparison}), flush=True)
+
+
+class PlainDisplay:
+    """A line now and then, for logs: at the first and last row, every evaluation, and at least every 15 seconds."""
+
+    def __init__(self) -> None:
+        self._start = self._last = time.monotonic()
+        self._first_done: int | None = None
+
+    def row(self, done: int, total: int, row: dict[str, Any]) -> None:
+        """A line if it is time for one."""
+        now = time.monotonic()
+        if self._first_done is None:
+            self._first_done, self._start = done, now
+        due = done in (self._first_done, total) or _is_evaluation(row) or now - self._last >= _PLAIN_INTERVAL_S
+        if not due:
+            return
+        self._last = now
+        rate = (now - self._start) / max(1, done - self._first_done)
+        eta = f"  ETA {_clock(rate * (total - done))}" if done > self._first_done else ""
+        print(f"{done}/{total}{eta}{_numbers(row)}", flush=True)
+
+    def message(self, text: str) -> None:
+        """The line."""
+        print(text, flush=True)
+
+    def table(self, comparison: dict[str, Any]) -> None:
+        """The table, as wide as it needs to be."""
+        Console(width=_TABLE_WIDTH).print(comparison_table(comparison))
+
+
+class LiveDisplay:
+    """One line that is drawn again and again: bar, elapsed, ETA, reward, FD."""
+
+    def __init__(self, progress: Progress, label: str) -> None:
+        self._progress = progress
+        self._task = progress.add_task(label, total=None, numbers="")
+        self._latest: dict[str, Any] = {}
+
+    def row(self, done: int, total: int, row: dict[str, Any]) -> None:
+        """Moves the bar; numbers that are not in every row stay."""
+        self._latest |= row
+        self._progress.update(self._task, completed=done, total=total, numbers=_numbers(self._latest))
+
+    def message(self, text: str) -> None:
+        """A line above the bar."""
+        self._progress.console.print(text, highlight=False, markup=False)
+
+    def table(self, comparison: dict[str, Any]) -> None:
+        """The table above the bar."""
+        self._progress.console.print(comparison_table(comparison))
+
+
+@contextmanager
+def open_display(label: str, *, quiet: bool = False, log_json: bool = False) -> Iterator[Display]:
+    """The display that fits the options and the output."""
+    if quiet:
+        yield QuietDisplay()
+    elif log_json:
+        yield JsonDisplay()
+    elif sys.stdout.isatty():
+        columns = (
+            TextColumn("{task.description}"),
+            BarColumn(bar_width=24),
+            TaskProgressColumn(),
+            TimeElapsedColumn(),
+            TextColumn("ETA"),
+            TimeRemainingColumn(),
+            TextColumn("{task.fields[numbers]}"),
+        )
+        with Progress(*columns, console=Console()) as progress:
+            yield LiveDisplay(progress, label)
+    else:
+        yield PlainDisplay()
+
+
+def _numbers(row: dict[str, Any]) -> str:
+    """The numbers worth a place in one line."""
+    shown = [("reward/mean", "reward {:.3f}"), ("eval/fd_a", "FD {:.3f}"), ("loss", "loss {:.3f}"), ("distance", "FD {:.3f}")]
+    parts = [text.format(row[key]) for key, text in shown if key in row]
+    return "".join("  " + part for part in parts)
+
+
+def _is_evaluation(row: dict[str, Any]) -> bool:
+    return "eval/fd_a" in row
+
+
+def _clock(seconds: float) -> str:
+    minutes, rest = divmod(round(seconds), 60)
+    return f"{minutes}:{rest:02d}"

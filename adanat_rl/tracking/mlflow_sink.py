@@ -1,0 +1,323 @@
+"""MLflow: one run per training, fed from the run folder by a thread that training never waits for.
+
+metrics.jsonl and the pictures on disk are the outbox. What the server already has is asked of the server, so that over
+any number of crashes and restarts no step is missing and none is there twice. While the server is away the thread tries
+again and again; what is left at the end is sent by the next start of the same command.
+"""
+
+from __future__ import annotations
+
+import json
+import threading
+import uuid
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, Protocol
+
+import yaml
+
+from adanat_rl.config.files import write_atomically
+from adanat_rl.config.schema import ExperimentConfig
+
+_RETRY_S = 5.0
+_CLOSE_TIMEOUT_S = 60.0
+_SENTINEL = "iteration"  # a metric of every row: its last step tells which rows the server has
+_UID_TAG = "adanat_rl.run_uid"
+_PARAMS = (
+    "seed",
+    "generator.horizon",
+    "policy.kind",
+    "policy.hidden_size",
+    "ppo.lr",
+    "ppo.num_epochs",
+    "reward.kind",
+    "training.num_iterations",
+    "training.trajectories_per_iteration",
+)
+
+
+class RunFiles(Protocol):
+    """Paths of a run folder that matter here."""
+
+    path: Path
+    config_file: Path
+    metrics_file: Path
+    tracking_file: Path
+    report_file: Path
+    evaluation_file: Path
+    environment_file: Path
+    policy: Path
+    samples: Path
+    figures: Path
+
+
+class Tracker(Protocol):
+    """What a training tells its tracker."""
+
+    def wake(self) -> None:
+        """There is something new in the run folder."""
+        ...
+
+    def finish(self, status: str) -> None:
+        """The run has ended: FINISHED, KILLED or FAILED."""
+        ...
+
+
+class NoTracker:
+    """Tracking is switched off."""
+
+    def wake(self) -> None:
+        """Nothing."""
+
+    def finish(self, status: str) -> None:
+        """Nothing."""
+
+
+def tracking_uri(config: ExperimentConfig, folder: Path) -> str:
+    """The configured server, or the store beside the run folder."""
+    if config.tracking.uri is not None:
+        return config.tracking.uri
+    return f"sqlite:///{folder.resolve().parent / 'mlflow.db'}"
+
+
+@contextmanager
+def open_tracker(config: ExperimentConfig, files: RunFiles, warn: Callable[[str], None]) -> Iterator[Tracker]:
+    """The tracker of a run; on leaving, what is new is sent within a minute, or stays for the next start."""
+    if not config.tracking.enabled:
+        yield NoTracker()
+        return
+    tracker = MlflowTracker(config, files, warn)
+    tracker.start()
+    try:
+        yield tracker
+    finally:
+        tracker.close()
+
+
+class MlflowTracker:
+    """The thread and its books.
+
+    Args:
+        config: names, uri, few params. files: the run folder. warn: told once when the server is away.
+    """
+
+    def __init__(self, config: ExperimentConfig, files: RunFiles, warn: Callable[[str], None]) -> None:
+        self._config = config
+        self._files = files
+        self._warn = warn
+        self._wake = threading.Event()
+        self._closing = threading.Event()
+        self._status: str | None = None
+        self._thread = threading.Thread(target=self._run, name="mlflow-tracker", daemon=True)
+        self._link: _Link | None = None
+        self._warned = False
+
+    def start(self) -> None:
+        """Starts the thread."""
+        self._thread.start()
+
+    def wake(self) -> None:
+        """There is something new."""
+        self._wake.set()
+
+    def finish(self, status: str) -> None:
+        """Notes the final status; it is sent after everything else."""
+        self._status = status
+        self._wake.set()
+
+    def close(self) -> None:
+        """Sends what is left, but no longer than a minute."""
+        if self._status is None:
+            self._status = "FAILED"
+        self._closing.set()
+        self._wake.set()
+        self._thread.join(_CLOSE_TIMEOUT_S)
+        if self._thread.is_alive() or self._link is None or not self._link.done:
+            self._warn("warning: MLflow did not take everything; the next start of the same command sends the rest")
+
+    def _run(self) -> None:
+        while True:
+            self._wake.wait()
+            self._wake.clear()
+            closing = self._closing.is_set()
+            try:
+                if self._link is None:
+                    self._link = _Link(self._config, self._files)
+                self._link.send_news()
+                if closing and self._status is not None:
+                    self._link.end(self._status)
+                if closing:
+                    return
+            except Exception as error:  # whatever a server or a store does must not touch the training
+                if closing:
+                    return
+                if not self._warned:
+                    self._warned = True
+                    first_line = (str(error).strip().splitlines() or [""])[0]
+                    self._warn(f"warning: MLflow is away ({type(error).__name__}: {first_line[:120]}); keeping what is to be sent")
+                self._closing.wait(_RETRY_S)
+                self._wake.set()
+
+
+class _Link:
+    """One MLflow run and what of the run folder it already has."""
+
+    def __init__(self, config: ExperimentConfig, files: RunFiles) -> None:
+        from mlflow import MlflowClient  # takes two seconds to import
+
+        self._config = config
+        self._files = files
+        self.uri = tracking_uri(config, files.path)
+        self._client = MlflowClient(self.uri)
+        self.run_id = self._open_run()
+        self._last_step = self._last_step_sent()
+        self._sent_pictures = self._pictures_sent()
+        self._offset = 0
+        self._monitor = self._start_system_metrics()
+        self.done = False
+
+    def send_news(self) -> None:
+        """Sends rows and pictures that the server does not have."""
+        for row in self._new_rows():
+            self._send_row(row)
+        self._send_pictures()
+
+    def end(self, status: str) -> None:
+        """Sends the artifacts, and closes the run."""
+        if self._monitor is not None:
+            self._monitor.finish()
+        for file in (self._files.config_file, self._files.environment_file, self._files.evaluation_file, self._files.report_file):
+            if file.exists():
+                self._client.log_artifact(self.run_id, str(file))
+        self._send_evaluation()
+        if status == "FINISHED" and self._files.policy.exists():
+            self._client.log_artifacts(self.run_id, str(self._files.policy), "policy")
+            self._log_model()
+        self._client.set_terminated(self.run_id, status)
+        self.done = True
+
+    def _open_run(self) -> str:
+        """The run with our uid, resumed or created; the uid is on disk before the run exists, so there is never a second."""
+        uid = self._uid()
+        experiment = self._client.get_experiment_by_name(self._config.tracking.experiment)
+        if experiment is None:
+            location = None
+            if self._config.tracking.uri is None:
+                location = (self._files.path.resolve().parent / "mlartifacts").as_uri()
+            experiment_id = self._client.create_experiment(self._config.tracking.experiment, artifact_location=location)
+        else:
+            experiment_id = experiment.experiment_id
+        found = self._client.search_runs([experiment_id], f"tags.`{_UID_TAG}` = '{uid}'", max_results=1)
+        if found:
+            run_id = str(found[0].info.run_id)
+            self._client.update_run(run_id, status="RUNNING")
+            return run_id
+        run = self._client.create_run(experiment_id, run_name=self._config.name, tags={_UID_TAG: uid})
+        self._client.log_batch(run.info.run_id, params=self._params())
+        return str(run.info.run_id)
+
+    def _uid(self) -> str:
+        file = self._files.tracking_file
+        if file.exists():
+            return str(json.loads(file.read_text())["run_uid"])
+        uid = uuid.uuid4().hex
+        write_atomically(file, json.dumps({"run_uid": uid}), durable=True)
+        return uid
+
+    def _params(self) -> list[Any]:
+        from mlflow.entities import Param
+
+        settings = yaml.safe_load(self._files.config_file.read_text())
+        values = {}
+        for key in _PARAMS:
+            value = settings
+            for part in key.split("."):
+                value = value[part]
+            values[key] = value
+        return [Param(key, str(value)) for key, value in values.items()]
+
+    def _last_step_sent(self) -> int:
+        history = self._client.get_metric_history(self.run_id, _SENTINEL)
+        return max((metric.step for metric in history), default=-1)
+
+    def _pictures_sent(self) -> set[tuple[str, int]]:
+        """(key, step) of the pictures that the run has."""
+        sent = set()
+        for artifact in self._client.list_artifacts(self.run_id, "images"):
+            parts = Path(artifact.path).name.split("+")
+            if len(parts) > 2 and parts[-1].endswith(".png"):
+                sent.add((parts[0], int(parts[2])))
+        return sent
+
+    def _new_rows(self) -> Iterator[dict[str, Any]]:
+        """Complete rows of the file after the last step sent; a file that was cut is read anew."""
+        path = self._files.metrics_file
+        if not path.exists():
+            return
+        size = path.stat().st_size
+        if size < self._offset:
+            self._offset = 0
+        with path.open("rb") as file:
+            file.seek(self._offset)
+            for line in file:
+                if not line.endswith(b"\n"):
+                    return
+                self._offset += len(line)
+                row = json.loads(line)
+                if row["iteration"] > self._last_step:
+                    yield row
+
+    def _send_row(self, row: dict[str, Any]) -> None:
+        """All numbers of a row in one transaction: a step is there whole or not at all."""
+        from mlflow.entities import Metric
+
+        step, timestamp = int(row["iteration"]), int(row["unix_time_s"] * 1000)
+        numbers = {name: value for name, value in row.items() if isinstance(value, int | float) and name != "unix_time_s"}
+        self._client.log_batch(
+            self.run_id, metrics=[Metric(name, float(value), timestamp, step) for name, value in numbers.items()]
+        )
+        self._last_step = step
+
+    def _send_pictures(self) -> None:
+        from PIL import Image
+
+        for key, folder in (("samples", self._files.samples), ("decisions", self._files.figures)):
+            for file in sorted(folder.glob("*iteration_*.png")):
+                step = int(file.stem.rpartition("_")[2])
+                if (key, step) not in self._sent_pictures:
+                    self._client.log_image(self.run_id, Image.open(file), key=key, step=step)
+                    self._sent_pictures.add((key, step))
+
+    def _send_evaluation(self) -> None:
+        """The final numbers as metrics `final/…`, at the step of the last row."""
+        from mlflow.entities import Metric
+
+        if not self._files.evaluation_file.exists():
+            return
+        rows = json.loads(self._files.evaluation_file.read_text())["rows"]
+        now = int(self._files.evaluation_file.stat().st_mtime * 1000)
+        metrics = [
+            Metric(f"final/{row['name']}/{name}_{part}", value[part], now, max(0, self._last_step))
+            for row in rows
+            for name, value in row["summary"].items()
+            for part in ("mean", "sd")
+        ]
+        for start in range(0, len(metrics), 500):
+            self._client.log_batch(self.run_id, metrics=metrics[start : start + 500])
+
+    def _log_model(self) -> None:
+        from adanat_rl.tracking.mlflow_model import log_policy_model
+
+        if not self._client.get_run(self.run_id).data.tags.get("adanat_rl.model_uri"):
+            model_uri = log_policy_model(self.uri, self.run_id, self._files.policy)
+            self._client.set_tag(self.run_id, "adanat_rl.model_uri", model_uri)
+
+    def _start_system_metrics(self) -> Any:
+        if not self._config.tracking.system_metrics:
+            return None
+        from mlflow.system_metrics.system_metrics_monitor import SystemMetricsMonitor
+
+        monitor = SystemMetricsMonitor(self.run_id, resume_logging=True, tracking_uri=self.uri)
+        monitor.start()
+        return monitor
