@@ -129,6 +129,21 @@ def describe_settings(sections: Sequence[str] = ()) -> list[SettingRow]:
     return rows
 
 
+def settings_markdown() -> str:
+    """The configuration reference as Markdown: one table per section."""
+    lines = ["# Configuration reference", "", "Made by `adanat-rl schema --markdown`; do not edit.", ""]
+    lines += ["Source: paper (AdaNAT, ECCV 2024), adagen (its follow-up), measured (on the embedded data), design.", ""]
+    section = None
+    for row in describe_settings():
+        head = row.key.rpartition(".")[0] or "top level"
+        if head != section:
+            lines += ["", f"## {head}", "", "| key | default | unit | source | |", "|---|---|---|---|---|"]
+            section = head
+        text = row.help.replace("|", "\\|")
+        lines.append(f"| `{row.key}` | `{row.default}` | {row.unit} | {row.source} | {text} |")
+    return "\n".join(lines) + "\n"
+
+
 def _mapping(text: str, where: str) -> dict[str, Any]:
     try:
         content = yaml.safe_load(text)

@@ -96,6 +96,11 @@ def verify(folder: Path) -> None:
             raise DamagedCheckpoint(f"{folder.name}/{name} differs from the manifest")
 
 
+def checkpoint_folders(folder: Path) -> dict[int, Path]:
+    """Complete checkpoints by iteration, oldest first."""
+    return {int(path.name.removeprefix("iteration_")): path for path in sorted(folder.glob("iteration_*"))}
+
+
 class CheckpointStore:
     """The checkpoints of a run.
 
@@ -128,7 +133,7 @@ class CheckpointStore:
 
     def all(self) -> list[Path]:
         """Complete checkpoints, oldest first."""
-        return sorted(self._folder.glob("iteration_*"))
+        return list(checkpoint_folders(self._folder).values())
 
     def newest(self) -> Snapshot | None:
         """The newest checkpoint that is not damaged, or None if there has never been one.

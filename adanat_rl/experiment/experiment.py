@@ -23,13 +23,14 @@ from adanat_rl.evaluation.judge import FD_A
 from adanat_rl.experiment import rollout_table
 from adanat_rl.experiment.build import build_algorithm, build_baselines, build_scene
 from adanat_rl.experiment.checkpoints import Snapshot, read_snapshot, write_snapshot
+from adanat_rl.experiment.exporting import exported_policy
 from adanat_rl.experiment.gallery import write_gallery, write_sample_grid
 from adanat_rl.experiment.metrics_log import ITERATION, TIME_PREFIX, UNIX_TIME, MetricsLog
 from adanat_rl.experiment.run_folder import RunFolder
 from adanat_rl.generation.pipeline import GenerationPipeline
 from adanat_rl.generation.policies.base import ActorPolicy
 from adanat_rl.generation.policies.build import PolicySpec
-from adanat_rl.generation.policies.files import ExportedPolicy, hash_generator, save_policy
+from adanat_rl.generation.policies.files import save_policy
 from adanat_rl.rl.algorithm import learner_metrics
 from adanat_rl.rl.learner import (
     ACTION_STD,
@@ -110,16 +111,8 @@ class Experiment:
     def save(self, folder: Path) -> None:
         """Writes everything that decides the next iteration into an empty folder."""
         self.metrics.sync()
-        state = {
-            "iteration": self.iteration,
-            "num_passes": self._num_passes,
-            "num_trajectories": self._num_trajectories,
-            "best": self.best,
-            "train_seconds": self._train_seconds,
-            "reward_version": self._rewards.version,
-        }
         tensors = {"learner": self._algorithm.training_state(), "reward": self._rewards.state()}
-        write_snapshot(folder, Snapshot(tensors, state))
+        write_snapshot(folder, Snapshot(tensors, self._state()))
 
     def load(self, folder: Path) -> None:
         """Goes on from what `save` wrote."""
@@ -159,24 +152,8 @@ class Experiment:
 
     def export(self) -> None:
         """Writes the policy as it is now to `policy/`."""
-        trained = {
-            "run": self.config.name,
-            "dataset": self.config.data.name,
-            "seed": self.config.seed,
-            "iterations": self.iteration,
-            "trajectories": self._num_trajectories,
-            "nat_passes": self._num_passes,
-            "reward": self.config.reward.kind,
-        }
-        exported = ExportedPolicy(
-            self._actor(),
-            self._spec,
-            self.config.generator,
-            self.config.decisions,
-            trained,
-            hash_generator(self.config.generator),
-        )
-        save_policy(self.folder.policy, exported)
+        learner = self._algorithm.training_state()
+        save_policy(self.folder.policy, exported_policy(self.config, self._spec, learner, self._state()))
 
     def close(self) -> None:
         """Ends runners and reward actors."""
@@ -201,6 +178,16 @@ class Experiment:
             self.iteration % self.config.evaluation.interval_iterations == 0
             or self.iteration == self.config.training.num_iterations
         )
+
+    def _state(self) -> dict[str, Any]:
+        return {
+            "iteration": self.iteration,
+            "num_passes": self._num_passes,
+            "num_trajectories": self._num_trajectories,
+            "best": self.best,
+            "train_seconds": self._train_seconds,
+            "reward_version": self._rewards.version,
+        }
 
     def _actor(self) -> Any:
         import torch

@@ -51,14 +51,14 @@ def write_sample_grid(path: Path, pipeline: GenerationPipeline) -> None:
 def write_gallery(path: Path, pipeline: GenerationPipeline, per_class: int = 2) -> None:
     """Draws some images with all their steps and writes them as `.npz`: images, steps, decisions, context, seeds."""
     labels, seeds = grid_contexts(pipeline.generator.context_spec.num_classes, per_class)
-    output: PipelineOutput = pipeline(labels, seeds, keep_steps=True)
+    write_npz(path, pipeline(labels, seeds, keep_steps=True), labels, seeds)
+
+
+def write_npz(path: Path, output: PipelineOutput, context: np.ndarray, seeds: np.ndarray) -> None:
+    """Writes what a pipeline drew: images, decisions, tokens, context, seeds, and the steps if they were kept."""
+    arrays = {"images": output.images, "decisions": output.decisions, "tokens": output.tokens, "context": context, "seeds": seeds}
+    if output.steps is not None:
+        arrays["steps"] = output.steps
     buffer = io.BytesIO()
-    np.savez_compressed(
-        buffer,
-        images=output.images,
-        steps=output.steps,
-        decisions=output.decisions.astype(np.float32),
-        context=labels,
-        seeds=seeds,
-    )
+    np.savez_compressed(buffer, **arrays)
     write_atomically(path, buffer.getvalue())

@@ -1,0 +1,80 @@
+"""Policies out of checkpoints, without Ray."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from torch import Tensor
+
+from adanat_rl.config.errors import UserError
+from adanat_rl.config.schema import ExperimentConfig
+from adanat_rl.experiment.checkpoints import DamagedCheckpoint, Snapshot, checkpoint_folders, read_snapshot
+from adanat_rl.experiment.run_folder import RunFolder
+from adanat_rl.generation.build import build_generator
+from adanat_rl.generation.policies.build import PolicySpec
+from adanat_rl.generation.policies.files import ExportedPolicy, hash_generator, save_policy
+
+_ACTOR_PREFIX = "module.actor."
+
+
+def exported_policy(
+    config: ExperimentConfig, spec: PolicySpec, learner: Mapping[str, Tensor], state: Mapping[str, Any]
+) -> ExportedPolicy:
+    """The exported form of a learner's state.
+
+    Args:
+        learner: what `training_state` of the algorithm gave.
+        state: the numbers of the checkpoint: iteration, num_trajectories, num_passes.
+    """
+    actor = spec.build_actor()
+    actor.load_state_dict(
+        {name.removeprefix(_ACTOR_PREFIX): value for name, value in learner.items() if name.startswith(_ACTOR_PREFIX)}
+    )
+    trained = {
+        "run": config.name,
+        "dataset": config.data.name,
+        "seed": config.seed,
+        "reward": config.reward.kind,
+        "iterations": state["iteration"],
+        "trajectories": state["num_trajectories"],
+        "nat_passes": state["num_passes"],
+    }
+    return ExportedPolicy(
+        actor.eval(), spec, config.generator, config.decisions, trained, hash_generator(config.generator)
+    )
+
+
+def export_from_checkpoint(folder: RunFolder, iteration: int | None, output: Path) -> int:
+    """Writes the policy of a checkpoint; returns its iteration.
+
+    Args:
+        iteration: which checkpoint; None for the newest that is not damaged.
+
+    Raises:
+        UserError: no such run or checkpoint, or it is damaged.
+    """
+    config = folder.saved_config()
+    snapshot = _read(folder, iteration)
+    spec = PolicySpec.of(config.policy, build_generator(config))
+    save_policy(output, exported_policy(config, spec, snapshot.tensors["learner"], snapshot.state))
+    return snapshot.iteration
+
+
+def _read(folder: RunFolder, iteration: int | None) -> Snapshot:
+    found = checkpoint_folders(folder.checkpoints)
+    if not found:
+        raise UserError(f"{folder.path} has no checkpoint yet")
+    if iteration is not None:
+        found = {number: path for number, path in found.items() if number == iteration}
+        if not found:
+            have = ", ".join(map(str, checkpoint_folders(folder.checkpoints)))
+            raise UserError(f"--iteration: {iteration} has no checkpoint; accepted: {have}")
+    problem = ""
+    for path in reversed(found.values()):
+        try:
+            return read_snapshot(path)
+        except DamagedCheckpoint as error:
+            problem = str(error)
+    raise UserError(f"checkpoint damaged: {problem}")

@@ -1,0 +1,32 @@
+"""Command `report`: figures and report.html of a run again, finished or not."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from adanat_rl.cli import EXIT_DONE, CommandParser, Invocation, run_command
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Entry point."""
+    return run_command("report", argv, _main)
+
+
+def _main(invocation: Invocation) -> int:
+    parser = CommandParser(prog="adanat-rl report", description="Make figures and report.html of a run again.", allow_abbrev=False)
+    parser.add_argument("--run-dir", metavar="DIR", type=Path, default=Path("runs/digits"), help="the run (default: runs/digits)")
+    arguments = parser.parse_args(invocation.argv)
+    from adanat_rl.experiment.run_folder import RunFolder
+    from adanat_rl.plots.report import write_report
+
+    folder = RunFolder(arguments.run_dir)
+    folder.saved_config()  # refuses what is no run folder
+    write_report(folder)
+    print(f"report: {folder.report_file}")
+    return EXIT_DONE
+
+
+if __name__ == "__main__":
+    sys.exit(main())
