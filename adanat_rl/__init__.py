@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from adanat_rl.registration import register_environments
 from adanat_rl.version import __version__
 
 if TYPE_CHECKING:
@@ -19,3 +20,6 @@ def __getattr__(name: str) -> Any:
 
         return getattr(pipeline, name)
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+
+
+register_environments()

@@ -100,7 +100,7 @@ class PolicyConfig(Section):
     kind: Literal["adaptive", "per_class", "static"] = setting(
         "adaptive", "adaptive: looks at the image; per_class, static: learned tables, the baselines.", source="paper"
     )
-    hidden_size: int = setting(64, "Width of actor and critic network; the paper's is 512.", source="measured", ge=4, multiple_of=4)
+    hidden_size: int = setting(32, "Width of actor and critic network; the paper's is 512.", source="measured", ge=4, multiple_of=4)
 
 
 class ExplorationConfig(Section):
@@ -214,8 +214,8 @@ class ResourcesConfig(Section):
     num_env_runners: int = setting(2, "Env-runner actors that draw shards; 0: the driver draws.", ge=0)
     num_reward_actors: int = setting(1, "Reward-model actors; 0: the driver scores.", ge=0)
     num_learners: Literal[0, 1] = setting(0, "Learner actors; 0: the driver learns.")
-    num_cpus_per_env_runner: float = setting(1.0, "CPUs that Ray reserves for an env runner.", unit="CPUs", gt=0)
-    num_cpus_per_reward_actor: float = setting(0.5, "CPUs that Ray reserves for a reward actor.", unit="CPUs", gt=0)
+    num_cpus_per_env_runner: float = setting(0.4, "CPUs that Ray reserves for an env runner.", unit="CPUs", gt=0)
+    num_cpus_per_reward_actor: float = setting(0.2, "CPUs that Ray reserves for a reward actor.", unit="CPUs", gt=0)
     num_cpus_per_learner: float = setting(1.0, "CPUs that Ray reserves for a learner actor.", unit="CPUs", gt=0)
     num_gpus_per_env_runner: float = setting(0.0, "GPUs of an env runner; may be a fraction.", unit="GPUs", ge=0)
     num_gpus_per_reward_actor: float = setting(0.0, "GPUs of a reward actor; may be a fraction.", unit="GPUs", ge=0)

@@ -1,0 +1,33 @@
+"""Command `audit`: whether a run folder is what it should be."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from adanat_rl.cli import EXIT_DONE, EXIT_FAILED, CommandParser, Invocation, run_command
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Entry point."""
+    return run_command("audit", argv, _main)
+
+
+def _main(invocation: Invocation) -> int:
+    parser = CommandParser(
+        prog="adanat-rl audit",
+        description="Check a run folder: checkpoints against their manifests, trajectories exactly once, metric rows without gaps.",
+        allow_abbrev=False,
+    )
+    parser.add_argument("--run-dir", metavar="DIR", type=Path, default=Path("runs/digits"), help="the run (default: runs/digits)")
+    arguments = parser.parse_args(invocation.argv)
+    from adanat_rl.experiment.auditing import audit
+    from adanat_rl.experiment.findings import print_findings
+    from adanat_rl.experiment.run_folder import RunFolder
+
+    return EXIT_DONE if print_findings(audit(RunFolder(arguments.run_dir))) else EXIT_FAILED
+
+
+if __name__ == "__main__":
+    sys.exit(main())

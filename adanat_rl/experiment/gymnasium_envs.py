@@ -1,0 +1,70 @@
+"""The registered environments: the digits generator with a fixed reward, for any Gymnasium client.
+
+The reward is the score of the discriminator that came out of training the shipped policy, frozen. It is no moving target
+and can be gamed by a long training; hand over a scorer of your own for serious work.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import torch
+
+from adanat_rl.config.loading import resolve
+from adanat_rl.config.paths import resolve_path
+from adanat_rl.config.schema import ExperimentConfig
+from adanat_rl.data.loading import load_dataset
+from adanat_rl.generation.build import build_generator
+from adanat_rl.generation.noise import ImageNoise
+from adanat_rl.generation.weights import load_network
+from adanat_rl.rewards.discriminator import PatchDiscriminator
+from envs import GenerationEnv, GenerationVectorEnv
+from envs.contracts import Generator, Scorer
+
+DISCRIMINATOR = "asset:digits/discriminator.safetensors"
+
+
+def make_digits_env(
+    scorer: Scorer | None = None, overrides: Sequence[str] = (), **kwargs: Any
+) -> GenerationEnv:
+    """`gymnasium.make("AdaNAT/Digits-v0")`.
+
+    Args:
+        scorer: `(tokens [B, 16], labels [B]) -> rewards [B]`; the frozen discriminator by default.
+        overrides: settings of the digits preset, such as `generator.horizon=8`.
+        kwargs: `observation_mode`, `render_mode`, `frame_size` (see `GenerationEnv`).
+    """
+    return GenerationEnv(**_parts(scorer, overrides), **kwargs)
+
+
+def make_digits_vector_env(
+    num_envs: int = 1, scorer: Scorer | None = None, overrides: Sequence[str] = (), **kwargs: Any
+) -> GenerationVectorEnv:
+    """`gymnasium.make_vec("AdaNAT/Digits-v0", num_envs=…)`; arguments as for `make_digits_env`."""
+    return GenerationVectorEnv(**_parts(scorer, overrides), num_envs=num_envs, **kwargs)
+
+
+def discriminator_scorer(generator: Generator) -> Scorer:
+    """Scores finished samples by the shipped discriminator: `sigmoid(mean of the patch logits)`, in (0, 1)."""
+    path = resolve_path(DISCRIMINATOR, "scorer")
+    discriminator = load_network(path, {"patch_discriminator": PatchDiscriminator})
+
+    @torch.no_grad()
+    def score(samples: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
+        return torch.sigmoid(discriminator(generator.decode(samples), labels).mean(dim=1))
+
+    return score
+
+
+def _parts(scorer: Scorer | None, overrides: Sequence[str]) -> dict[str, Any]:
+    config: ExperimentConfig = resolve(overrides=overrides)
+    generator = build_generator(config)
+    return {
+        "generator": generator,
+        "scorer": scorer if scorer is not None else discriminator_scorer(generator),
+        "noise_factory": ImageNoise,
+        "contexts": np.asarray(load_dataset(config.data).labels),
+        "action_limit": config.decisions.action_limit,
+    }

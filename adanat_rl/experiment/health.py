@@ -1,0 +1,206 @@
+"""What `doctor` looks at: versions, devices, memory, disk, ports, write permission, MLflow store, weights, cluster."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import socket
+import sys
+import tempfile
+from collections.abc import Callable
+from importlib import metadata
+from pathlib import Path
+
+import psutil
+from packaging.requirements import Requirement
+
+from adanat_rl.config.errors import RunError, UserError
+from adanat_rl.config.schema import ExperimentConfig
+from adanat_rl.experiment.cluster import required_cpus, required_gpus, usable_cpus
+from adanat_rl.experiment.findings import Finding
+
+_MIN_FREE_BYTES = 2 * 10**9
+_MIN_SHARED_MEMORY_BYTES = 300 * 10**6
+_OPTIONAL = ("text", "diffusers", "dev")
+
+
+def examine(config: ExperimentConfig, run_dir: Path) -> list[Finding]:
+    """All findings; one that cannot be made is a finding too."""
+    checks: list[Callable[[], list[Finding]]] = [
+        _python,
+        _packages,
+        _devices,
+        lambda: _workers(config),
+        _memory,
+        lambda: _storage(run_dir),
+        lambda: _weights(config),
+        lambda: _store(config, run_dir),
+        _ports,
+        lambda: _cluster(config),
+    ]
+    findings = []
+    for check in checks:
+        try:
+            findings += check()
+        except Exception as error:  # a check that breaks must not hide the others
+            findings.append(Finding("check", False, f"{type(error).__name__}: {error}", fatal=False))
+    return findings
+
+
+def _python() -> list[Finding]:
+    version = ".".join(map(str, sys.version_info[:3]))
+    return [Finding("Python", sys.version_info >= (3, 11), version, "install Python 3.11 or later")]
+
+
+def _packages() -> list[Finding]:
+    """The declared requirements against what is installed."""
+    findings = []
+    wrong = []
+    count = 0
+    for line in metadata.requires("adanat-rl") or []:
+        requirement = Requirement(line)
+        if requirement.marker is not None and not requirement.marker.evaluate({"extra": ""}):
+            continue
+        count += 1
+        try:
+            version = metadata.version(requirement.name)
+        except metadata.PackageNotFoundError:
+            wrong.append(f"{requirement.name} is missing")
+            continue
+        if version not in requirement.specifier:
+            wrong.append(f"{requirement.name} is {version}, needs {requirement.specifier}")
+    detail = "; ".join(wrong) or f"all {count} at versions that fit"
+    findings.append(Finding("packages", not wrong, detail, "pip install -c constraints.txt adanat-rl"))
+    for extra in _OPTIONAL:
+        missing = [
+            requirement.name
+            for requirement in map(Requirement, metadata.requires("adanat-rl") or [])
+            if requirement.marker is not None
+            and requirement.marker.evaluate({"extra": extra})
+            and not requirement.marker.evaluate({"extra": ""})
+            and not _is_installed(requirement.name)
+        ]
+        detail = f"lacks {', '.join(missing)}" if missing else "installed"
+        findings.append(Finding(f"extra [{extra}]", not missing, detail, f"pip install 'adanat-rl[{extra}]'", fatal=False))
+    return findings
+
+
+def _is_installed(name: str) -> bool:
+    try:
+        metadata.version(name)
+    except metadata.PackageNotFoundError:
+        return False
+    return True
+
+
+def _devices() -> list[Finding]:
+    import torch
+
+    gpus = [torch.cuda.get_device_name(index) for index in range(torch.cuda.device_count())]
+    found = f"{usable_cpus()} CPUs, {len(gpus)} GPUs" + (f" ({', '.join(gpus)})" if gpus else "")
+    return [Finding("devices", True, f"{found}; torch {torch.__version__}")]
+
+
+def _workers(config: ExperimentConfig) -> list[Finding]:
+    if config.resources.ray_address != "local":
+        return []
+    needed, have = required_cpus(config.resources), usable_cpus()
+    fix = "lower resources.num_env_runners or resources.num_cpus_per_env_runner"
+    findings = [Finding("CPUs for the workers", needed <= have, f"{needed:g} reserved of {have}", fix)]
+    if gpus := required_gpus(config.resources):
+        import torch
+
+        findings.append(Finding("GPUs for the workers", gpus <= torch.cuda.device_count(), f"{gpus:g} reserved", fix))
+    return findings
+
+
+def _memory() -> list[Finding]:
+    free = psutil.virtual_memory().available
+    findings = [
+        Finding("memory", free > _MIN_FREE_BYTES, f"{free / 1e9:.1f} GB free", "close other programs; 2 GB should be free")
+    ]
+    shared = Path("/dev/shm")
+    if shared.is_dir():
+        room = shutil.disk_usage(shared).free
+        fix = "enlarge it (docker run --shm-size=1g); Ray falls back to slower files"
+        findings.append(Finding("shared memory", room > _MIN_SHARED_MEMORY_BYTES, f"{room / 1e9:.1f} GB free", fix, fatal=False))
+    return findings
+
+
+def _storage(run_dir: Path) -> list[Finding]:
+    folder = next(path for path in (run_dir.absolute(), *run_dir.absolute().parents) if path.exists())
+    findings = []
+    for name, place in (("run folder", folder), ("temporary folder", Path(tempfile.gettempdir()))):
+        writable = os.access(place, os.W_OK)
+        findings.append(Finding(f"{name} writable", writable, str(place), "choose another --run-dir, or set TMPDIR"))
+        free = shutil.disk_usage(place).free
+        detail = f"{free / 1e9:.1f} GB free"
+        findings.append(Finding(f"{name} space", free > _MIN_FREE_BYTES, detail, "free some space; 2 GB should be free"))
+    return findings
+
+
+def _weights(config: ExperimentConfig) -> list[Finding]:
+    from adanat_rl.experiment.build import check_inputs
+    from adanat_rl.generation.pipeline import load_pipeline
+
+    findings = []
+    try:
+        check_inputs(config)
+        findings.append(Finding("weights", True, f"generator of {config.name} loads; reward {config.reward.kind} is known"))
+    except UserError as error:
+        findings.append(Finding("weights", False, str(error), "give the files, or make them with adanat-rl pretrain"))
+    try:
+        load_pipeline()
+        findings.append(Finding("shipped policy", True, "loads"))
+    except UserError as error:
+        findings.append(Finding("shipped policy", False, str(error), "install adanat-rl again"))
+    return findings
+
+
+def _store(config: ExperimentConfig, run_dir: Path) -> list[Finding]:
+    if not config.tracking.enabled:
+        return [Finding("MLflow", True, "tracking is switched off")]
+    from mlflow import MlflowClient
+
+    from adanat_rl.tracking.mlflow_sink import tracking_uri
+
+    uri = tracking_uri(config, run_dir)
+    path = Path(uri.removeprefix("sqlite:///"))
+    if uri.startswith("sqlite:///") and not path.exists():
+        return [Finding("MLflow", True, f"will be made at the first run: {path}")]
+    os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "1")
+    try:
+        MlflowClient(uri).search_experiments(max_results=1)
+    except Exception as error:
+        reason = str(error).strip().splitlines()[0][:120]
+        return [Finding("MLflow", False, f"{uri}: {reason}", "start the server; training goes on without it", fatal=False)]
+    return [Finding("MLflow", True, f"answers at {uri}")]
+
+
+def _ports() -> list[Finding]:
+    """Ray's own ports of a local cluster are free ones; these two are asked for by name."""
+    findings = []
+    for port, use in ((5000, "adanat-rl ui"), (8265, "Ray's dashboard")):
+        with socket.socket() as probe:
+            probe.settimeout(0.5)
+            taken = probe.connect_ex(("127.0.0.1", port)) == 0
+        detail = f"{'in use' if taken else 'free'} ({use})"
+        findings.append(Finding(f"port {port}", not taken, detail, "choose another port, or use what runs there", fatal=False))
+    return findings
+
+
+def _cluster(config: ExperimentConfig) -> list[Finding]:
+    """Joins, or starts, the cluster and asks it for its size."""
+    from adanat_rl.experiment.cluster import connect
+
+    try:
+        with connect(config.resources):
+            import ray
+
+            size = ray.cluster_resources()
+            nodes = sum(node["Alive"] for node in ray.nodes())
+            detail = f"{nodes} nodes, {size.get('CPU', 0):g} CPUs, {size.get('GPU', 0):g} GPUs; Ray {ray.__version__}"
+    except (UserError, RunError) as error:
+        fix = "start one with `ray start --head`, or leave resources.ray_address at local"
+        return [Finding(f"Ray ({config.resources.ray_address})", False, str(error), fix)]
+    return [Finding(f"Ray ({config.resources.ray_address})", True, detail)]

@@ -1,0 +1,21 @@
+"""Makes the environments known to Gymnasium by name, without importing what they are made of.
+
+Gymnasium 1.0 dropped its entry points: a package registers its environments when it is imported, so that
+`gymnasium.make("adanat_rl:AdaNAT/Digits-v0")` works alone, and the plain name after `import adanat_rl`.
+"""
+
+from __future__ import annotations
+
+from gymnasium.envs.registration import register, registry
+
+DIGITS = "AdaNAT/Digits-v0"
+
+
+def register_environments() -> None:
+    """Registers what is not registered yet."""
+    if DIGITS not in registry:
+        register(
+            id=DIGITS,
+            entry_point="adanat_rl.experiment.gymnasium_envs:make_digits_env",
+            vector_entry_point="adanat_rl.experiment.gymnasium_envs:make_digits_vector_env",
+        )
