@@ -39,7 +39,9 @@ BAND_ALPHA = 0.16
 
 _PNG_DPI = 200
 _CHARACTER = 0.58  # mean width of a character, in its size
-_NUMBERS = re.compile(r"-?\d+\.\d{3,}")
+_MARGIN = 0.12  # around a PNG, in inches
+_TAG = re.compile(r"<[^>]*>")
+_LONG_NUMBER = re.compile(r"-?\d+\.\d{3,}")
 _VARIABLES = {colour: f"var(--{name})" for name, colour in LIGHT.items()}
 
 
@@ -56,7 +58,7 @@ def new_axes(size: tuple[float, float], title: str, *, right: float = 0.14, left
     figure = Figure(figsize=size)
     axes = figure.add_axes((left / width, bottom / height, (width - left - right) / width, (height - top - bottom) / height))
     dress(axes)
-    figure.text(0.05 / width, 1 - 0.07 / height, title, size=TITLE_PT, weight="bold", color=INK, va="top", parse_math=False)
+    figure.text(0, 1 - 0.07 / height, title, size=TITLE_PT, weight="bold", color=INK, va="top", parse_math=False)
     return figure, axes
 
 
@@ -129,7 +131,8 @@ def svg(figure: Figure, name: str, alt: str) -> str:
 def png(figure: Figure) -> bytes:
     """The figure as a PNG file."""
     buffer = io.BytesIO()
-    figure.savefig(buffer, format="png", dpi=_PNG_DPI, facecolor=PAPER, metadata={"Software": None})
+    look = {"facecolor": PAPER, "bbox_inches": "tight", "pad_inches": _MARGIN}
+    figure.savefig(buffer, format="png", dpi=_PNG_DPI, metadata={"Software": None}, **look)
     return buffer.getvalue()
 
 
@@ -145,7 +148,11 @@ def _for_page(text: str, alt: str) -> str:
     body = re.sub(r' transform="rotate\(-0 [^"]*"', "", body)
     used = set(re.findall(r'(?:url\(#|href="#)([^")]+)', body))
     body = re.sub(r' id="([^"]*)"', lambda match: match.group() if match.group(1) in used else "", body)
-    body = _NUMBERS.sub(lambda match: f"{float(match.group()):.2f}".rstrip("0").rstrip("."), body)
+    body = _TAG.sub(lambda tag: _LONG_NUMBER.sub(_two_decimals, tag.group()), body)
     body = re.sub(r"#[0-9a-f]{6}\b", lambda match: _VARIABLES.get(match.group(), match.group()), body)
     body = re.sub(r"\s*\n\s*", "\n", re.sub(r"<defs>\s*</defs>", "", body))
     return f'<svg class="chart" {view.group() if view else ""} role="img" aria-label="{escape(alt)}">{body}'.rstrip()
+
+
+def _two_decimals(number: re.Match[str]) -> str:
+    return f"{float(number.group()):.2f}".rstrip("0").rstrip(".")

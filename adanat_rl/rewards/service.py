@@ -145,11 +145,15 @@ class RemoteRewardService:
                 f"within {resources.start_timeout_s:g} s"
             )
         self._actors = [self._create(index) for index in range(resources.num_reward_actors)]
-        settings = self._first_answer(self._actors[0].settings.remote())
-        self.num_updates, self.num_warmup_updates = _update_counts(settings)
-        self._state: dict[str, Tensor] = self._first_answer(self._actors[0].state.remote())
         self._pending: tuple[Finished, tuple[int, ...], int] | None = None
         self._reference: Any = None
+        try:
+            settings = self._first_answers([actor.settings.remote() for actor in self._actors])[0]
+            self._state: dict[str, Tensor] = self._first_answers([self._actors[0].state.remote()])[0]
+        except RunError:
+            self.close()
+            raise
+        self.num_updates, self.num_warmup_updates = _update_counts(settings)
 
     @property
     def actors(self) -> list[Any]:
@@ -232,11 +236,11 @@ class RemoteRewardService:
         return ray.remote(RewardWorker).options(**options).remote(self._factory, resources.torch_threads)
 
     def _replace(self, index: int) -> None:
-        """Kills what may be left of an actor and starts a fresh one with the mirrored state."""
+        """Kills what may be left of an actor and starts a fresh one with the mirrored state; waits until it is ready."""
         ray.kill(self._actors[index])
         self.num_replaced_actors += 1
         self._actors[index] = self._create(index)
-        self._actors[index].load_state.remote(self._state, self.version)
+        self._first_answers([self._actors[index].load_state.remote(self._state, self.version)])
 
     def _submit_update(self) -> None:
         if self._pending is None:
@@ -264,12 +268,12 @@ class RemoteRewardService:
                     failed[index % len(self._actors)] = _reason(error)
         return failed
 
-    def _first_answer(self, reference: Any) -> Any:
+    def _first_answers(self, references: Sequence[Any]) -> list[Any]:
+        """What fresh actors answer; starting them has a deadline of its own."""
         try:
-            return ray.get(reference, timeout=self._resources.start_timeout_s)
+            return list(ray.get(list(references), timeout=self._resources.start_timeout_s))
         except RayError as error:
-            self.close()
-            raise RunError(f"the reward actor does not start: {_reason(error)}") from error
+            raise RunError(f"a reward actor does not start: {_reason(error)}") from error
 
     def _give_up_after(self, retries: int, reason: str) -> None:
         if retries > self._resources.max_reward_retries:

@@ -160,11 +160,15 @@ class GenerationPPO(PPO):
         training = self._experiment.training
         count = training.trajectories_per_iteration // training.shard_size
         keys = [ShardKey(self._experiment.seed, iteration, number) for number in range(count)]
-        state = self.inference_state()
-        digest = digest_weights(state)
+        weights = self._weights()
         if self._dealer is None:
-            return [self._sample_here(PolicyWeights(state, digest), key) for key in keys]
-        return self._dealer.collect(PolicyWeights(ray.put(state), digest), keys, self._check_interrupt)
+            return [self._sample_here(weights, key) for key in keys]
+        return self._dealer.collect(weights, keys, self._check_interrupt)
+
+    def _weights(self) -> PolicyWeights:
+        """What runners draw with; for remote ones it lies in the object store, once."""
+        state = self.inference_state()
+        return PolicyWeights(state if self._dealer is None else ray.put(state), digest_weights(state))
 
     def _sample_here(self, weights: PolicyWeights, key: ShardKey) -> Shard:
         self._check_interrupt()

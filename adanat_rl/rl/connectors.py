@@ -76,7 +76,7 @@ class ShardsToBatch(ConnectorV2):
         if self._generator is None:
             self._generator = self._generator_factory()
         generator = self._generator
-        context = torch.from_numpy(shard.context).to(generator.device)
+        context = torch.tensor(shard.context, device=generator.device)  # a copy: what Ray hands out is read-only
         per_step = []
         for step in range(generator.horizon):
             sample = torch.from_numpy(shard.samples[:, step].astype(np.int64)).to(generator.device)

@@ -1,0 +1,206 @@
+"""Which figures a run has: from its data to named charts, group by group."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from adanat_rl.evaluation.judge import FD_A, FD_B, Judge
+from adanat_rl.plots.curves import Curve, Level, curve_figure
+from adanat_rl.plots.decisions import DecisionSummary, class_figure, classes_figure, readable, steps_figure, summary_figure
+from adanat_rl.plots.headline import best_baseline
+from adanat_rl.plots.numbers import compact, fixed, time_unit
+from adanat_rl.plots.ranking import ranking_figure, short_name
+from adanat_rl.plots.run_data import EVALUATION, NAT_PASSES_TOTAL, TRAIN_SECONDS, Row, RunData
+from adanat_rl.plots.theme import SMALL
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+_REWARD_MODEL = "reward_model/"
+_SCORE = "_score"  # ends the names of scores that are drawn together
+_DIAGNOSTICS = (
+    ("learner/approx_kl", "Approximate KL"),
+    ("learner/clip_fraction", "Clip fraction"),
+    ("learner/explained_variance", "Explained variance"),
+    ("learner/action_std", "Action noise, std"),
+    ("learner/value_loss", "Value loss"),
+    ("learner/gradient_norm", "Gradient norm"),
+    ("time/iteration_s", "Seconds per iteration"),
+)
+
+
+@dataclass(frozen=True)
+class Chart:
+    """A figure with its name (of the file, and on the page) and what is to be seen, in words."""
+
+    name: str
+    figure: Figure
+    alt: str
+
+
+@dataclass(frozen=True)
+class DecisionCharts:
+    """One decision on the page: over the steps, per class if images differ, share of its variance between classes."""
+
+    title: str
+    steps: Chart
+    classes: Chart | None
+    between: float | None
+
+
+@dataclass(frozen=True)
+class Charts:
+    """All charts of a run; empty groups for what it does not have yet.
+
+    Args:
+        learning: distance over training. ranking: the comparison. reward: reward and reward model.
+        diagnostics: small ones of the learner. decisions: one by one, for the page; together: the same for the files.
+    """
+
+    learning: tuple[Chart, ...]
+    ranking: tuple[Chart, ...]
+    reward: tuple[Chart, ...]
+    diagnostics: tuple[Chart, ...]
+    decisions: tuple[DecisionCharts, ...]
+    together: tuple[Chart, ...]
+
+    @property
+    def files(self) -> list[Chart]:
+        """Those that are written as PNG."""
+        return [*self.learning, *self.ranking, *self.together, *self.reward, *self.diagnostics]
+
+
+def draw_charts(run: RunData) -> Charts:
+    """Everything that there is data for."""
+    decisions = run.decisions
+    return Charts(
+        learning=tuple(_learning(run)),
+        ranking=tuple(_ranking(run)),
+        reward=tuple(_reward(run)),
+        diagnostics=tuple(_diagnostics(run)),
+        decisions=tuple(_decision(decisions, column) for column in range(len(decisions.names))) if decisions else (),
+        together=tuple(_together(decisions)) if decisions else (),
+    )
+
+
+def baseline_levels(run: RunData, metric: str) -> list[Level]:
+    """Baselines as measured in the comparison, or before that as published with the reference file."""
+    if run.comparison is not None:
+        best = best_baseline(run.comparison)
+        rows = [row for row in run.comparison["rows"] if row["kind"] == "baseline"]
+        return [
+            Level(short_name(row["name"]), row["summary"][metric]["mean"], row["summary"][metric]["sd"], row is best)
+            for row in rows
+        ]
+    baselines = run.references.baselines if run.references else ()
+    known = [baseline for baseline in baselines if metric in baseline.numbers]
+    best_name = min(known, key=lambda item: item.numbers[FD_A]["mean"] if FD_A in item.numbers else np.inf, default=None)
+    return [
+        Level(short_name(item.name), item.numbers[metric]["mean"], item.numbers[metric].get("sd", 0.0), item is best_name)
+        for item in known
+    ]
+
+
+def _learning(run: RunData) -> list[Chart]:
+    rows = run.evaluations
+    if not rows:
+        return []
+    unit, length = time_unit(run.total(TRAIN_SECONDS))
+    passes = np.array([row.get(NAT_PASSES_TOTAL, 0.0) for row in rows], float)
+    times = np.array([row.get(TRAIN_SECONDS, 0.0) for row in rows], float) / length
+    charts = []
+    for metric, title in ((FD_A, Judge.names.fd_a), (FD_B, Judge.names.fd_b)):
+        y = np.array([row[EVALUATION + metric] for row in rows], float)
+        end = _final(run, metric)
+        levels = baseline_levels(run, metric)
+        alt = f"{title} falls from {fixed(y[0])} to {fixed(y[-1])}" if y[-1] < y[0] else f"{title}: {fixed(y[0])}, then {fixed(y[-1])}"
+        for name, x, x_label in (
+            ("nat_passes", passes, "NAT passes spent in training"),
+            ("time", times, f"training time in {unit}, evaluations left out"),
+        ):
+            figure = curve_figure(title, x_label, [Curve("this policy", x, y, end=end)], levels, x_format=compact)
+            charts.append(Chart(f"{metric}_over_{name}", figure, f"{alt}, over {x_label}"))
+    return charts
+
+
+def _final(run: RunData, metric: str) -> tuple[float, float] | None:
+    """Mean and sd of the comparison, if it is of the policy at the end of the curve."""
+    if run.comparison is None or run.is_outdated:
+        return None
+    value = run.comparison["rows"][0]["summary"][metric]
+    return value["mean"], value["sd"]
+
+
+def _ranking(run: RunData) -> list[Chart]:
+    if run.comparison is None:
+        return []
+    rows = run.comparison["rows"]
+    titles = ((FD_A, Judge.names.fd_a), (FD_B, Judge.names.fd_b))
+    return [
+        Chart(f"comparison_{metric}", ranking_figure(rows, metric, title), f"{title} of all {len(rows)} rows of the table")
+        for metric, title in titles
+    ]
+
+
+def _decision(summary: DecisionSummary, column: int) -> DecisionCharts:
+    name = summary.names[column]
+    title = readable(name)
+    figure = steps_figure(summary, column, "Over all images")
+    steps = Chart(f"decisions_{name}", figure, f"{title} over the steps, against the base schedule")
+    classes = None
+    if summary.class_means is not None and summary.varies(column):
+        figure = class_figure(summary, column, "Mean of each class")
+        classes = Chart(f"decisions_per_class_{name}", figure, f"{title} per class and step")
+    share = float(summary.between[column]) if summary.between is not None else float("nan")
+    return DecisionCharts(title, steps, classes, None if np.isnan(share) else share)
+
+
+def _together(summary: DecisionSummary) -> list[Chart]:
+    charts = [Chart("decisions", summary_figure(summary, "Decisions over the steps"), "all decisions over the steps")]
+    if summary.class_means is not None and any(summary.varies(column) for column in range(len(summary.names))):
+        figure = classes_figure(summary, "Decisions, mean of each class")
+        charts.append(Chart("decisions_per_class", figure, "all decisions per class"))
+    return charts
+
+
+def _reward(run: RunData) -> list[Chart]:
+    charts = []
+    x, mean = run.series("reward/mean")
+    _, std = run.series("reward/std")
+    if len(x):
+        curve = Curve("", x, mean, sd=std if len(std) == len(x) else None)
+        figure = curve_figure("Reward, mean ± sd over a batch", "iteration", [curve])
+        charts.append(Chart("reward", figure, f"reward from {fixed(mean[0])} to {fixed(mean[-1])}"))
+    names = _reward_model_metrics(run.rows)
+    scores = [name for name in names if name.endswith(_SCORE)]
+    if scores:
+        curves = []
+        for name in sorted(scores, key=lambda name: "real" in name):
+            x, y = run.series(_REWARD_MODEL + name)
+            curves.append(Curve(name.removesuffix(_SCORE).replace("_", " "), x, y, against="real" in name))
+        figure = curve_figure("Mean score by the reward model", "iteration", curves)
+        charts.append(Chart("reward_model_scores", figure, "scores of real and generated images by the reward model"))
+    return charts
+
+
+def _diagnostics(run: RunData) -> list[Chart]:
+    others = [name for name in _reward_model_metrics(run.rows) if not name.endswith(_SCORE)]
+    metrics = [(_REWARD_MODEL + name, f"Reward model, {name.replace('_', ' ')}") for name in others[:5]]
+    charts = []
+    for key, title in (*metrics, *_DIAGNOSTICS):
+        x, y = run.series(key)
+        if key.startswith("time/"):  # 0 is warm-up, 1 starts the workers
+            x, y = x[x > 1], y[x > 1]
+        if len(x):
+            figure = curve_figure(title, "iteration", [Curve("", x, y)], size=SMALL)
+            charts.append(Chart(key.replace("/", "_"), figure, f"{title}: last {y[-1]:.3g}"))
+    return charts
+
+
+def _reward_model_metrics(rows: Sequence[Row]) -> list[str]:
+    found = {key.removeprefix(_REWARD_MODEL) for row in rows for key in row if key.startswith(_REWARD_MODEL)}
+    return sorted(found)

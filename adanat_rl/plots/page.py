@@ -1,0 +1,204 @@
+"""The page: what its template shows, gathered from a run and its charts."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from adanat_rl.evaluation.comparison import BASELINE
+from adanat_rl.evaluation.evaluator import NAT_PASSES
+from adanat_rl.evaluation.judge import FD_A, Judge
+from adanat_rl.plots import headline, pictures, tables
+from adanat_rl.plots.charts import Chart, Charts
+from adanat_rl.plots.numbers import duration, fixed, plural, trimmed
+from adanat_rl.plots.run_data import EVALUATION, ITERATION, NAT_PASSES_TOTAL, TRAIN_SECONDS, TRAJECTORIES_TOTAL, RunData
+from adanat_rl.plots.theme import DARK, LIGHT, svg
+
+_TEMPLATES = Path(__file__).parent / "templates"
+_CLUSTER = (
+    ("cluster/lost_env_runners", "env runners lost"),
+    ("cluster/redealt_shards", "shards dealt again"),
+    ("cluster/replaced_reward_actors", "reward actors replaced"),
+)
+
+
+@dataclass(frozen=True)
+class Fact:
+    """A number at the head of the page: what, how much, its spread or unit, and a remark."""
+
+    name: str
+    value: str
+    spread: str
+    remark: str
+    kind: str = ""
+
+
+@dataclass(frozen=True)
+class Sample:
+    """A sample grid with its caption."""
+
+    title: str
+    remark: str
+    picture: pictures.Picture
+
+
+def render_page(run: RunData, charts: Charts) -> str:
+    """The report as HTML."""
+    import jinja2
+    from markupsafe import Markup
+
+    environment = jinja2.Environment(
+        loader=jinja2.FileSystemLoader(_TEMPLATES),
+        autoescape=True,
+        undefined=jinja2.StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+
+    def inline(chart: Chart) -> Markup:
+        return Markup(svg(chart.figure, chart.name, chart.alt))  # made by matplotlib, which escapes its texts
+
+    environment.filters["svg"] = inline
+    environment.filters["keep"] = keep_together
+    return environment.get_template("report.html.j2").render(**gather(run, charts)) + "\n"
+
+
+def keep_together(text: str) -> str:
+    """A text whose numbers are not torn from their signs at the end of a line."""
+    for sign in (" ± ", " = "):
+        text = text.replace(sign, f"\N{NO-BREAK SPACE}{sign.strip()}\N{NO-BREAK SPACE}")
+    return text.replace("FD 0", "FD\N{NO-BREAK SPACE}0")
+
+
+def gather(run: RunData, charts: Charts) -> dict[str, Any]:
+    """Everything that the template names."""
+    return {
+        "light": LIGHT,
+        "dark": DARK,
+        "run": run,
+        "charts": charts,
+        "sentence": headline.headline(run),
+        "adaptivity": headline.adaptivity(run),
+        "details": headline.details(run),
+        "status": status(run),
+        "facts": facts(run),
+        "distance_names": Judge.names,
+        "columns": tables.COLUMNS,
+        "groups": tables.comparison_groups(run.comparison["rows"]) if run.comparison else [],
+        "seeds_note": headline.seeds_note(run.comparison) if run.comparison else "",
+        "training_seeds": tables.training_seed_rows(run.references.trained) if run.references else [],
+        "samples": samples(run),
+        "strips": pictures.strips(run.samples) if len(run.samples) > 1 else [],
+        "evaluated": {row[ITERATION]: fixed(row[EVALUATION + FD_A]) for row in run.evaluations},
+        "cards": pictures.cards(run.gallery, run.decisions) if run.gallery and run.decisions else [],
+        "settings": tables.changed_settings(run.config),
+        "config_text": tables.without_secrets(run.config_text),
+        "command": tables.command_again(run.environment.get("command") or []),
+        "revision": str(run.environment.get("git_revision") or "").partition("+")[0],
+        "has_changes": "+" in str(run.environment.get("git_revision") or ""),
+        "machine": machine(run),
+        "incidents": incidents(run),
+        "policy_folder": run.path / "policy",
+    }
+
+
+def status(run: RunData) -> str:
+    """What is to be known before reading on; empty for a finished run."""
+    total = run.config.training.num_iterations
+    if run.is_outdated:
+        return (
+            f"Training has gone on to iteration {run.iteration:,} of {total:,} since the comparison, the decisions and the "
+            f"gallery below were made at iteration {run.compared_at:,}."
+        )
+    if run.comparison is None:
+        return f"This run is not finished: {run.iteration:,} of {total:,} iterations are done. The report shows what there is."
+    return ""
+
+
+def facts(run: RunData) -> list[Fact]:
+    """Numbers at the head of the page."""
+    if run.comparison is not None:
+        found = _compared_facts(run)
+    else:
+        found = []
+        for name, row, kind in (("Now", run.evaluations[-1:], "policy"), ("Untrained", run.evaluations[:1], "")):
+            if row and (kind == "" or row != run.evaluations[:1]):
+                remark = f"FD A, one seed, iteration {row[0][ITERATION]:,}"
+                found.append(Fact(name, fixed(row[0][EVALUATION + FD_A]), "", remark, kind))
+        if run.evaluations:
+            passes = trimmed(run.evaluations[-1][EVALUATION + NAT_PASSES])
+            found.append(Fact("Cost", passes, "NAT passes", f"per image, in {plural(run.config.generator.horizon, 'step')}"))
+    total = run.config.training.num_iterations
+    done = f"{run.iteration:,}" if run.iteration >= total else f"{run.iteration:,} of {total:,}"
+    effort = [f"{run.total(TRAJECTORIES_TOTAL):,.0f} images"]
+    if run.total(TRAIN_SECONDS):
+        effort.append(duration(run.total(TRAIN_SECONDS)))
+    found.append(Fact("Training", done, "iterations", ", ".join(effort)))
+    return found
+
+
+def _compared_facts(run: RunData) -> list[Fact]:
+    assert run.comparison is not None  # the caller has looked
+    policy = run.comparison["rows"][0]
+    best, base = headline.best_baseline(run.comparison), headline.base_row(run.comparison)
+    found = [_distance_fact("Learned policy", policy, "FD A, lower is better", "policy")]
+    cost = f"per image, in {plural(policy['horizon'], 'step')}"
+    if best is not None:
+        count = sum(row["kind"] == BASELINE for row in run.comparison["rows"])
+        found.append(_distance_fact(f"Best of {count} baselines" if count > 1 else "Baseline", best, best["title"], "rival"))
+        cost += f"; best baseline: {trimmed(best['summary'][NAT_PASSES]['mean'])}"
+    if base is not None:
+        found.append(_distance_fact("Before training", base, "the base schedule"))
+    found.append(Fact("Cost", trimmed(policy["summary"][NAT_PASSES]["mean"]), "NAT passes", cost))
+    return found
+
+
+def _distance_fact(name: str, row: headline.Line, remark: str, kind: str = "") -> Fact:
+    value = row["summary"][FD_A]
+    return Fact(name, fixed(value["mean"]), f"± {fixed(value['sd'])}", remark, kind)
+
+
+def samples(run: RunData) -> list[Sample]:
+    """The first and the last grid, from the same seeds."""
+    if not run.samples:
+        return []
+    first, last = min(run.samples), max(run.samples)
+    distances = {row[ITERATION]: row[EVALUATION + FD_A] for row in run.evaluations}
+    result = []
+    for iteration in dict.fromkeys((first, last)):
+        title = "Before training" if iteration == 0 else f"After {plural(iteration, 'iteration')}"
+        remark = f"FD A {fixed(distances[iteration])}, one evaluation seed" if iteration in distances else ""
+        picture = pictures.sample_picture(run.samples[iteration], f"Samples {title.lower()}, one class a row")
+        result.append(Sample(title, remark, picture))
+    return result
+
+
+def machine(run: RunData) -> list[tuple[str, str]]:
+    """Where it ran: hardware, system, packages."""
+    environment = run.environment
+    rows = []
+    if environment.get("processor"):
+        parts = [str(environment["processor"])]
+        if environment.get("num_cpus"):
+            parts.append(f"{environment['num_cpus']} CPUs")
+        if environment.get("memory_gb"):
+            parts.append(f"{environment['memory_gb']} GB of memory")
+        rows.append(("Hardware", ", ".join(parts)))
+    if environment.get("platform"):
+        rows.append(("System", str(environment["platform"])))
+    packages = {"python": environment.get("python"), **environment.get("packages", {})}
+    known = [f"{name} {version}" for name, version in packages.items() if version]
+    if known:
+        rows.append(("Packages", ", ".join(known)))
+    return rows
+
+
+def incidents(run: RunData) -> str:
+    """What failed on the way and was made good, in one line; empty if nothing is known."""
+    counts = [(run.total(key), text) for key, text in _CLUSTER if any(key in row for row in run.rows)]
+    if not counts:
+        return ""
+    if not any(count for count, _ in counts):
+        return "none; no worker was lost"
+    return ", ".join(f"{count:.0f} {text}" for count, text in counts)

@@ -1,0 +1,278 @@
+"""What a run folder holds, read for a report: whatever is not there yet is None or empty, what is damaged is noted."""
+
+from __future__ import annotations
+
+import json
+import re
+import zipfile
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Protocol, TypeVar
+
+import numpy as np
+import yaml
+
+from adanat_rl.config.errors import UserError
+from adanat_rl.config.loading import validate
+from adanat_rl.config.paths import resolve_path
+from adanat_rl.config.schema import ExperimentConfig
+from adanat_rl.evaluation.judge import FD_A
+from adanat_rl.evaluation.reference import References, load_references
+from adanat_rl.generation.masked.schedules import DECISION_NAMES, masked_token_decisions
+from adanat_rl.plots.decisions import DecisionSummary, effective_entries, summarise_decisions
+
+# Keys of metrics.jsonl
+ITERATION = "iteration"
+EVALUATION = "eval/"  # prefix of the judge's numbers
+NAT_PASSES_TOTAL = "rollout/nat_passes_total"  # spent in training so far; not in the row of iteration 0
+TRAJECTORIES_TOTAL = "rollout/trajectories_total"
+TRAIN_SECONDS = "time/train_total_s"  # evaluations left out; not in the row of iteration 0
+
+T = TypeVar("T")
+Row = Mapping[str, Any]
+
+
+class RunFiles(Protocol):
+    """Paths of a run folder that matter here."""
+
+    @property
+    def path(self) -> Path:
+        """The folder."""
+        ...
+
+    @property
+    def config_file(self) -> Path:
+        """Resolved configuration, YAML."""
+        ...
+
+    @property
+    def environment_file(self) -> Path:
+        """Revision, packages, hardware, command."""
+        ...
+
+    @property
+    def metrics_file(self) -> Path:
+        """One JSON row per iteration."""
+        ...
+
+    @property
+    def evaluation_file(self) -> Path:
+        """The final comparison."""
+        ...
+
+    @property
+    def report_file(self) -> Path:
+        """The report."""
+        ...
+
+    @property
+    def figures(self) -> Path:
+        """Folder of figures."""
+        ...
+
+    @property
+    def samples(self) -> Path:
+        """Folder of pictures, with decisions.npz and gallery.npz."""
+        ...
+
+
+@dataclass(frozen=True)
+class Gallery:
+    """Images with how they came about.
+
+    Args:
+        images: uint8 `[B, H, W, C]`. steps: uint8 `[B, T, H, W, C]` after each step. decisions: `[B, T, K]`.
+        context, seeds: `[B]`.
+    """
+
+    images: np.ndarray
+    steps: np.ndarray
+    decisions: np.ndarray
+    context: np.ndarray
+    seeds: np.ndarray
+
+
+@dataclass(frozen=True)
+class RunData:
+    """A run as far as it has come.
+
+    Args:
+        path: its folder. config, config_text: its settings, and the file they come from.
+        environment: revision, packages, hardware, command. rows: of metrics.jsonl.
+        comparison: `Comparison.as_dict()`, None before the end. compared_at: iteration of the policy in it, if known.
+        decisions: what the policy decides, None without any evaluation.
+        gallery: None before the end. samples: PNG grid by iteration. references: None if there are none.
+        has_policy: whether a policy has been exported. notes: what could not be read, one line each.
+    """
+
+    path: Path
+    config: ExperimentConfig
+    config_text: str
+    environment: Mapping[str, Any]
+    rows: tuple[Row, ...]
+    comparison: Mapping[str, Any] | None
+    compared_at: int | None
+    decisions: DecisionSummary | None
+    gallery: Gallery | None
+    samples: Mapping[int, Path]
+    references: References | None
+    has_policy: bool
+    notes: tuple[str, ...]
+
+    @property
+    def iteration(self) -> int:
+        """The last iteration with a row; 0 without any."""
+        return int(self.rows[-1][ITERATION]) if self.rows else 0
+
+    @property
+    def evaluations(self) -> list[Row]:
+        """Rows with an evaluation."""
+        return [row for row in self.rows if EVALUATION + FD_A in row]
+
+    @property
+    def is_finished(self) -> bool:
+        """Whether all iterations are done and the comparison is of the last one."""
+        return self.comparison is not None and self.iteration >= self.config.training.num_iterations and not self.is_outdated
+
+    @property
+    def is_outdated(self) -> bool:
+        """Whether training has gone on since the comparison."""
+        return self.comparison is not None and self.compared_at is not None and self.compared_at < self.iteration
+
+    def total(self, key: str) -> float:
+        """The last value of a running total; 0 if it has not begun."""
+        return next((float(row[key]) for row in reversed(self.rows) if key in row), 0.0)
+
+    def series(self, key: str) -> tuple[np.ndarray, np.ndarray]:
+        """Iterations and values of a metric, for the rows that have it."""
+        rows = [row for row in self.rows if key in row]
+        return np.array([row[ITERATION] for row in rows], float), np.array([row[key] for row in rows], float)
+
+
+def read_run(folder: RunFiles) -> RunData:
+    """Everything that a report can show.
+
+    Raises:
+        UserError: the folder is no run folder, or its configuration is of another version.
+    """
+    config_text, config = _read_config(folder)
+    notes: list[str] = []
+    rows = _read_rows(folder.metrics_file)
+    comparison = _attempt(folder.evaluation_file, _read_json, notes)
+    description = _attempt(folder.path / "policy" / "policy.json", _read_json, notes)
+    decided = _attempt(folder.samples / "decisions.npz", _read_arrays, notes)
+    pictured = _attempt(folder.samples / "gallery.npz", _read_arrays, notes)
+    return RunData(
+        path=folder.path,
+        config=config,
+        config_text=config_text,
+        environment=_attempt(folder.environment_file, _read_json, notes) or {},
+        rows=tuple(rows),
+        comparison=comparison,
+        compared_at=description.get("trained", {}).get("iterations") if description else None,
+        decisions=_summarise(rows, config, decided),
+        gallery=Gallery(**{name: pictured[name] for name in Gallery.__dataclass_fields__}) if pictured else None,
+        samples=_find_samples(folder.samples, rows),
+        references=_read_references(config, notes),
+        has_policy=description is not None,
+        notes=tuple(notes),
+    )
+
+
+def _read_config(folder: RunFiles) -> tuple[str, ExperimentConfig]:
+    try:
+        text = folder.config_file.read_text()
+        settings = yaml.safe_load(text)
+    except FileNotFoundError:
+        raise UserError(f"{folder.path} is no run folder: it has no config.yaml") from None
+    except (OSError, yaml.YAMLError) as error:
+        raise UserError(f"{folder.config_file} cannot be read: {' '.join(str(error).split())}") from None
+    if not isinstance(settings, dict):
+        raise UserError(f"{folder.config_file} holds no settings")
+    return text, validate(settings)
+
+
+def _read_rows(path: Path) -> list[dict[str, Any]]:
+    """Rows in order; a last line that was cut off is left out."""
+    rows: list[dict[str, Any]] = []
+    for line in path.read_text().splitlines() if path.exists() else []:
+        try:
+            rows.append(json.loads(line))
+        except ValueError:
+            break
+    return rows
+
+
+def _attempt(path: Path, read: Callable[[Path], T], notes: list[str]) -> T | None:
+    """The content of a file that may be missing; a damaged one is noted."""
+    if not path.exists():
+        return None
+    try:
+        return read(path)
+    except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile) as error:
+        notes.append(f"{path.name} cannot be read ({type(error).__name__}); what it holds is left out.")
+        return None
+
+
+def _read_json(path: Path) -> dict[str, Any]:
+    content = json.loads(path.read_text())
+    if not isinstance(content, dict):
+        raise ValueError(f"{path} holds a {type(content).__name__}, expected an object")
+    return content
+
+
+def _read_arrays(path: Path) -> dict[str, np.ndarray]:
+    with np.load(path, allow_pickle=False) as file:
+        return {name: file[name] for name in file.files}
+
+
+def _read_references(config: ExperimentConfig, notes: list[str]) -> References | None:
+    if config.evaluation.reference is None:
+        return None
+    try:
+        return load_references(resolve_path(config.evaluation.reference, "evaluation.reference"))
+    except UserError as error:
+        notes.append(f"Reference numbers are left out: {error}.")
+        return None
+
+
+def _find_samples(folder: Path, rows: list[dict[str, Any]]) -> dict[int, Path]:
+    """Grids of the evaluations that count; a run that went back to a checkpoint may have left later ones."""
+    found = {int(path.stem.removeprefix("iteration_")): path for path in sorted(folder.glob("iteration_*.png"))}
+    last = rows[-1][ITERATION] if rows else -1
+    return {iteration: path for iteration, path in found.items() if iteration <= last}
+
+
+def _summarise(
+    rows: list[dict[str, Any]], config: ExperimentConfig, decided: dict[str, np.ndarray] | None
+) -> DecisionSummary | None:
+    """Decisions of the final evaluation, or else mean and spread of the last one in training."""
+    evaluated = [row for row in rows if EVALUATION + FD_A in row]
+    names, horizon = _decision_names(evaluated), config.generator.horizon
+    known = {row.name: row for row in masked_token_decisions()}
+    effective = np.ones((horizon, len(names)), bool)
+    for column, name in enumerate(names):
+        if name in known:
+            effective[:, column] = effective_entries([known[name]], horizon)[:, 0]
+    base = _logged(evaluated[0], names, horizon, "mean") if evaluated and evaluated[0][ITERATION] == 0 else None
+    if decided is not None:
+        return summarise_decisions(names, decided["decisions"], decided["context"], effective, base)
+    if not evaluated:
+        return None
+    mean, sd = (_logged(evaluated[-1], names, horizon, which) for which in ("mean", "sd"))
+    return DecisionSummary(names, mean, sd, effective, base) if mean is not None and sd is not None else None
+
+
+def _decision_names(evaluated: list[dict[str, Any]]) -> tuple[str, ...]:
+    """Names in the order of the generator, as logged."""
+    found = (re.fullmatch(r"decisions/step_0/(.+)/mean", key) for key in (evaluated[0] if evaluated else {}))
+    return tuple(match.group(1) for match in found if match) or DECISION_NAMES
+
+
+def _logged(row: Row, names: tuple[str, ...], horizon: int, which: str) -> np.ndarray | None:
+    """Logged mean or sd `[T, K]`, None if the row has none."""
+    keys = [[f"decisions/step_{step}/{name}/{which}" for name in names] for step in range(horizon)]
+    if not all(key in row for line in keys for key in line):
+        return None
+    return np.array([[row[key] for key in line] for line in keys], float)

@@ -1,0 +1,162 @@
+"""Tables of the page as text: the comparison with its best values marked, training seeds, settings that were changed."""
+
+from __future__ import annotations
+
+import json
+import re
+import shlex
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from adanat_rl.config.loading import describe_settings
+from adanat_rl.config.schema import ExperimentConfig
+from adanat_rl.evaluation.comparison import BASE_SCHEDULE, BASELINE, CONTROL, POLICY
+from adanat_rl.evaluation.evaluator import IMAGES_PER_SECOND, NAT_PASSES
+from adanat_rl.evaluation.judge import ACCURACY, FD_A, FD_B, PRECISION, RECALL
+from adanat_rl.plots.numbers import fixed
+
+_GROUPS = {
+    POLICY: "This run",
+    CONTROL: "Controls: the policy’s own decisions, dealt differently",
+    BASE_SCHEDULE: "Where it started",
+    BASELINE: "Baselines, searched or learned",
+}
+_SECRET = re.compile(r"(://)[^/@\s]+@")  # user and password in an address
+
+
+@dataclass(frozen=True)
+class Column:
+    """A metric of the comparison.
+
+    Args:
+        key: of the metric. title: for people. digits: decimals. best: min, max, or None where a best value says nothing.
+    """
+
+    key: str
+    title: str
+    digits: int
+    best: str | None
+
+    @property
+    def arrow(self) -> str:
+        """Which way is better."""
+        return {"min": "↓", "max": "↑"}.get(self.best or "", "")
+
+
+COLUMNS = (
+    Column(FD_A, "FD A", 3, "min"),
+    Column(FD_B, "FD B", 3, "min"),
+    Column(PRECISION, "Precision", 3, "max"),
+    Column(RECALL, "Recall", 3, "max"),
+    Column(ACCURACY, "Accuracy", 3, "max"),
+    Column(NAT_PASSES, "NAT passes", 1, "min"),
+    Column(IMAGES_PER_SECOND, "Images/s", 0, None),
+)
+
+
+@dataclass(frozen=True)
+class Cell:
+    """One number: its text, its spread (empty for none) and whether it is the best of its column."""
+
+    text: str
+    spread: str
+    best: bool
+    title: str
+
+
+@dataclass(frozen=True)
+class Line:
+    """One row of the comparison."""
+
+    title: str
+    how: str
+    kind: str
+    horizon: int
+    cells: tuple[Cell, ...]
+
+
+def comparison_groups(rows: Sequence[Mapping[str, Any]]) -> list[tuple[str, list[Line]]]:
+    """Rows of `Comparison.as_dict()` under the titles of their kinds, in their order."""
+    best = {column.key: _best(rows, column) for column in COLUMNS}
+    groups: list[tuple[str, list[Line]]] = []
+    for row in rows:
+        title = _GROUPS.get(row["kind"], row["kind"])
+        if not groups or groups[-1][0] != title:
+            groups.append((title, []))
+        cells = tuple(_cell(row, column, best[column.key]) for column in COLUMNS)
+        how = row["how"] if row["kind"] == BASELINE else ""
+        groups[-1][1].append(Line(row["title"], how, row["kind"], row["horizon"], cells))
+    return groups
+
+
+def _cell(row: Mapping[str, Any], column: Column, best: float | None) -> Cell:
+    value = row["summary"][column.key]
+    spread = fixed(value["sd"], column.digits) if value["sd"] > 0 and column.digits > 0 else ""
+    return Cell(fixed(value["mean"], column.digits), spread, value["mean"] == best, column.title)
+
+
+def _best(rows: Sequence[Mapping[str, Any]], column: Column) -> float | None:
+    """The best mean; None if so many rows have it that it distinguishes nobody."""
+    if column.best is None or len(rows) < 2:
+        return None
+    means = [row["summary"][column.key]["mean"] for row in rows]
+    best = min(means) if column.best == "min" else max(means)
+    return float(best) if 2 * means.count(best) <= len(means) else None
+
+
+def training_seed_rows(trained: Mapping[str, Any]) -> list[tuple[str, int, list[tuple[str, str, str]]]]:
+    """Published numbers over training seeds: kind, seeds, and for each metric its title, mean and sd."""
+    rows = []
+    for kind, numbers in trained.items():
+        cells = []
+        for column in COLUMNS:
+            value = numbers.get(column.key)
+            if isinstance(value, Mapping):
+                cells.append((column.title, fixed(value["mean"], column.digits), fixed(value["sd"], column.digits)))
+        rows.append((kind.replace("_", " "), int(numbers.get("training_seeds", 0)), cells))
+    return rows
+
+
+@dataclass(frozen=True)
+class Setting:
+    """A setting that is not at its default."""
+
+    key: str
+    value: str
+    default: str
+    help: str
+
+
+def changed_settings(config: ExperimentConfig) -> list[Setting]:
+    """Settings that differ from their defaults, in order; where the run lies is none of them."""
+    result = []
+    for row in describe_settings():
+        value: Any = config
+        for part in row.key.split("."):
+            value = getattr(value, part)
+        text = json.dumps(value, ensure_ascii=False)
+        if text != row.default and row.key not in {"run_dir", "name"}:
+            unit = f" {row.unit}" if row.unit else ""
+            result.append(Setting(row.key, without_secrets(text.strip('"')) + unit, row.default.strip('"'), row.help))
+    return result
+
+
+def command_again(argv: Sequence[str]) -> str:
+    """The command line behind `sys.argv`, as one types it."""
+    if not argv:
+        return "adanat-rl train"
+    program = Path(argv[0])
+    if program.name == "adanat-rl":
+        start = ["adanat-rl"]
+    elif program.suffix == ".py" and program.parent.name == "adanat_rl":
+        start = ["python", "-m", f"adanat_rl.{program.stem}"]
+    else:
+        start = ["python", argv[0]] if program.suffix == ".py" else [argv[0]]
+    return without_secrets(shlex.join([*start, *argv[1:]]))
+
+
+def without_secrets(text: str) -> str:
+    """A text with user and password in addresses replaced by asterisks; reports are passed on."""
+    return _SECRET.sub(r"\1***@", text)
