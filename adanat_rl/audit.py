@@ -17,10 +17,12 @@ def main(argv: Sequence[str] | None = None) -> int:
 def _main(invocation: Invocation) -> int:
     parser = CommandParser(
         prog="adanat-rl audit",
-        description="Check a run folder: checkpoints against their manifests, trajectories exactly once, metric rows without gaps.",
+        description="Check a run folder: checkpoints by manifest, trajectories exactly once, metric rows without gaps.",
         allow_abbrev=False,
     )
-    parser.add_argument("--run-dir", metavar="DIR", type=Path, default=Path("runs/digits"), help="the run (default: runs/digits)")
+    parser.add_argument(
+        "--run-dir", metavar="DIR", type=Path, default=Path("runs/digits"), help="the run (default: runs/digits)"
+    )
     arguments = parser.parse_args(invocation.argv)
     from adanat_rl.experiment.auditing import audit
     from adanat_rl.experiment.findings import print_findings

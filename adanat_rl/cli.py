@@ -45,7 +45,10 @@ def main(argv: Sequence[str] | None = None) -> int:
         return EXIT_DONE
     command, *rest = arguments
     if command not in COMMANDS:
-        print(f"adanat-rl: {command!r} is no command; accepted: {', '.join(COMMANDS)}{nearest(command, COMMANDS)}", file=sys.stderr)
+        print(
+            f"adanat-rl: {command!r} is no command; accepted: {', '.join(COMMANDS)}{nearest(command, COMMANDS)}",
+            file=sys.stderr,
+        )
         return EXIT_USAGE
     module = importlib.import_module(f"adanat_rl.{command}")
     return int(module.main(rest))
@@ -108,7 +111,9 @@ def _unexpected(prefix: str, error: Exception) -> int:
     except OSError:
         where = text
     first_line = str(error).strip().splitlines()
-    print(f"{prefix}: unexpected {type(error).__name__}: {first_line[0] if first_line else ''}; {where}", file=sys.stderr)
+    print(
+        f"{prefix}: unexpected {type(error).__name__}: {first_line[0] if first_line else ''}; {where}", file=sys.stderr
+    )
     return EXIT_FAILED
 
 
@@ -157,9 +162,7 @@ def resolve_arguments(arguments: argparse.Namespace, **top_level: Any) -> Any:
     """The configuration of parsed arguments."""
     from adanat_rl.config.loading import resolve
 
-    return resolve(
-        arguments.preset, arguments.config, arguments.overrides, run_dir=arguments.run_dir, **top_level
-    )
+    return resolve(arguments.preset, arguments.config, arguments.overrides, run_dir=arguments.run_dir, **top_level)
 
 
 def run_directory(config: Any) -> Path:
@@ -175,7 +178,7 @@ def _overview() -> str:
         f"Reinforcement learning of generation policies for masked-token image generators.\n\ncommands:\n{rows}\n\n"
         "Without arguments a command does the embedded default, digits.\n"
         "`adanat-rl COMMAND --help` lists its options and settings; `python -m adanat_rl.COMMAND` is the same.\n"
-        "Exit status: 0 done, 1 failed while running, 2 wrong input, 130 interrupted (Ctrl-C), 143 terminated (SIGTERM)."
+        "Exit status: 0 done, 1 failed while running, 2 wrong input, 130 interrupted (Ctrl-C), 143 terminated."
     )
 
 
@@ -183,5 +186,8 @@ def _settings_help(sections: Sequence[str]) -> str:
     from adanat_rl.config.loading import DEFAULT_PRESET, describe_settings
 
     lines = [f"settings (defaults; the {DEFAULT_PRESET} preset may differ):"]
-    lines += [f"  {row.key}={row.default}\n      {row.help}{f' [{row.unit}]' if row.unit else ''}" for row in describe_settings(sections)]
+    lines += [
+        f"  {row.key}={row.default}\n      {row.help}{f' [{row.unit}]' if row.unit else ''}"
+        for row in describe_settings(sections)
+    ]
     return "\n".join(lines)

@@ -6,7 +6,15 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from adanat_rl.cli import EXIT_DONE, EXIT_FAILED, Invocation, command_parser, resolve_arguments, run_command, run_directory
+from adanat_rl.cli import (
+    EXIT_DONE,
+    EXIT_FAILED,
+    Invocation,
+    command_parser,
+    resolve_arguments,
+    run_command,
+    run_directory,
+)
 from adanat_rl.config.loading import dump
 
 SECTIONS = ("generator", "evaluation", "resources", "tracking")

@@ -37,7 +37,9 @@ def _main(invocation: Invocation) -> int:
         "--policy", metavar="PATH", help="exported policy, run folder, or asset:NAME (default: the shipped policy)"
     )
     what.add_argument("--schedule", metavar="FILE.json", type=Path, help="a schedule instead: T rows of 4 numbers")
-    parser.add_argument("--output", metavar="FILE.json", type=Path, help="where the numbers go (default: RUN_DIR/evaluation.json)")
+    parser.add_argument(
+        "--output", metavar="FILE.json", type=Path, help="where the numbers go (default: RUN_DIR/evaluation.json)"
+    )
     add_display_options(parser)
     arguments = parser.parse_args(invocation.argv)
     config = resolve_arguments(arguments)

@@ -16,9 +16,15 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _main(invocation: Invocation) -> int:
-    parser = CommandParser(prog="adanat-rl export", description="Copy a policy into a folder of its own.", allow_abbrev=False)
-    parser.add_argument("--run-dir", metavar="DIR", type=Path, default=Path("runs/digits"), help="the run (default: runs/digits)")
-    parser.add_argument("--output", metavar="DIR", type=Path, required=True, help="folder for policy.safetensors and policy.json")
+    parser = CommandParser(
+        prog="adanat-rl export", description="Copy a policy into a folder of its own.", allow_abbrev=False
+    )
+    parser.add_argument(
+        "--run-dir", metavar="DIR", type=Path, default=Path("runs/digits"), help="the run (default: runs/digits)"
+    )
+    parser.add_argument(
+        "--output", metavar="DIR", type=Path, required=True, help="folder for policy.safetensors and policy.json"
+    )
     parser.add_argument("--iteration", metavar="N", type=int, help="a checkpoint instead of the newest one")
     arguments = parser.parse_args(invocation.argv)
     if arguments.output.exists() and (not arguments.output.is_dir() or any(arguments.output.iterdir())):

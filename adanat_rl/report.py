@@ -15,8 +15,12 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _main(invocation: Invocation) -> int:
-    parser = CommandParser(prog="adanat-rl report", description="Make figures and report.html of a run again.", allow_abbrev=False)
-    parser.add_argument("--run-dir", metavar="DIR", type=Path, default=Path("runs/digits"), help="the run (default: runs/digits)")
+    parser = CommandParser(
+        prog="adanat-rl report", description="Make figures and report.html of a run again.", allow_abbrev=False
+    )
+    parser.add_argument(
+        "--run-dir", metavar="DIR", type=Path, default=Path("runs/digits"), help="the run (default: runs/digits)"
+    )
     arguments = parser.parse_args(invocation.argv)
     from adanat_rl.experiment.run_folder import RunFolder
     from adanat_rl.plots.report import write_report

@@ -6,12 +6,16 @@ import argparse
 import sys
 from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from adanat_rl.cli import EXIT_DONE, Invocation, command_parser, resolve_arguments, run_command
 from adanat_rl.config.errors import UserError
 from adanat_rl.config.loading import dump
+
+if TYPE_CHECKING:
+    from adanat_rl.generation.pipeline import PipelineOutput
 
 SECTIONS = ("generator", "evaluation", "resources")
 
@@ -30,10 +34,16 @@ def _main(invocation: Invocation) -> int:
     what.add_argument("--schedule", metavar="FILE.json", type=Path, help="a schedule instead: T rows of 4 numbers")
     parser.add_argument("--context", metavar="LABELS", help="what to draw, such as 3,3,7 or 0-9 (default: every class)")
     parser.add_argument("--per-context", metavar="N", type=int, default=8, help="images of each label (default: 8)")
-    parser.add_argument("--seed", metavar="S", type=int, default=0, help="seed of the first image; the others follow (default: 0)")
+    parser.add_argument(
+        "--seed", metavar="S", type=int, default=0, help="seed of the first image; the others follow (default: 0)"
+    )
     parser.add_argument("--steps", action="store_true", help="show the half-drawn images too: one row per image")
     parser.add_argument(
-        "--output", metavar="PATH", type=Path, default=Path("samples.png"), help="FILE.png, FILE.npz or a folder (default: samples.png)"
+        "--output",
+        metavar="PATH",
+        type=Path,
+        default=Path("samples.png"),
+        help="FILE.png, FILE.npz or a folder (default: samples.png)",
     )
     arguments = parser.parse_args(invocation.argv)
     config = resolve_arguments(arguments)
@@ -65,16 +75,18 @@ def parse_labels(text: str | None, num_classes: int) -> np.ndarray:
     for part in text.split(","):
         first, dash, last = part.strip().partition("-")
         if not first.isdigit() or (dash and not last.isdigit()):
-            raise UserError(f"--context: {text!r} is not accepted: expected labels 0 … {num_classes - 1}, such as 3,3,7 or 0-9")
+            raise UserError(
+                f"--context: {text!r} is not accepted: expected labels 0 … {num_classes - 1}, such as 3,3,7 or 0-9"
+            )
         labels += range(int(first), int(last) + 1) if dash else [int(first)]
     if not labels:
         raise UserError(f"--context: {text!r} names no label; expected labels 0 … {num_classes - 1}")
     return np.array(labels)
 
 
-def _write(arguments: argparse.Namespace, output: object, context: np.ndarray, seeds: np.ndarray) -> str:
-    from adanat_rl.experiment.gallery import image_grid, png_bytes, write_npz
+def _write(arguments: argparse.Namespace, output: PipelineOutput, context: np.ndarray, seeds: np.ndarray) -> str:
     from adanat_rl.config.files import write_atomically
+    from adanat_rl.experiment.gallery import image_grid, png_bytes, write_npz
 
     path: Path = arguments.output
     if path.suffix == ".npz":

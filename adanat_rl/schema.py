@@ -15,7 +15,9 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _main(invocation: Invocation) -> int:
-    parser = CommandParser(prog="adanat-rl schema", description="Print the JSON schema of the configuration.", allow_abbrev=False)
+    parser = CommandParser(
+        prog="adanat-rl schema", description="Print the JSON schema of the configuration.", allow_abbrev=False
+    )
     parser.add_argument("--output", metavar="FILE.json", type=Path, help="write it there instead")
     parser.add_argument("--markdown", action="store_true", help="print the reference of all settings instead")
     arguments = parser.parse_args(invocation.argv)

@@ -44,7 +44,9 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def _main(invocation: Invocation) -> int:
     parser = command_parser("train", settings=SECTIONS)
-    parser.add_argument("--address", metavar="ADDRESS", help="short for resources.ray_address: local, auto or HOST:PORT")
+    parser.add_argument(
+        "--address", metavar="ADDRESS", help="short for resources.ray_address: local, auto or HOST:PORT"
+    )
     add_display_options(parser)
     arguments = parser.parse_args(invocation.argv)
     if arguments.address is not None:
@@ -60,9 +62,7 @@ def _main(invocation: Invocation) -> int:
         return _dry_run(config)
     from adanat_rl.experiment.training import train
 
-    return train(
-        config, run_directory(config), invocation.again, quiet=arguments.quiet, log_json=arguments.log_json
-    )
+    return train(config, run_directory(config), invocation.again, quiet=arguments.quiet, log_json=arguments.log_json)
 
 
 def _dry_run(config: ExperimentConfig) -> int:

@@ -19,13 +19,19 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _main(invocation: Invocation) -> int:
-    parser = CommandParser(prog="adanat-rl ui", description="Open the MLflow dashboard of the runs here.", allow_abbrev=False)
-    parser.add_argument("--runs", metavar="DIR", type=Path, default=Path("runs"), help="folder with mlflow.db (default: runs)")
+    parser = CommandParser(
+        prog="adanat-rl ui", description="Open the MLflow dashboard of the runs here.", allow_abbrev=False
+    )
+    parser.add_argument(
+        "--runs", metavar="DIR", type=Path, default=Path("runs"), help="folder with mlflow.db (default: runs)"
+    )
     parser.add_argument("--port", metavar="N", type=int, default=5000, help="port on 127.0.0.1 (default: 5000)")
     arguments = parser.parse_args(invocation.argv)
     store = arguments.runs / "mlflow.db"
     if not store.is_file():
-        raise UserError(f"--runs: {arguments.runs} has no mlflow.db; train something first, or give the folder of your runs")
+        raise UserError(
+            f"--runs: {arguments.runs} has no mlflow.db; train something first, or give the folder of your runs"
+        )
     _check_port(arguments.port)
     print(f"MLflow on http://127.0.0.1:{arguments.port} (Ctrl-C ends it)", flush=True)
     return _serve(store.resolve(), arguments.port)

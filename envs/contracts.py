@@ -10,26 +10,55 @@ from torch import Tensor, device, dtype
 
 
 class SampleSpec(Protocol):
-    """Name, shape, dtype and inclusive bounds of one sample."""
+    """What one sample looks like."""
 
-    name: str
-    shape: tuple[int, ...]
-    dtype: dtype
-    low: float
-    high: float
+    @property
+    def name(self) -> str:
+        """Its key in observations."""
+        ...
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """Shape without the batch."""
+        ...
+
+    @property
+    def dtype(self) -> dtype:
+        """Of its tensor."""
+        ...
+
+    @property
+    def low(self) -> float:
+        """Least value."""
+        ...
+
+    @property
+    def high(self) -> float:
+        """Largest value."""
+        ...
 
 
 class ContextSpec(Protocol):
-    """Labels 0 … num_classes - 1."""
+    """What images are conditioned on."""
 
-    num_classes: int
+    @property
+    def num_classes(self) -> int:
+        """Labels are 0 … num_classes - 1."""
+        ...
 
 
 class DecisionSpace(Protocol):
     """Turns actions `[B, A]` into decisions `[B, K]`."""
 
-    num_actions: int
-    num_decisions: int
+    @property
+    def num_actions(self) -> int:
+        """A."""
+        ...
+
+    @property
+    def num_decisions(self) -> int:
+        """K."""
+        ...
 
     def decide(self, action: Tensor, step: int, carry: Tensor | None = None) -> tuple[Tensor, Tensor]:
         """Decision and the carry for the next step."""
@@ -37,31 +66,61 @@ class DecisionSpace(Protocol):
 
 
 class Observation(Protocol):
-    """B half-drawn images at one step; features are None once nothing is left to decide."""
+    """B half-drawn images at one step."""
 
-    sample: Tensor
-    context: Tensor
-    step: int
-    features: Tensor | None
+    @property
+    def sample(self) -> Tensor:
+        """`[B, *sample shape]`."""
+        ...
 
+    @property
+    def context(self) -> Tensor:
+        """Labels `[B]` int64."""
+        ...
 
-class GeneratorState(Protocol):
-    """State of B drawings."""
+    @property
+    def step(self) -> int:
+        """T in [0, T]."""
+        ...
 
-    observation: Observation
-    num_passes: Tensor
+    @property
+    def features(self) -> Tensor | None:
+        """`[B, L, D]` float32; None once nothing is left to decide."""
+        ...
 
 
 class Generator(Protocol):
-    """Draws images in `horizon` steps under decisions."""
+    """Draws images in `horizon` steps under decisions; its states have `observation` and `num_passes` `[B]`."""
 
-    horizon: int
-    decision_space: DecisionSpace
-    sample_spec: SampleSpec
-    context_spec: ContextSpec
-    feature_shape: tuple[int, int]
-    image_shape: tuple[int, int, int]
-    device: device
+    @property
+    def horizon(self) -> int:
+        """T."""
+        ...
+
+    @property
+    def decision_space(self) -> DecisionSpace:
+        """Of its decisions."""
+        ...
+
+    @property
+    def sample_spec(self) -> SampleSpec:
+        """Of its samples."""
+        ...
+
+    @property
+    def context_spec(self) -> ContextSpec:
+        """Of its contexts."""
+        ...
+
+    @property
+    def feature_shape(self) -> tuple[int, int]:
+        """L, D."""
+        ...
+
+    @property
+    def device(self) -> device:
+        """Where its tensors live."""
+        ...
 
     def reset(self, context: Tensor, noise: Any, plan: Tensor | None = None) -> Any:
         """Starts drawings for labels `[B]`."""

@@ -1,7 +1,7 @@
 """N images drawn in lock-step as one Gymnasium vector environment, with a NumPy mode and a tensor mode.
 
-NumPy mode is Gymnasium's API. Tensor mode (`reset_tensors`, `step_tensors`) is the same MDP with torch tensors in and out
-and no reward, for a rollout that stays on the device; NumPy mode is built on it.
+NumPy mode is Gymnasium's API. Tensor mode (`reset_tensors`, `step_tensors`) is the same MDP with torch tensors in
+and out and no reward, for a rollout that stays on the device; NumPy mode is built on it.
 """
 
 from __future__ import annotations
@@ -27,7 +27,8 @@ class GenerationVectorEnv(gym.vector.VectorEnv):
 
     Observation, mode "tokens": Dict of the sample (tokens `[L]` int64), context and step. Mode "features": one float32
     Box of L·D features, one-hot context and one-hot step; features are 0 at the end of an episode.
-    Action: Box `[A]` within ±action_limit, an offset to the base schedule. Info: `decision` `[N, K]`, `num_passes` `[N]`.
+    Action: Box `[A]` within ±action_limit, an offset to the base schedule. Info: `decision` `[N, K]`, `num_passes`
+    `[N]`.
 
     Args:
         generator: draws the images.
@@ -148,7 +149,9 @@ class GenerationVectorEnv(gym.vector.VectorEnv):
         return tuple(rgb_frames(images.cpu().numpy(), self._frame_size))
 
     def _seed(self, seed: int | list[int | None] | None) -> None:
-        seeds = [None if seed is None else seed + i for i in range(self.num_envs)] if not isinstance(seed, list) else seed
+        seeds = (
+            [None if seed is None else seed + i for i in range(self.num_envs)] if not isinstance(seed, list) else seed
+        )
         if not self._rngs:
             self._rngs = [np.random.default_rng(value) for value in seeds]
             return

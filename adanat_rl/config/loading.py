@@ -125,7 +125,9 @@ def describe_settings(sections: Sequence[str] = ()) -> list[SettingRow]:
             continue
         extra = field.json_schema_extra if isinstance(field.json_schema_extra, dict) else {}
         default = json.dumps(field.default, ensure_ascii=False)
-        rows.append(SettingRow(key, default, field.description or "", str(extra.get("unit", "")), str(extra.get("source", ""))))
+        rows.append(
+            SettingRow(key, default, field.description or "", str(extra.get("unit", "")), str(extra.get("source", "")))
+        )
     return rows
 
 

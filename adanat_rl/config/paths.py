@@ -22,7 +22,9 @@ def resolve_path(name: str, key: str) -> Path:
     if not name.startswith(ASSET_PREFIX):
         path = Path(name).expanduser()
         if not path.is_file():
-            raise UserError(f"{key}: no such file: {name}; give a file, or one of the assets {', '.join(asset_names())}")
+            raise UserError(
+                f"{key}: no such file: {name}; give a file, or one of the assets {', '.join(asset_names())}"
+            )
         return path
     asset = assets_folder() / name.removeprefix(ASSET_PREFIX)
     if not asset.is_file():
@@ -39,5 +41,7 @@ def assets_folder() -> Path:
 def asset_names() -> list[str]:
     """Names of all shipped weights and reference numbers."""
     folder = assets_folder()
-    files = [file.relative_to(folder).as_posix() for file in folder.rglob("*") if file.suffix in {".safetensors", ".json"}]
+    files = [
+        file.relative_to(folder).as_posix() for file in folder.rglob("*") if file.suffix in {".safetensors", ".json"}
+    ]
     return sorted(ASSET_PREFIX + name for name in files)

@@ -1,7 +1,7 @@
 """The typed, frozen configuration of an experiment: one documented field per line, with its unit and its source.
 
-Sources: "paper" is AdaNAT (ECCV 2024) with the settings of its official code, "adagen" its follow-up (arXiv 2603.06993),
-"measured" a choice made on the embedded data set, "design" a choice of this product.
+Sources: "paper" is AdaNAT (ECCV 2024) with the settings of its official code, "adagen" its follow-up (arXiv
+2603.06993), "measured" a choice made on the embedded data set, "design" a choice of this product.
 """
 
 from __future__ import annotations
@@ -30,7 +30,9 @@ class Section(BaseModel):
 class DataConfig(Section):
     """The real images."""
 
-    name: Literal["digits"] = setting("digits", "Data set; digits: 1,797 real 8×8 grey digits that scikit-learn bundles.")
+    name: Literal["digits"] = setting(
+        "digits", "Data set; digits: 1,797 real 8×8 grey digits that scikit-learn bundles."
+    )
 
 
 class GeneratorConfig(Section):
@@ -53,7 +55,10 @@ class BaseScheduleConfig(Section):
     curve: Literal["cosine", "linear", "constant"] = setting("cosine", "Mask ratio over the steps.", source="paper")
     curve_power: float = setting(1.0, "Exponent p on the part of the steps done before the curve is taken.", gt=0)
     confidence_temperature: float = setting(
-        4.5, "Temperature of the Gumbel noise on confidences at the start; falls linearly to 0.", source="measured", ge=0
+        4.5,
+        "Temperature of the Gumbel noise on confidences at the start; falls linearly to 0.",
+        source="measured",
+        ge=0,
     )
     sampling_temperature: float = setting(1.0, "Temperature of the token draw in every step.", source="paper", gt=0)
     guidance_scale: float = setting(
@@ -81,12 +86,12 @@ class DecisionsConfig(Section):
         0.0, "Weight s of the moving average of pre-activations over the steps.", source="adagen", ge=0, lt=1
     )
     mask_ineffective: bool = setting(
-        True, "Leave decisions without effect (ratio and confidence temperature at the last step) out of the likelihood."
+        True, "Leave decisions without effect (ratio, confidence temperature at the last step) out of the likelihood."
     )
     sampling_temperature_floor: float = setting(0.01, "Least sampling temperature.", source="measured", gt=0)
     base_floor: float | None = setting(
         0.1,
-        "Temperatures and guidance of the base schedule are lifted to this in pre-activation space; ratios to a fifth of it.",
+        "Temperatures and guidance of the base schedule are lifted to this before inversion; ratios to a fifth of it.",
         source="measured",
         gt=0,
         lt=1,
@@ -100,7 +105,9 @@ class PolicyConfig(Section):
     kind: Literal["adaptive", "per_class", "static"] = setting(
         "adaptive", "adaptive: looks at the image; per_class, static: learned tables, the baselines.", source="paper"
     )
-    hidden_size: int = setting(32, "Width of actor and critic network; the paper's is 512.", source="measured", ge=4, multiple_of=4)
+    hidden_size: int = setting(
+        32, "Width of actor and critic network; the paper's is 512.", source="measured", ge=4, multiple_of=4
+    )
 
 
 class ExplorationConfig(Section):
@@ -130,7 +137,7 @@ class PPOConfig(Section):
     grad_clip: float | None = setting(None, "Largest global norm of a gradient; null: no limit.", source="paper", gt=0)
     features: Literal["auto", "keep", "recompute"] = setting(
         "auto",
-        "NAT features of the train batch: keep those of the rollout (needs one process) or recompute them in the learner.",
+        "NAT features of the train batch: keep those of the rollout (needs one process), or recompute them.",
     )
 
 
@@ -140,7 +147,9 @@ class AdversarialConfig(Section):
     channels: int = setting(32, "Channels of its first layer.", source="measured", ge=1)
     lr: float = setting(1e-3, "Adam's learning rate.", source="measured", gt=0)
     adam_betas: tuple[float, float] = setting((0.5, 0.99), "Adam's decay rates.", source="measured")
-    batch_size: int = setting(128, "Real and generated images of one update, each.", unit="images", source="measured", ge=1)
+    batch_size: int = setting(
+        128, "Real and generated images of one update, each.", unit="images", source="measured", ge=1
+    )
     num_updates: int = setting(4, "Updates in each iteration.", source="measured", ge=1)
     num_warmup_updates: int = setting(150, "Updates before the first policy update.", source="measured", ge=0)
     real_target: float = setting(0.95, "Label of real images (one-sided smoothing).", source="measured", gt=0.5, le=1)
@@ -222,12 +231,16 @@ class ResourcesConfig(Section):
     num_gpus_per_learner: float = setting(0.0, "GPUs of a learner; may be a fraction.", unit="GPUs", ge=0)
     torch_threads: int = setting(1, "Threads of torch in every process; part of what makes results reproducible.", ge=1)
     start_timeout_s: float = setting(120.0, "How long workers may take to start.", unit="seconds", gt=0)
-    shard_timeout_s: float = setting(120.0, "An env runner without a result for this long is replaced.", unit="seconds", gt=0)
+    shard_timeout_s: float = setting(
+        120.0, "An env runner without a result for this long is replaced.", unit="seconds", gt=0
+    )
     no_runner_timeout_s: float = setting(
         300.0, "The run ends with an error after this long without any env runner.", unit="seconds", gt=0
     )
     max_deals_per_shard: int = setting(4, "How often one shard may be dealt before the run ends with an error.", ge=1)
-    reward_timeout_s: float = setting(120.0, "A reward actor without an answer for this long is replaced.", unit="seconds", gt=0)
+    reward_timeout_s: float = setting(
+        120.0, "A reward actor without an answer for this long is replaced.", unit="seconds", gt=0
+    )
     max_reward_retries: int = setting(3, "Retries of a failed score or reward update on a fresh actor.", ge=0)
 
 
@@ -250,12 +263,20 @@ class PretrainingConfig(Section):
     num_heads: int = setting(4, "Attention heads of the NAT; a divisor of its width.", source="measured", ge=1)
     num_steps: int = setting(8000, "Training steps of the NAT.", unit="steps", source="measured", ge=10)
     batch_size: int = setting(128, "Images of a training step.", unit="images", source="measured", ge=1)
-    lr: float = setting(2e-3, "Peak learning rate of AdamW; 100 steps of warm-up, then a cosine to 5 %.", source="measured", gt=0)
+    lr: float = setting(
+        2e-3, "Peak learning rate of AdamW; 100 steps of warm-up, then a cosine to 5 %.", source="measured", gt=0
+    )
     weight_decay: float = setting(0.05, "AdamW's weight decay.", source="measured", ge=0)
     dropout: float = setting(0.1, "Dropout of the NAT.", source="measured", ge=0, lt=1)
-    label_dropout: float = setting(0.1, "Part of the labels replaced by the null label, for guidance.", source="measured", ge=0, lt=1)
-    ema_decay: float = setting(0.995, "Decay of the averaged weights, the ones that are kept.", source="measured", ge=0, lt=1)
-    num_classifier_steps: int = setting(1200, "Training steps of each judging classifier.", unit="steps", source="measured", ge=1)
+    label_dropout: float = setting(
+        0.1, "Part of the labels replaced by the null label, for guidance.", source="measured", ge=0, lt=1
+    )
+    ema_decay: float = setting(
+        0.995, "Decay of the averaged weights, the ones that are kept.", source="measured", ge=0, lt=1
+    )
+    num_classifier_steps: int = setting(
+        1200, "Training steps of each judging classifier.", unit="steps", source="measured", ge=1
+    )
 
     @model_validator(mode="after")
     def _whole_heads(self) -> PretrainingConfig:

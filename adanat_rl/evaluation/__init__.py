@@ -1,0 +1,1 @@
+"""The judge, the evaluator, controls, searched baselines, and the comparison that ends a run."""

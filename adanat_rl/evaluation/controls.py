@@ -1,7 +1,8 @@
 """Controls that tell whether a policy is adaptive: its own decisions, dealt to other images.
 
 If an image fares as well with the decisions made for another image of its class, the policy is adaptive per class at
-most; if with those of any image, it is a schedule. Each control draws the same images with the same seeds as the policy.
+most; if with those of any image, it is a schedule. Each control draws the same images with the same seeds as the
+policy.
 """
 
 from __future__ import annotations
@@ -94,7 +95,7 @@ def judge_adaptivity(policy: list[float], within_class: list[float], over_all: l
     elif p_all < SIGNIFICANCE:
         adaptivity = Adaptivity.PER_CLASS
         sentence = (
-            f"The policy is adaptive per class only: dealt to images of other classes its decisions are worse by {loss_all:.3f} "
+            f"The policy is adaptive per class only: dealt to any image its decisions are worse by {loss_all:.3f} "
             f"(p = {p_all:.2g}), within a class there is no difference that {len(policy)} seeds can show "
             f"({loss_class:+.3f}, p = {p_class:.2g})."
         )

@@ -7,6 +7,7 @@ ever used as a reward.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import cast
 
 import torch
 from torch import Tensor
@@ -27,7 +28,7 @@ ACCURACY = "accuracy"  # share of images that classifier A takes for what they w
 
 QUALITY_METRICS = (FD_A, FD_B, PRECISION, RECALL, ACCURACY)
 
-_CLASSIFIERS = {"conv_classifier": ConvClassifier}
+_CLASSES = {"conv_classifier": ConvClassifier}
 
 
 @dataclass(frozen=True)
@@ -76,8 +77,11 @@ class Judge:
 
 def load_judge(dataset: ImageDataset) -> Judge:
     """The judge with the shipped extractors of a data set."""
-    networks = [
-        load_network(resolve_path(f"asset:{dataset.name}/judge_{name}.safetensors", "judge"), _CLASSIFIERS)
+    first, second = (
+        cast(
+            ConvClassifier,
+            load_network(resolve_path(f"asset:{dataset.name}/judge_{name}.safetensors", "judge"), _CLASSES),
+        )
         for name in ("a", "b")
-    ]
-    return Judge(dataset, *networks)
+    )
+    return Judge(dataset, first, second)

@@ -75,7 +75,9 @@ def load_references(path: Path) -> References:
         content = json.loads(path.read_text())
         if content["format"] != _FORMAT:
             raise UserError(f"{path} has format {content['format']!r}, expected {_FORMAT}")
-        baselines = [Baseline(**{**row, "decisions": np.array(row["decisions"], np.float32)}) for row in content["baselines"]]
+        baselines = [
+            Baseline(**{**row, "decisions": np.array(row["decisions"], np.float32)}) for row in content["baselines"]
+        ]
         return References(content["dataset"], content["command"], tuple(baselines), content.get("trained", {}))
     except (OSError, ValueError, KeyError, TypeError) as error:
         if isinstance(error, UserError):

@@ -7,13 +7,14 @@ static search starts from the best hand-made schedule and minimises the very dis
 from __future__ import annotations
 
 import itertools
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 import torch
 
 from adanat_rl.evaluation.evaluator import Evaluator
+from adanat_rl.generation.decisions import DecisionSpace
 from adanat_rl.generation.masked.schedules import hand_made_schedule
 from adanat_rl.generation.policies.base import SchedulePolicy
 
@@ -96,7 +97,7 @@ class GridSearch:
         ends = tuple(
             axis.name for axis, value in zip(axes, best, strict=True) if value in (axis.values[0], axis.values[-1])
         )
-        schedule = hand_made_schedule(self._evaluator.generator.horizon, **settings)
+        schedule = cosine_schedule(self._evaluator.generator.horizon, settings)
         return GridResult(settings, schedule, float(np.mean(self._scores[best])), axes, len(self._scores), ends)
 
     def _best(self, axes: tuple[Axis, ...]) -> tuple[float, ...]:
@@ -108,8 +109,19 @@ class GridSearch:
 
     def _distance(self, axes: tuple[Axis, ...], point: tuple[float, ...], seed: int) -> float:
         settings = dict(zip((axis.name for axis in axes), point, strict=True))
-        schedule = hand_made_schedule(self._evaluator.generator.horizon, **settings)
+        schedule = cosine_schedule(self._evaluator.generator.horizon, settings)
         return self._evaluator.distance(SchedulePolicy(torch.from_numpy(schedule).float()), seed)
+
+
+def cosine_schedule(horizon: int, settings: Mapping[str, float]) -> np.ndarray:
+    """The hand-made schedule `[T, 4]` at a point of the grid."""
+    return hand_made_schedule(
+        horizon,
+        curve_power=settings["curve_power"],
+        confidence_temperature=settings["confidence_temperature"],
+        sampling_temperature=settings["sampling_temperature"],
+        guidance_scale=settings["guidance_scale"],
+    )
 
 
 def _widen(axis: Axis, best: float) -> Axis:
@@ -180,7 +192,7 @@ def search_static_schedule(
     return StaticSearchResult(schedule, distance, num_generations * population)
 
 
-def _policy(space, origin: np.ndarray, effective: np.ndarray, values: np.ndarray) -> SchedulePolicy:
+def _policy(space: DecisionSpace, origin: np.ndarray, effective: np.ndarray, values: np.ndarray) -> SchedulePolicy:
     """The schedule whose pre-activations are `values` where they have an effect."""
     pre = origin.copy()
     pre[effective] = values

@@ -9,7 +9,7 @@ import pyarrow.parquet as pq
 
 from adanat_rl.config.errors import UserError
 from adanat_rl.config.schema import ExperimentConfig
-from adanat_rl.experiment.checkpoints import DamagedCheckpoint, checkpoint_folders, verify
+from adanat_rl.experiment.checkpoints import DamagedCheckpointError, checkpoint_folders, verify
 from adanat_rl.experiment.findings import Finding
 from adanat_rl.experiment.metrics_log import ITERATION, read_metrics
 from adanat_rl.experiment.run_folder import RunFolder
@@ -37,7 +37,7 @@ def _checkpoints(folder: RunFolder) -> list[Finding]:
         try:
             verify(path)
             findings.append(Finding(f"checkpoint {path.name}", True, "matches its manifest"))
-        except DamagedCheckpoint as error:
+        except DamagedCheckpointError as error:
             findings.append(Finding(f"checkpoint {path.name}", False, str(error)))
     return findings or [Finding("checkpoints", False, "there is none")]
 
@@ -62,7 +62,9 @@ def _trajectories(folder: RunFolder, config: ExperimentConfig) -> list[Finding]:
         problems.append(f"table without metric row: iteration {_some(extra)}")
     seen: Counter[str] = Counter()
     for iteration in sorted(rows.keys() & tables.keys()):
-        problems += _table_problems(tables[iteration], iteration, config, rows[iteration].get("rollout/batch_hash"), seen)
+        problems += _table_problems(
+            tables[iteration], iteration, config, rows[iteration].get("rollout/batch_hash"), seen
+        )
     doubles = [name for name, count in seen.items() if count > 1]
     if doubles:
         problems.append(f"{len(doubles)} trajectories used twice, such as {doubles[0]}")

@@ -15,6 +15,7 @@ from adanat_rl.data.loading import load_dataset
 from adanat_rl.evaluation.evaluator import Evaluator
 from adanat_rl.evaluation.judge import load_judge
 from adanat_rl.evaluation.reference import Baseline, load_references
+from adanat_rl.experiment.cluster import filtered_stderr
 from adanat_rl.generation.build import build_generator
 from adanat_rl.generation.generator import Generator
 from adanat_rl.generation.policies.build import PolicySpec
@@ -22,6 +23,9 @@ from adanat_rl.rewards.build import build_reward_parts, reward_class
 from adanat_rl.rewards.service import RewardService, start_reward_service
 from adanat_rl.rl.algorithm import GenerationPPO
 from adanat_rl.rl.config import RLInputs, build_algorithm_config, default_generator_factory
+
+# Ray warns that a runner's configuration lies in the object store; its owner is the driver, which outlives the runner.
+_HARMLESS = ("has constructor arguments in the object store",)
 
 
 @dataclass(frozen=True)
@@ -76,6 +80,7 @@ def build_algorithm(
         generator_factory=default_generator_factory(config),
     )
     rewards = start_reward_service(partial(build_reward_parts, config), config.resources)
-    algorithm = build_algorithm_config(config, inputs, GenerationPPO).build_algo()
+    with filtered_stderr(*_HARMLESS):
+        algorithm = build_algorithm_config(config, inputs, GenerationPPO).build_algo()
     algorithm.attach(rewards, interrupted)
     return algorithm, rewards

@@ -1,7 +1,7 @@
 """Verified checkpoints: written aside, put on the disk, listed with hashes, renamed; a damaged one costs only itself.
 
-A checkpoint is a folder `iteration_000123` with safetensors files, `state.json` and `manifest.json` (size and SHA-256 of
-every other file). Nothing in it can run code.
+A checkpoint is a folder `iteration_000123` with safetensors files, `state.json` and `manifest.json` (size and
+SHA-256 of every other file). Nothing in it can run code.
 """
 
 from __future__ import annotations
@@ -45,12 +45,14 @@ class Snapshot:
         return int(self.state["iteration"])
 
 
-class DamagedCheckpoint(Exception):
+class DamagedCheckpointError(Exception):
     """A checkpoint does not match its manifest."""
 
 
 def write_snapshot(folder: Path, snapshot: Snapshot) -> None:
-    """Writes the files of a snapshot and then their manifest into an empty folder; all of it is on the disk afterwards."""
+    """Writes the files of a snapshot and then their manifest into an empty folder; all of it is on the disk
+    afterwards.
+    """
     folder.mkdir(parents=True, exist_ok=True)
     for name, tensors in snapshot.tensors.items():
         write_atomically(folder / f"{name}.safetensors", save(dict(tensors)), durable=True)
@@ -63,16 +65,16 @@ def read_snapshot(folder: Path) -> Snapshot:
     """Reads a snapshot after comparing every file with the manifest.
 
     Raises:
-        DamagedCheckpoint: naming the file and what is wrong with it.
+        DamagedCheckpointError: naming the file and what is wrong with it.
     """
     verify(folder)
     state = json.loads((folder / STATE).read_text())
     if state.pop("format", None) != _FORMAT:
-        raise DamagedCheckpoint(f"{folder.name} has an unknown format")
+        raise DamagedCheckpointError(f"{folder.name} has an unknown format")
     try:
         tensors = {file.stem: read_tensors(file)[0] for file in sorted(folder.glob("*.safetensors"))}
     except UserError as error:
-        raise DamagedCheckpoint(str(error)) from None
+        raise DamagedCheckpointError(str(error)) from None
     return Snapshot(tensors, state)
 
 
@@ -80,20 +82,20 @@ def verify(folder: Path) -> None:
     """Compares a checkpoint with its manifest.
 
     Raises:
-        DamagedCheckpoint: at the first difference.
+        DamagedCheckpointError: at the first difference.
     """
     try:
         manifest = json.loads((folder / MANIFEST).read_text())
         expected: dict[str, dict[str, Any]] = manifest["files"]
     except (OSError, ValueError, KeyError, TypeError):
-        raise DamagedCheckpoint(f"{folder.name}/{MANIFEST} is missing or damaged") from None
+        raise DamagedCheckpointError(f"{folder.name}/{MANIFEST} is missing or damaged") from None
     found = {file.name for file in folder.iterdir()} - {MANIFEST}
     if found != expected.keys():
         names = ", ".join(sorted(found ^ expected.keys()))
-        raise DamagedCheckpoint(f"{folder.name} has files missing or too many: {names}")
+        raise DamagedCheckpointError(f"{folder.name} has files missing or too many: {names}")
     for name, fingerprint in expected.items():
         if _fingerprint(folder / name) != fingerprint:
-            raise DamagedCheckpoint(f"{folder.name}/{name} differs from the manifest")
+            raise DamagedCheckpointError(f"{folder.name}/{name} differs from the manifest")
 
 
 def checkpoint_folders(folder: Path) -> dict[int, Path]:
@@ -147,7 +149,7 @@ class CheckpointStore:
         for folder in reversed(folders):
             try:
                 return read_snapshot(folder)
-            except DamagedCheckpoint as error:
+            except DamagedCheckpointError as error:
                 self._warn(f"checkpoint damaged: {error}; going back to the one before")
                 self._set_aside(folder)
         if folders:

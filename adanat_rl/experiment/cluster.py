@@ -6,6 +6,7 @@ import logging
 import os
 import secrets
 import shutil
+import sys
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -26,6 +27,7 @@ def quiet_environment() -> None:
     defaults = {
         "RAY_USAGE_STATS_ENABLED": "0",
         "MLFLOW_DISABLE_TELEMETRY": "true",
+        "MLFLOW_LOGGING_LEVEL": "ERROR",
         "MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT": "true",
         "PYTHONWARNINGS": "ignore",
     }
@@ -91,7 +93,9 @@ def connect(resources: ResourcesConfig) -> Iterator[None]:
 
 
 def _start_local() -> Path:
-    """A private cluster whose files lie in a temporary folder and whose token exists only in this process's environment."""
+    """A private cluster whose files lie in a temporary folder and whose token exists only in this process's
+    environment.
+    """
     import ray
 
     _remove_stale_folders()
@@ -151,3 +155,26 @@ def _usable_gpus() -> int:
     import torch
 
     return torch.cuda.device_count()
+
+
+@contextmanager
+def filtered_stderr(*unwanted: str) -> Iterator[None]:
+    """Drops lines that contain one of `unwanted` from what is written to standard error, by C++ code too.
+
+    What is written inside appears when the block ends.
+    """
+    sys.stderr.flush()
+    kept = os.dup(2)
+    with tempfile.TemporaryFile() as file:
+        os.dup2(file.fileno(), 2)
+        try:
+            yield
+        finally:
+            sys.stderr.flush()
+            os.dup2(kept, 2)
+            os.close(kept)
+            file.seek(0)
+            lines = file.read().decode(errors="replace").splitlines()
+            wanted = [line for line in lines if not any(text in line for text in unwanted)]
+            if wanted:
+                print("\n".join(wanted), file=sys.stderr)

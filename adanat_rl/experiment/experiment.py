@@ -1,7 +1,7 @@
 """The experiment: one object that owns algorithm, evaluation and run folder, with `step`, `save`, `load` and `close`.
 
-`train` loops over it; a trial of a sweep is the same object. It is built from one resolved configuration, and everything
-that decides the next iteration is in what `save` writes.
+`train` loops over it; a trial of a sweep is the same object. It is built from one resolved configuration, and
+everything that decides the next iteration is in what `save` writes.
 """
 
 from __future__ import annotations
@@ -82,7 +82,9 @@ class Experiment:
     # --- life of a run
 
     def begin(self) -> dict[str, Any]:
-        """A fresh start: warms up the reward model and evaluates the untrained policy; returns the row of iteration 0."""
+        """A fresh start: warms up the reward model and evaluates the untrained policy; returns the row of iteration
+        0.
+        """
         self.metrics.cut_after(-1)
         rollout_table.cut_after(self.folder.rollouts, -1)
         start = time.perf_counter()
@@ -132,7 +134,9 @@ class Experiment:
         rollout_table.cut_after(self.folder.rollouts, self.iteration)
 
     def compare(self, report: Callable[[Row], None] | None = None) -> Comparison:
-        """The final evaluation: policy, controls, baselines; written to `evaluation.json` and `samples/decisions.npz`."""
+        """The final evaluation: policy, controls, baselines; written to `evaluation.json` and
+        `samples/decisions.npz`.
+        """
         evaluation = self.config.evaluation
         seeds = range(evaluation.seed + 1, evaluation.seed + 1 + evaluation.num_seeds)
         controls = tuple(Control) if self._spec.needs_features else ()
@@ -165,7 +169,9 @@ class Experiment:
     def policy(self) -> ActorPolicy:
         """The mean-action policy with a copy of the current weights."""
         generator = self.scene.generator
-        return ActorPolicy(self._actor().to(generator.device), generator.decision_space, self.config.generator.block_rows)
+        return ActorPolicy(
+            self._actor().to(generator.device), generator.decision_space, self.config.generator.block_rows
+        )
 
     def pipeline(self) -> GenerationPipeline:
         """The same, as the pipeline that users load."""
@@ -205,7 +211,9 @@ class Experiment:
         numbers = result["generation"]
         learner = learner_metrics(result)
         self._num_trajectories += int(numbers["rollout"]["num_trajectories"])
-        self._num_passes += float(numbers["rollout"]["nat_passes_per_image"]) * int(numbers["rollout"]["num_trajectories"])
+        self._num_passes += float(numbers["rollout"]["nat_passes_per_image"]) * int(
+            numbers["rollout"]["num_trajectories"]
+        )
         counters = self._algorithm.dealer_counters
         row: dict[str, Any] = {ITERATION: self.iteration, UNIX_TIME: time.time()}
         row |= {f"reward/{name}": float(value) for name, value in numbers["reward"].items()}

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from adanat_rl.config.errors import UserError
 from adanat_rl.config.schema import ExperimentConfig
-from adanat_rl.experiment.checkpoints import DamagedCheckpoint, Snapshot, checkpoint_folders, read_snapshot
+from adanat_rl.experiment.checkpoints import DamagedCheckpointError, Snapshot, checkpoint_folders, read_snapshot
 from adanat_rl.experiment.run_folder import RunFolder
 from adanat_rl.generation.build import build_generator
 from adanat_rl.generation.policies.build import PolicySpec
@@ -75,6 +75,6 @@ def _read(folder: RunFolder, iteration: int | None) -> Snapshot:
     for path in reversed(found.values()):
         try:
             return read_snapshot(path)
-        except DamagedCheckpoint as error:
+        except DamagedCheckpointError as error:
             problem = str(error)
     raise UserError(f"checkpoint damaged: {problem}")

@@ -56,9 +56,15 @@ def write_gallery(path: Path, pipeline: GenerationPipeline, per_class: int = 2) 
 
 def write_npz(path: Path, output: PipelineOutput, context: np.ndarray, seeds: np.ndarray) -> None:
     """Writes what a pipeline drew: images, decisions, tokens, context, seeds, and the steps if they were kept."""
-    arrays = {"images": output.images, "decisions": output.decisions, "tokens": output.tokens, "context": context, "seeds": seeds}
+    arrays = {
+        "images": output.images,
+        "decisions": output.decisions,
+        "tokens": output.tokens,
+        "context": context,
+        "seeds": seeds,
+    }
     if output.steps is not None:
         arrays["steps"] = output.steps
     buffer = io.BytesIO()
-    np.savez_compressed(buffer, **arrays)
+    np.savez_compressed(buffer, allow_pickle=False, **arrays)
     write_atomically(path, buffer.getvalue())

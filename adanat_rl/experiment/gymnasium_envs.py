@@ -1,7 +1,7 @@
 """The registered environments: the digits generator with a fixed reward, for any Gymnasium client.
 
-The reward is the score of the discriminator that came out of training the shipped policy, frozen. It is no moving target
-and can be gamed by a long training; hand over a scorer of your own for serious work.
+The reward is the score of the discriminator that came out of training the shipped policy, frozen. It is no moving
+target and can be gamed by a long training; hand over a scorer of your own for serious work.
 """
 
 from __future__ import annotations
@@ -26,9 +26,7 @@ from envs.contracts import Generator, Scorer
 DISCRIMINATOR = "asset:digits/discriminator.safetensors"
 
 
-def make_digits_env(
-    scorer: Scorer | None = None, overrides: Sequence[str] = (), **kwargs: Any
-) -> GenerationEnv:
+def make_digits_env(scorer: Scorer | None = None, overrides: Sequence[str] = (), **kwargs: Any) -> GenerationEnv:
     """`gymnasium.make("AdaNAT/Digits-v0")`.
 
     Args:

@@ -81,7 +81,9 @@ def _packages() -> list[Finding]:
             and not _is_installed(requirement.name)
         ]
         detail = f"lacks {', '.join(missing)}" if missing else "installed"
-        findings.append(Finding(f"extra [{extra}]", not missing, detail, f"pip install 'adanat-rl[{extra}]'", fatal=False))
+        findings.append(
+            Finding(f"extra [{extra}]", not missing, detail, f"pip install 'adanat-rl[{extra}]'", fatal=False)
+        )
     return findings
 
 
@@ -117,13 +119,17 @@ def _workers(config: ExperimentConfig) -> list[Finding]:
 def _memory() -> list[Finding]:
     free = psutil.virtual_memory().available
     findings = [
-        Finding("memory", free > _MIN_FREE_BYTES, f"{free / 1e9:.1f} GB free", "close other programs; 2 GB should be free")
+        Finding(
+            "memory", free > _MIN_FREE_BYTES, f"{free / 1e9:.1f} GB free", "close other programs; 2 GB should be free"
+        )
     ]
     shared = Path("/dev/shm")
     if shared.is_dir():
         room = shutil.disk_usage(shared).free
         fix = "enlarge it (docker run --shm-size=1g); Ray falls back to slower files"
-        findings.append(Finding("shared memory", room > _MIN_SHARED_MEMORY_BYTES, f"{room / 1e9:.1f} GB free", fix, fatal=False))
+        findings.append(
+            Finding("shared memory", room > _MIN_SHARED_MEMORY_BYTES, f"{room / 1e9:.1f} GB free", fix, fatal=False)
+        )
     return findings
 
 
@@ -135,7 +141,9 @@ def _storage(run_dir: Path) -> list[Finding]:
         findings.append(Finding(f"{name} writable", writable, str(place), "choose another --run-dir, or set TMPDIR"))
         free = shutil.disk_usage(place).free
         detail = f"{free / 1e9:.1f} GB free"
-        findings.append(Finding(f"{name} space", free > _MIN_FREE_BYTES, detail, "free some space; 2 GB should be free"))
+        findings.append(
+            Finding(f"{name} space", free > _MIN_FREE_BYTES, detail, "free some space; 2 GB should be free")
+        )
     return findings
 
 
@@ -146,7 +154,9 @@ def _weights(config: ExperimentConfig) -> list[Finding]:
     findings = []
     try:
         check_inputs(config)
-        findings.append(Finding("weights", True, f"generator of {config.name} loads; reward {config.reward.kind} is known"))
+        findings.append(
+            Finding("weights", True, f"generator of {config.name} loads; reward {config.reward.kind} is known")
+        )
     except UserError as error:
         findings.append(Finding("weights", False, str(error), "give the files, or make them with adanat-rl pretrain"))
     try:
@@ -173,7 +183,9 @@ def _store(config: ExperimentConfig, run_dir: Path) -> list[Finding]:
         MlflowClient(uri).search_experiments(max_results=1)
     except Exception as error:
         reason = str(error).strip().splitlines()[0][:120]
-        return [Finding("MLflow", False, f"{uri}: {reason}", "start the server; training goes on without it", fatal=False)]
+        return [
+            Finding("MLflow", False, f"{uri}: {reason}", "start the server; training goes on without it", fatal=False)
+        ]
     return [Finding("MLflow", True, f"answers at {uri}")]
 
 
@@ -185,7 +197,9 @@ def _ports() -> list[Finding]:
             probe.settimeout(0.5)
             taken = probe.connect_ex(("127.0.0.1", port)) == 0
         detail = f"{'in use' if taken else 'free'} ({use})"
-        findings.append(Finding(f"port {port}", not taken, detail, "choose another port, or use what runs there", fatal=False))
+        findings.append(
+            Finding(f"port {port}", not taken, detail, "choose another port, or use what runs there", fatal=False)
+        )
     return findings
 
 

@@ -93,7 +93,7 @@ def fit_nat(
     config: PretrainingConfig,
     seed: int,
     report: Report,
-    evaluate: Callable[[nn.Module], dict[str, float]] | None = None,
+    evaluate: Callable[[TransformerNAT], dict[str, float]] | None = None,
     num_reports: int = 16,
 ) -> tuple[TransformerNAT, dict[str, Any]]:
     """Masked-token prediction with a cosine distribution of mask ratios (MaskGIT).

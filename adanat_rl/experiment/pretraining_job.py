@@ -8,8 +8,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
-from torch import nn
 
 from adanat_rl.config.errors import UserError
 from adanat_rl.config.files import write_atomically
@@ -19,9 +19,16 @@ from adanat_rl.data.loading import load_dataset
 from adanat_rl.evaluation.evaluator import Evaluation, Evaluator
 from adanat_rl.evaluation.judge import FD_A, FD_B, PRECISION, RECALL, Judge
 from adanat_rl.experiment.gallery import image_grid, png_bytes
-from adanat_rl.experiment.pretraining import CLASSIFIER_CHANNELS, FittedClassifier, fit_classifier, fit_nat, fit_tokenizer
+from adanat_rl.experiment.pretraining import (
+    CLASSIFIER_CHANNELS,
+    FittedClassifier,
+    fit_classifier,
+    fit_nat,
+    fit_tokenizer,
+)
 from adanat_rl.experiment.progress import Display, open_display
 from adanat_rl.generation.build import build_decision_space
+from adanat_rl.generation.masked.nat import TransformerNAT
 from adanat_rl.generation.masked.patch_tokenizer import PatchTokenizer
 from adanat_rl.generation.masked.sampler import MaskedTokenGenerator
 from adanat_rl.generation.masked.schedules import hand_made_schedule
@@ -101,18 +108,22 @@ def _fit_judges(
     judges = {}
     for name in CLASSIFIER_CHANNELS:
         judges[name] = fit_classifier(dataset, name, config.pretraining, config.seed)
-        save_network(folder / f"judge_{name}.safetensors", "conv_classifier", judges[name].arguments, judges[name].network)
+        save_network(
+            folder / f"judge_{name}.safetensors", "conv_classifier", judges[name].arguments, judges[name].network
+        )
         display.message(f"judge {name}: {judges[name].held_out_accuracy:.1%} of held-out images right")
     return judges
 
 
-def _generator(config: ExperimentConfig, nat: nn.Module, tokenizer: PatchTokenizer, horizon: int) -> MaskedTokenGenerator:
+def _generator(
+    config: ExperimentConfig, nat: TransformerNAT, tokenizer: PatchTokenizer, horizon: int
+) -> MaskedTokenGenerator:
     space = build_decision_space(config.decisions, config.generator.horizon)
     generator = MaskedTokenGenerator(nat, tokenizer, space, config.generator.block_rows)
     return generator.with_base_schedule(_card_schedule(horizon))
 
 
-def _card_schedule(horizon: int):
+def _card_schedule(horizon: int) -> np.ndarray:
     return hand_made_schedule(
         horizon,
         confidence_temperature=_CARD_CONFIDENCE_TEMPERATURE,
@@ -125,7 +136,12 @@ def _policy(horizon: int) -> SchedulePolicy:
 
 
 def _evaluator(
-    config: ExperimentConfig, dataset: ImageDataset, judge: Judge, nat: nn.Module, tokenizer: PatchTokenizer, horizon: int
+    config: ExperimentConfig,
+    dataset: ImageDataset,
+    judge: Judge,
+    nat: TransformerNAT,
+    tokenizer: PatchTokenizer,
+    horizon: int,
 ) -> Evaluator:
     generator = _generator(config, nat, tokenizer, horizon)
     evaluation = config.evaluation
@@ -133,14 +149,14 @@ def _evaluator(
 
 
 def _quick_numbers(
-    config: ExperimentConfig, dataset: ImageDataset, judge: Judge, nat: nn.Module, tokenizer: PatchTokenizer
+    config: ExperimentConfig, dataset: ImageDataset, judge: Judge, nat: TransformerNAT, tokenizer: PatchTokenizer
 ) -> dict[str, float]:
     numbers, _ = _evaluator(config, dataset, judge, nat, tokenizer, 8).evaluate_once(_policy(8), config.evaluation.seed)
     return {f"eval/{name}": numbers[name] for name in (FD_A, FD_B, PRECISION, RECALL)}
 
 
 def _evaluate_schedules(
-    config: ExperimentConfig, dataset: ImageDataset, judge: Judge, nat: nn.Module, tokenizer: PatchTokenizer
+    config: ExperimentConfig, dataset: ImageDataset, judge: Judge, nat: TransformerNAT, tokenizer: PatchTokenizer
 ) -> dict[int, Evaluation]:
     seeds = range(config.evaluation.seed + 1, config.evaluation.seed + 1 + _CARD_SEEDS)
     return {
@@ -153,7 +169,7 @@ def _write_pictures(
     config: ExperimentConfig,
     folder: Path,
     rows: Sequence[Mapping[str, Any]],
-    nat: nn.Module,
+    nat: TransformerNAT,
     tokenizer: PatchTokenizer,
     num_classes: int,
 ) -> None:
@@ -169,7 +185,7 @@ def _model_card(
     tokenizer: PatchTokenizer,
     judge: Judge,
     judges: Mapping[str, FittedClassifier],
-    nat: nn.Module,
+    nat: TransformerNAT,
     table: Mapping[int, Evaluation],
     elapsed: float,
 ) -> str:
@@ -197,7 +213,9 @@ def _model_card(
         "",
         "FD is the Fréchet distance in the features of a judge (no FID), scaled to unit variance per dimension.",
         "",
-        f"| hand-made cosine schedule, {config.evaluation.num_images} images × {_CARD_SEEDS} seeds | FD A | FD B | precision | recall |",
+        f"{config.evaluation.num_images} images × {_CARD_SEEDS} seeds, hand-made cosine schedules:",
+        "",
+        "| schedule | FD A | FD B | precision | recall |",
         "|---|---|---|---|---|",
     ]
     for horizon, evaluation in table.items():

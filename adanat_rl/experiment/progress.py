@@ -141,7 +141,12 @@ def open_display(label: str, *, quiet: bool = False, log_json: bool = False) -> 
 
 def _numbers(row: dict[str, Any]) -> str:
     """The numbers worth a place in one line."""
-    shown = [("reward/mean", "reward {:.3f}"), ("eval/fd_a", "FD {:.3f}"), ("loss", "loss {:.3f}"), ("distance", "FD {:.3f}")]
+    shown = [
+        ("reward/mean", "reward {:.3f}"),
+        ("eval/fd_a", "FD {:.3f}"),
+        ("loss", "loss {:.3f}"),
+        ("distance", "FD {:.3f}"),
+    ]
     parts = [text.format(row[key]) for key, text in shown if key in row]
     return "".join("  " + part for part in parts)
 

@@ -1,7 +1,7 @@
 """The rollout table: one Parquet file per iteration, one row per trajectory, each used exactly once.
 
-Columns: id, iteration, shard, row, seed, context, decisions (list of T·K), reward, further reward numbers `reward_NAME`,
-advantages (list of T), reward_model_version, nat_passes.
+Columns: id, iteration, shard, row, seed, context, decisions (list of T·K), reward, further reward numbers
+`reward_NAME`, advantages (list of T), reward_model_version, nat_passes.
 """
 
 from __future__ import annotations

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import fcntl
 import json
 import os
@@ -97,12 +98,16 @@ class RunFolder:
     def _acquire_lock(self) -> None:
         file = (self.path / "run.lock").open("a+")
         try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)  # the kernel frees it when its holder dies, however it dies
+            fcntl.flock(
+                file, fcntl.LOCK_EX | fcntl.LOCK_NB
+            )  # the kernel frees it when its holder dies, however it dies
         except BlockingIOError:
             file.seek(0)
             holder = file.read().strip() or "another process"
             file.close()
-            raise UserError(f"run_dir: {self.path} is in use by {holder}; wait for it, or choose another --run-dir") from None
+            raise UserError(
+                f"run_dir: {self.path} is in use by {holder}; wait for it, or choose another --run-dir"
+            ) from None
         file.seek(0)
         file.truncate()
         file.write(f"process {os.getpid()} on {socket.gethostname()}, since {time.strftime('%Y-%m-%d %H:%M:%S')}")
@@ -140,7 +145,7 @@ def _flatten(settings: dict[str, Any], prefix: str = "") -> dict[str, Any]:
 
 def describe_environment() -> dict[str, Any]:
     """Git revision, package versions and hardware of this process."""
-    installed = {}
+    installed: dict[str, str | None] = {}
     for package in _PACKAGES:
         try:
             installed[package] = metadata.version(package)
@@ -162,12 +167,16 @@ def _git_revision() -> str | None:
     """Revision of the checkout that the package runs from, with "+changes" if files differ; None outside a checkout."""
     folder = Path(__file__).parent
     try:
-        call = {"cwd": folder, "capture_output": True, "text": True, "timeout": 10, "check": True}
-        revision = subprocess.run(["git", "rev-parse", "HEAD"], **call).stdout.strip()
-        changed = subprocess.run(["git", "status", "--porcelain", "--untracked-files=no"], **call).stdout.strip()
+        revision = _git(folder, "rev-parse", "HEAD")
+        changed = _git(folder, "status", "--porcelain", "--untracked-files=no")
     except (OSError, subprocess.SubprocessError):
         return None
     return revision + ("+changes" if changed else "")
+
+
+def _git(folder: Path, *arguments: str) -> str:
+    call = subprocess.run(["git", *arguments], cwd=folder, capture_output=True, text=True, timeout=10, check=True)
+    return call.stdout.strip()
 
 
 def _processor() -> str:
@@ -175,14 +184,20 @@ def _processor() -> str:
         lines = Path("/proc/cpuinfo").read_text().splitlines()
     except OSError:
         return platform.processor()
-    return next((line.partition(":")[2].strip() for line in lines if line.startswith("model name")), platform.processor())
+    return next(
+        (line.partition(":")[2].strip() for line in lines if line.startswith("model name")), platform.processor()
+    )
 
 
-def disk_error(error: OSError, folder: Path, resume: str) -> RunError:
-    """The failure to report when a write did not succeed."""
-    reason = error.strerror or str(error)
+_DISK_ERRORS = {errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EFBIG, errno.EIO, errno.EACCES, errno.EPERM}
+
+
+def disk_error(error: OSError, folder: Path, resume: str) -> RunError | None:
+    """The failure to report when a write did not succeed; None for an error of another kind."""
+    if error.errno not in _DISK_ERRORS:
+        return None
     return RunError(
-        f"cannot write in {folder}: {reason}",
-        safe=f"checkpoints up to the last complete one in {folder / 'checkpoints'}",
+        f"cannot write in {folder}: {error.strerror}",
+        safe=f"the complete checkpoints in {folder / 'checkpoints'}",
         resume=resume,
     )

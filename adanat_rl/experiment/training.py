@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -11,14 +12,14 @@ from adanat_rl.config.files import write_atomically
 from adanat_rl.config.schema import ExperimentConfig
 from adanat_rl.evaluation.comparison import Comparison
 from adanat_rl.evaluation.judge import FD_A
-from adanat_rl.experiment.checkpoints import CheckpointStore
+from adanat_rl.experiment.checkpoints import CheckpointStore, checkpoint_folders
 from adanat_rl.experiment.cluster import connect, in_ray_job
 from adanat_rl.experiment.experiment import Experiment
 from adanat_rl.experiment.progress import Display, open_display
 from adanat_rl.experiment.run_folder import RunFolder, disk_error
 from adanat_rl.experiment.signals import InterruptGuard, interrupt_guard
 from adanat_rl.plots.report import write_report
-from adanat_rl.rl.algorithm import Interrupted
+from adanat_rl.rl.algorithm import RolloutInterruptedError
 from adanat_rl.tracking.mlflow_sink import Tracker, open_tracker
 
 
@@ -30,7 +31,7 @@ def train(config: ExperimentConfig, path: Path, again: str, *, quiet: bool = Fal
     """
     if in_ray_job() and not path.is_absolute():
         raise UserError(
-            f"run_dir: {path} is relative, but a Ray job runs in a temporary folder that is deleted; give an absolute path"
+            f"run_dir: {path} is relative, but a Ray job runs in a folder that is deleted; give an absolute path"
         )
     folder = RunFolder(path)
     folder.prepare(config)
@@ -45,7 +46,7 @@ def train(config: ExperimentConfig, path: Path, again: str, *, quiet: bool = Fal
         ):
             return _run(config, folder, again, display, tracker, guard)
     except OSError as error:
-        raise disk_error(error, path, again) from error
+        raise disk_error(error, path, again) or error from error
     except RunError as error:
         raise _with_advice(error, folder, again) from error
     finally:
@@ -74,12 +75,12 @@ def _run(
 ) -> int:
     experiment = Experiment(config, folder, guard)
     try:
-        store = CheckpointStore(folder.checkpoints, config.checkpoints.keep, lambda text: display.message(f"warning: {text}"))
+        store = CheckpointStore(
+            folder.checkpoints, config.checkpoints.keep, lambda text: display.message(f"warning: {text}")
+        )
         _resume_or_begin(experiment, store, display, tracker)
-        try:
+        with suppress(RolloutInterruptedError):  # raised before anything of the iteration was kept
             _loop(experiment, store, display, tracker, guard)
-        except Interrupted:
-            pass  # raised before anything of the iteration was kept
         store.save(experiment.save, experiment.iteration)
         if guard():
             tracker.finish("KILLED")
@@ -89,6 +90,13 @@ def _run(
     finally:
         experiment.close()
     return 0
+
+
+def _with_advice(error: RunError, folder: RunFolder, again: str) -> RunError:
+    """The same failure with what is safe and how to go on."""
+    found = checkpoint_folders(folder.checkpoints)
+    safe = f"checkpoint after iteration {max(found)} in {folder.checkpoints}" if found else "nothing yet"
+    return RunError(error.message, error.safe or safe, error.resume or again)
 
 
 def _resume_or_begin(experiment: Experiment, store: CheckpointStore, display: Display, tracker: Tracker) -> None:

@@ -1,0 +1,1 @@
+"""The generator contract, decision space, noise, policies, and the pipeline users load."""

@@ -1,7 +1,7 @@
 """Runs a network in blocks of a fixed number of rows, so that a row's result does not depend on its batch mates.
 
-Matrix kernels choose their order of summation by the shape they are given. With one shape only, a row comes out with the
-same bits alone, in a batch of 64, in the rollout and in the learner (same machine, same number of threads).
+Matrix kernels choose their order of summation by the shape they are given. With one shape only, a row comes out with
+the same bits alone, in a batch of 64, in the rollout and in the learner (same machine, same number of threads).
 """
 
 from __future__ import annotations

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import cast
 
+import numpy as np
 from torch import nn
 
 from adanat_rl.config.errors import UserError
@@ -13,7 +15,7 @@ from adanat_rl.generation.decisions import DecisionSpace
 from adanat_rl.generation.generator import Generator
 from adanat_rl.generation.masked.nat import TransformerNAT
 from adanat_rl.generation.masked.patch_tokenizer import PatchTokenizer
-from adanat_rl.generation.masked.sampler import MaskedTokenGenerator
+from adanat_rl.generation.masked.sampler import NAT, MaskedTokenGenerator, Tokenizer
 from adanat_rl.generation.masked.schedules import hand_made_schedule, load_schedule, masked_token_decisions
 from adanat_rl.generation.weights import load_network
 
@@ -30,22 +32,25 @@ def build_generator(config: ExperimentConfig, device: str = "cpu") -> Generator:
     return assemble_generator(config.generator, config.decisions, device)
 
 
-def assemble_generator(config: GeneratorConfig, decisions: DecisionsConfig, device: str = "cpu") -> MaskedTokenGenerator:
+def assemble_generator(
+    config: GeneratorConfig, decisions: DecisionsConfig, device: str = "cpu"
+) -> MaskedTokenGenerator:
     """The masked-token generator of two sections of a configuration."""
-    tokenizer = load_tokenizer(config).to(device)
-    nat = load_network(resolve_path(config.nat, "generator.nat"), NAT_CLASSES).to(device)
+    tokenizer = load_tokenizer(config, device)
+    nat = cast(NAT, load_network(resolve_path(config.nat, "generator.nat"), NAT_CLASSES).to(device))
     if (nat.vocab_size, nat.grid_size) != (tokenizer.vocab_size, tokenizer.grid_size):
         raise UserError(
             f"generator.nat: {config.nat} predicts {nat.vocab_size} codes on a {nat.grid_size}×{nat.grid_size} grid, "
             f"but the tokenizer has {tokenizer.vocab_size} on {tokenizer.grid_size}×{tokenizer.grid_size}"
         )
     space = build_decision_space(decisions, config.horizon)
-    return MaskedTokenGenerator(nat, tokenizer, space, config.block_rows)
+    return MaskedTokenGenerator(nat, tokenizer, space, config.block_rows, device=device)
 
 
-def load_tokenizer(config: GeneratorConfig) -> nn.Module:
+def load_tokenizer(config: GeneratorConfig, device: str = "cpu") -> Tokenizer:
     """The tokenizer alone: reward models need no more to see images."""
-    return load_network(resolve_path(config.tokenizer, "generator.tokenizer"), TOKENIZER_CLASSES)
+    network = load_network(resolve_path(config.tokenizer, "generator.tokenizer"), TOKENIZER_CLASSES)
+    return cast(Tokenizer, network.to(device))
 
 
 def build_decision_space(config: DecisionsConfig, horizon: int) -> DecisionSpace:
@@ -61,7 +66,7 @@ def build_decision_space(config: DecisionsConfig, horizon: int) -> DecisionSpace
     )
 
 
-def base_schedule(config: BaseScheduleConfig, horizon: int):
+def base_schedule(config: BaseScheduleConfig, horizon: int) -> np.ndarray:
     """Values `[T, 4]` of the base schedule, by formula or from its file."""
     if config.file is not None:
         return load_schedule(Path(config.file), horizon)

@@ -1,8 +1,9 @@
 """The decision space: which parameters a generator takes in each step, and how a policy's action becomes them.
 
-An action is an offset in pre-activation space; the decision is `activation(base + offset)`, optionally smoothed over the
-steps, within bounds. Everything above `generation/` knows decisions only by what stands here: names, bounds, effect mask.
-Decisions are float32 `[B, K]`, actions float32 `[B, A]` with A ≤ K.
+An action is an offset in pre-activation space; the decision is `activation(base + offset)`, optionally smoothed over
+the
+steps, within bounds. Everything above `generation/` knows decisions only by what stands here: names, bounds, effect
+mask. Decisions are float32 `[B, K]`, actions float32 `[B, A]` with A ≤ K.
 """
 
 from __future__ import annotations
@@ -60,7 +61,9 @@ def inverse_activation(value: np.ndarray, activation: Activation) -> np.ndarray:
 
 
 def inverse_smoothing(pre_activations: np.ndarray, smoothing: float) -> np.ndarray:
-    """Residuals `[T, K]` whose exponential moving average is `pre_activations` (AdaGen: zero action gives the base schedule)."""
+    """Residuals `[T, K]` whose exponential moving average is `pre_activations` (AdaGen: zero action gives the base
+    schedule).
+    """
     residual = pre_activations.copy()
     residual[1:] = (pre_activations[1:] - smoothing * pre_activations[:-1]) / (1 - smoothing)
     return residual

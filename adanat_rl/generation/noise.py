@@ -52,7 +52,9 @@ class ShardNoise:
         return np.random.Generator(np.random.Philox(key=words))
 
     def exponential(self, step: int, stream: Stream, shape: tuple[int, ...]) -> Tensor:
-        """Standard exponential draws, float32 `[B, *shape]`; a zero (2⁻²⁴ and below) is lifted to the least positive one."""
+        """Standard exponential draws, float32 `[B, *shape]`; a zero (2⁻²⁴ and below) is lifted to the least positive
+        one.
+        """
         draws = self._generator(step, stream).standard_exponential((self.batch_size, *shape), np.float32)
         return torch.from_numpy(draws).clamp_min_(torch.finfo(torch.float32).tiny)
 

@@ -1,7 +1,7 @@
 """The pipeline that users load: an exported policy and its generator, without Ray and without MLflow.
 
-    pipeline = adanat_rl.load_pipeline("runs/digits/policy")
-    images = pipeline(context=[3, 3, 7], seeds=[0, 1, 2]).images
+pipeline = adanat_rl.load_pipeline("runs/digits/policy")
+images = pipeline(context=[3, 3, 7], seeds=[0, 1, 2]).images
 """
 
 from __future__ import annotations
@@ -53,7 +53,11 @@ class GenerationPipeline:
         self.batch_size = batch_size
 
     def __call__(
-        self, context: Sequence[int] | np.ndarray, seeds: Sequence[int] | np.ndarray | None = None, *, keep_steps: bool = False
+        self,
+        context: Sequence[int] | np.ndarray,
+        seeds: Sequence[int] | np.ndarray | None = None,
+        *,
+        keep_steps: bool = False,
     ) -> PipelineOutput:
         """Draws one image per context.
 
@@ -155,5 +159,5 @@ def _with_generator(exported: ExportedPolicy, changes: dict[str, str]) -> Export
 
 
 def _to_uint8(images: torch.Tensor) -> np.ndarray:
-    """float `[B, C, H, W]` in [0, 1] → uint8 `[B, H, W, C]`."""
+    """Float `[B, C, H, W]` in [0, 1] → uint8 `[B, H, W, C]`."""
     return (images.clamp(0, 1) * 255).round().to(torch.uint8).permute(0, 2, 3, 1).cpu().numpy()

@@ -1,0 +1,1 @@
+"""Numbers about sets of images: Fréchet distance, precision and recall, feature extractors."""

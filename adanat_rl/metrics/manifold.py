@@ -14,7 +14,9 @@ def neighbour_radii(features: Tensor, k: int = 3) -> Tensor:
     return torch.cdist(features, features).kthvalue(k + 1, dim=1).values
 
 
-def precision_recall(real: Tensor, generated: Tensor, real_radii: Tensor | None = None, k: int = 3) -> tuple[float, float]:
+def precision_recall(
+    real: Tensor, generated: Tensor, real_radii: Tensor | None = None, k: int = 3
+) -> tuple[float, float]:
     """Precision (generated images within the real manifold) and recall (real images within the generated one).
 
     Args:

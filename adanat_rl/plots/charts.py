@@ -10,7 +10,14 @@ import numpy as np
 
 from adanat_rl.evaluation.judge import FD_A, FD_B, Judge
 from adanat_rl.plots.curves import Curve, Level, curve_figure
-from adanat_rl.plots.decisions import DecisionSummary, class_figure, classes_figure, readable, steps_figure, summary_figure
+from adanat_rl.plots.decisions import (
+    DecisionSummary,
+    class_figure,
+    classes_figure,
+    readable,
+    steps_figure,
+    summary_figure,
+)
 from adanat_rl.plots.headline import best_baseline
 from adanat_rl.plots.numbers import compact, fixed, time_unit
 from adanat_rl.plots.ranking import ranking_figure, short_name
@@ -44,12 +51,12 @@ class Chart:
 
 @dataclass(frozen=True)
 class DecisionCharts:
-    """One decision on the page: over the steps, per class if images differ, share of its variance between classes."""
+    """One decision on the page: over the steps, per class if images differ, and what its spread comes from."""
 
     title: str
     steps: Chart
     classes: Chart | None
-    between: float | None
+    note: str
 
 
 @dataclass(frozen=True)
@@ -98,9 +105,13 @@ def baseline_levels(run: RunData, metric: str) -> list[Level]:
         ]
     baselines = run.references.baselines if run.references else ()
     known = [baseline for baseline in baselines if metric in baseline.numbers]
-    best_name = min(known, key=lambda item: item.numbers[FD_A]["mean"] if FD_A in item.numbers else np.inf, default=None)
+    best_name = min(
+        known, key=lambda item: item.numbers[FD_A]["mean"] if FD_A in item.numbers else np.inf, default=None
+    )
     return [
-        Level(short_name(item.name), item.numbers[metric]["mean"], item.numbers[metric].get("sd", 0.0), item is best_name)
+        Level(
+            short_name(item.name), item.numbers[metric]["mean"], item.numbers[metric].get("sd", 0.0), item is best_name
+        )
         for item in known
     ]
 
@@ -117,7 +128,11 @@ def _learning(run: RunData) -> list[Chart]:
         y = np.array([row[EVALUATION + metric] for row in rows], float)
         end = _final(run, metric)
         levels = baseline_levels(run, metric)
-        alt = f"{title} falls from {fixed(y[0])} to {fixed(y[-1])}" if y[-1] < y[0] else f"{title}: {fixed(y[0])}, then {fixed(y[-1])}"
+        alt = (
+            f"{title} falls from {fixed(y[0])} to {fixed(y[-1])}"
+            if y[-1] < y[0]
+            else f"{title}: {fixed(y[0])}, then {fixed(y[-1])}"
+        )
         for name, x, x_label in (
             ("nat_passes", passes, "NAT passes spent in training"),
             ("time", times, f"training time in {unit}, evaluations left out"),
@@ -141,7 +156,9 @@ def _ranking(run: RunData) -> list[Chart]:
     rows = run.comparison["rows"]
     titles = ((FD_A, Judge.names.fd_a), (FD_B, Judge.names.fd_b))
     return [
-        Chart(f"comparison_{metric}", ranking_figure(rows, metric, title), f"{title} of all {len(rows)} rows of the table")
+        Chart(
+            f"comparison_{metric}", ranking_figure(rows, metric, title), f"{title} of all {len(rows)} rows of the table"
+        )
         for metric, title in titles
     ]
 
@@ -149,14 +166,22 @@ def _ranking(run: RunData) -> list[Chart]:
 def _decision(summary: DecisionSummary, column: int) -> DecisionCharts:
     name = summary.names[column]
     title = readable(name)
-    figure = steps_figure(summary, column, "Over all images")
+    figure = steps_figure(summary, column, "Over all images" if summary.class_means is not None else title)
     steps = Chart(f"decisions_{name}", figure, f"{title} over the steps, against the base schedule")
     classes = None
     if summary.class_means is not None and summary.varies(column):
         figure = class_figure(summary, column, "Mean of each class")
         classes = Chart(f"decisions_per_class_{name}", figure, f"{title} per class and step")
-    share = float(summary.between[column]) if summary.between is not None else float("nan")
-    return DecisionCharts(title, steps, classes, None if np.isnan(share) else share)
+    return DecisionCharts(title, steps, classes, _origin_of_spread(summary, column))
+
+
+def _origin_of_spread(summary: DecisionSummary, column: int) -> str:
+    if summary.between is None or np.isnan(summary.between[column]):
+        return ""
+    percent = round(100 * float(summary.between[column]))
+    if percent in {0, 100}:
+        return f"{'all' if percent else 'none'} of its variance lies between classes"
+    return f"{percent} % of its variance lies between classes, the rest between images of a class"
 
 
 def _together(summary: DecisionSummary) -> list[Chart]:
@@ -197,7 +222,8 @@ def _diagnostics(run: RunData) -> list[Chart]:
             x, y = x[x > 1], y[x > 1]
         if len(x):
             figure = curve_figure(title, "iteration", [Curve("", x, y)], size=SMALL)
-            charts.append(Chart(key.replace("/", "_"), figure, f"{title}: last {y[-1]:.3g}"))
+            name = title.lower().replace(",", "").replace(" ", "_")
+            charts.append(Chart(name, figure, f"{title}: last {y[-1]:.3g}"))
     return charts
 
 

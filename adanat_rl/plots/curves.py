@@ -78,7 +78,9 @@ def curve_figure(
     Args:
         x_format: text of a number on the horizontal axis.
     """
-    names = [_short(item.label) for item in (*curves, *levels) if item.label]
+    names = [
+        _short(label) for label in (*(curve.label for curve in curves), *(level.label for level in levels)) if label
+    ]
     right = 0.14 + (max(text_width(name, SMALL_PT) for name in names) + 0.16 if names else 0.0)
     figure, axes = new_axes(size, title, right=right)
     for level in levels:
@@ -88,9 +90,11 @@ def curve_figure(
     last = max((float(curve.x[-1]) for curve in curves), default=0.0)
     axes.set_xlim(-0.03 * last if last else -0.5, last * 1.03 if last else 0.5)
     axes.margins(y=0.08)
-    axes.xaxis.get_major_locator().set_params(nbins=5 if size == WIDE else 3, integer=x_format is None)  # type: ignore[call-arg]
-    axes.yaxis.get_major_locator().set_params(nbins=6 if size == WIDE else 4)  # type: ignore[call-arg]
-    if x_format is not None:
+    axes.locator_params(axis="x", nbins=5 if size == WIDE else 3, integer=x_format is None)
+    axes.locator_params(axis="y", nbins=6 if size == WIDE else 4)
+    if last == 0:
+        axes.set_xticks([0], ["0"])
+    elif x_format is not None:
         axes.xaxis.set_major_formatter(lambda value, _: x_format(value))
     label_x(axes, x_label)
     _label_ends(axes, size[1], curves, levels)
@@ -113,14 +117,27 @@ def _draw_curve(axes: Axes, curve: Curve) -> None:
     if curve.end is not None:
         mean, sd = curve.end
         axes.errorbar(
-            [curve.x[-1]], [mean], yerr=[sd], color=colour, fmt="D", markersize=5, elinewidth=1.6, capsize=3, clip_on=False
+            [curve.x[-1]],
+            [mean],
+            yerr=[sd],
+            color=colour,
+            fmt="D",
+            markersize=5,
+            elinewidth=1.6,
+            capsize=3,
+            clip_on=False,
         )
 
 
 def _label_ends(axes: Axes, height: float, curves: Sequence[Curve], levels: Sequence[Level]) -> None:
     """Names beside the right ends, moved apart where they would touch, with a thin line to where they belong."""
     ends = [
-        (_short(curve.label), curve.end[0] if curve.end else float(curve.y[-1]), SECOND if curve.against else ACCENT, True)
+        (
+            _short(curve.label),
+            curve.end[0] if curve.end else float(curve.y[-1]),
+            SECOND if curve.against else ACCENT,
+            True,
+        )
         for curve in curves
         if curve.label
     ]

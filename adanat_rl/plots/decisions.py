@@ -1,6 +1,6 @@
 """Decisions over the steps: mean and spread against the base schedule, and per class as a heat map.
 
-Decisions are float `[N, T, K]`: N images, T steps, K parameters of a step. Entries without effect are never drawn as values.
+Decisions are float `[N, T, K]`: N images, T steps, K parameters of a step. Entries without effect are never drawn.
 """
 
 from __future__ import annotations
@@ -151,7 +151,9 @@ def write_decision_figure(
 def summary_figure(summary: DecisionSummary, title: str) -> Figure:
     """All decisions over the steps, with one key."""
     columns = range(len(summary.names))
-    figure = _panels(summary, columns, title, _PANEL, lambda axes, column: draw_steps(axes, summary, column), key_in=0.26)
+    figure = _panels(
+        summary, columns, title, _PANEL, lambda axes, column: draw_steps(axes, summary, column), key_in=0.26
+    )
     handles, labels = figure.axes[0].get_legend_handles_labels()
     figure.legend(
         handles,
@@ -193,7 +195,7 @@ def _panels(
     from matplotlib.figure import Figure
 
     across = min(2, len(columns))
-    head = 0.36 + key_in
+    head = 0.26 + key_in
     width, height = across * size[0], -(-len(columns) // 2) * size[1] + head
     figure = Figure(figsize=(width, height))
     figure.text(0, 1 - 0.08 / height, title, size=TITLE_PT + 1, weight="bold", color=INK, va="top", parse_math=False)
@@ -235,11 +237,15 @@ def draw_steps(axes: Axes, summary: DecisionSummary, column: int) -> None:
         for number, row in enumerate(summary.class_means[:, :, column]):
             label = "mean of a class" if number == 0 else "_class"
             axes.plot(steps, kept(row), color=ACCENT, alpha=0.35, linewidth=0.7, label=label)
-    axes.fill_between(steps, mean - sd, mean + sd, color=ACCENT, alpha=BAND_ALPHA, linewidth=0, label="± sd over images")
+    axes.fill_between(
+        steps, mean - sd, mean + sd, color=ACCENT, alpha=BAND_ALPHA, linewidth=0, label="± sd over images"
+    )
     axes.plot(steps, mean, color=ACCENT, linewidth=1.8, marker="o", markersize=4, label="policy, mean")
     if summary.base is not None:
         base = kept(summary.base[:, column])
-        axes.plot(steps, base, color=SECOND, linewidth=1.2, dashes=(3, 2), marker="o", markersize=3, label="base schedule")
+        axes.plot(
+            steps, base, color=SECOND, linewidth=1.2, dashes=(3, 2), marker="o", markersize=3, label="base schedule"
+        )
     margin = 0.35 if summary.horizon <= _MAX_NUMBERED_STEPS else 0.5
     axes.set_xlim(1 - margin, summary.horizon + margin)
     low, high = axes.get_ylim()
@@ -250,8 +256,8 @@ def draw_steps(axes: Axes, summary: DecisionSummary, column: int) -> None:
         axes.axvspan(step - 0.3, step + 0.3, color=LINE, alpha=_FAINT, linewidth=0)
         place = {"rotation": 90, "ha": "center", "va": "center", "transform": axes.get_xaxis_transform()}
         axes.text(step, 0.5, "no effect", size=SMALL_PT, color=MUTED, **place)  # type: ignore[arg-type]
-    axes.xaxis.get_major_locator().set_params(integer=True, nbins=8)  # type: ignore[call-arg]
-    axes.yaxis.get_major_locator().set_params(nbins=5)  # type: ignore[call-arg]
+    axes.locator_params(axis="x", integer=True, nbins=8)
+    axes.locator_params(axis="y", nbins=5)
     label_x(axes, "step")
 
 
@@ -278,18 +284,18 @@ def draw_classes(axes: Axes, summary: DecisionSummary, column: int) -> None:
         if effective[step] and summary.horizon <= _MAX_NUMBERED_STEPS:
             text = f"{values[row, step]:.2f}"
             axes.text(step + 1, row, text, size=SMALL_PT, color=INK, ha="center", va="center_baseline")
-    for step in np.flatnonzero(~effective):
+    for step in np.flatnonzero(~effective).tolist():
         middle = (len(rows) - 1) / 2
         axes.text(step + 1, middle, "no effect", size=SMALL_PT, color=MUTED, ha="center", va="center", rotation=90)
     axes.set_xlim(0.5, summary.horizon + 0.5)
     axes.set_ylim(len(rows) - 0.5, -0.5)
     axes.set_yticks(range(len(rows)), [summary.classes[row] for row in rows])
-    axes.xaxis.get_major_locator().set_params(integer=True, nbins=8)  # type: ignore[call-arg]
+    axes.locator_params(axis="x", integer=True, nbins=8)
     label_x(axes, "step")
 
 
 def most_distinct(summary: DecisionSummary, column: int) -> list[int]:
-    """Rows of the classes to show: all of them, or of very many those that are farthest from the mean, in their order."""
+    """Rows of the classes to show: all of them, or of very many those that are farthest from the mean, in order."""
     if summary.class_means is None:
         return []
     if len(summary.class_means) <= _MAX_CLASSES:

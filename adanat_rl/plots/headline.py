@@ -80,20 +80,20 @@ def headline(run: RunData) -> str:
             f"Nothing is learned yet: the untrained policy stands at {_distance()} {before} on one evaluation seed, "
             f"with {total:,} iterations to come."
         )
+    now = f"{fixed(last[EVALUATION + FD_A])} (iteration {last[ITERATION]:,})"
     return (
         f"After {run.iteration:,} of {total:,} iterations the policy's {_distance()} went from {before} untrained to "
-        f"{fixed(last[EVALUATION + FD_A])} (iteration {last[ITERATION]:,}), on one evaluation seed; spread and baselines come "
-        "with the comparison at the end of the run."
+        f"{now}, on one evaluation seed; spread and baselines come with the comparison at the end of the run."
     )
 
 
 def details(run: RunData) -> list[str]:
-    """What stands behind the sentence: the start, baselines of equal cost, the second judge."""
+    """What stands behind the sentence: baselines of equal cost, the second judge, the start, the effort."""
     sentences = []
     if run.comparison is not None:
         policy = run.comparison["rows"][0]
-        sentences += _about_start(run, policy) + _about_equal_cost(run.comparison, policy)
-        sentences += _about_second_judge(run.comparison, policy)
+        sentences += _about_equal_cost(run.comparison, policy) + _about_second_judge(run.comparison, policy)
+        sentences += _about_start(run)
     elif run.total(NAT_PASSES_TOTAL):
         sentences.append(f"So far training took {_effort(run)}.")
     return sentences
@@ -109,7 +109,9 @@ def adaptivity(run: RunData) -> str:
     if kind == "static":
         return "A static policy makes the same decisions for every image; there is no adaptivity to test."
     if kind == "per_class":
-        return "A per-class policy makes the same decisions for every image of a class; it is adaptive per class at most."
+        return (
+            "A per-class policy makes the same decisions for every image of a class; it is adaptive per class at most."
+        )
     return "The shuffle controls were not run, so whether the policy is adaptive is not known."
 
 
@@ -140,13 +142,16 @@ def _relation(difference: Difference, num_seeds: int, rival: str) -> str:
     if difference.is_shown:
         return f"{word} than {rival} by {amount}"
     if difference.p is None:
-        return f"{word} than {rival} by {fixed(abs(difference.mean))}, which one seed cannot show to be more than chance"
+        return (
+            f"{word} than {rival} by {fixed(abs(difference.mean))}, which one seed cannot show to be more than chance"
+        )
     if difference.mean == 0:
         return f"the same as {rival}"
-    return f"no better and no worse, as far as {num_seeds} seeds can show, than {rival}: {amount} {word}, p = {difference.p:.2g}"
+    shown = f"{amount} {word}, p = {difference.p:.2g}"
+    return f"no better and no worse, as far as {num_seeds} seeds can show, than {rival}: {shown}"
 
 
-def _about_start(run: RunData, policy: Line) -> list[str]:
+def _about_start(run: RunData) -> list[str]:
     sentences = []
     base = base_row(run.comparison) if run.comparison else None
     if base is not None:
@@ -162,20 +167,20 @@ def _about_equal_cost(comparison: Mapping[str, Any], policy: Line) -> list[str]:
     equal = best_baseline(comparison, cost)
     if equal is None or equal is best_baseline(comparison):
         return []
-    rival = f"the best baseline with at most {trimmed(cost)} passes ({equal['title']}: {with_spread(equal['summary'][FD_A])})"
-    return [f"It is {_relation(compare_rows(policy, equal), len(comparison['seeds']), rival)}."]
+    numbers = f"{equal['title']}: {with_spread(equal['summary'][FD_A])}"
+    rival = f"the best baseline with at most {trimmed(cost)} passes ({numbers})"
+    return [f"The policy is {_relation(compare_rows(policy, equal), len(comparison['seeds']), rival)}."]
 
 
 def _about_second_judge(comparison: Mapping[str, Any], policy: Line) -> list[str]:
     other = best_baseline(comparison) or base_row(comparison)
     if other is None:
         return []
-    word = "better" if policy["summary"][FD_B]["mean"] < other["summary"][FD_B]["mean"] else "worse"
-    shown = "" if compare_rows(policy, other, FD_B).is_shown else ", a difference within the spread of the seeds"
-    return [
-        f"The independent classifier B puts the policy at {with_spread(policy['summary'][FD_B])} and {other['title']} at "
-        f"{with_spread(other['summary'][FD_B])}: {word}{shown}."
-    ]
+    difference = compare_rows(policy, other, FD_B)
+    word = "better" if difference.mean < 0 else "worse"
+    shown = "" if difference.is_shown else ", a difference that the seeds cannot show to be more than chance"
+    ours, theirs = with_spread(policy["summary"][FD_B]), with_spread(other["summary"][FD_B])
+    return [f"The independent classifier B puts the policy at {ours} and {other['title']} at {theirs}: {word}{shown}."]
 
 
 def _effort(run: RunData) -> str:

@@ -10,9 +10,9 @@ from adanat_rl.evaluation.comparison import BASELINE
 from adanat_rl.evaluation.evaluator import NAT_PASSES
 from adanat_rl.evaluation.judge import FD_A, Judge
 from adanat_rl.plots import headline, pictures, tables
-from adanat_rl.plots.charts import Chart, Charts
+from adanat_rl.plots.charts import Chart, Charts, baseline_levels
 from adanat_rl.plots.numbers import duration, fixed, plural, trimmed
-from adanat_rl.plots.run_data import EVALUATION, ITERATION, NAT_PASSES_TOTAL, TRAIN_SECONDS, TRAJECTORIES_TOTAL, RunData
+from adanat_rl.plots.run_data import EVALUATION, ITERATION, TRAIN_SECONDS, TRAJECTORIES_TOTAL, RunData
 from adanat_rl.plots.theme import DARK, LIGHT, svg
 
 _TEMPLATES = Path(__file__).parent / "templates"
@@ -83,11 +83,13 @@ def gather(run: RunData, charts: Charts) -> dict[str, Any]:
         "details": headline.details(run),
         "status": status(run),
         "facts": facts(run),
+        "kind": kind(run),
+        "has_levels": bool(baseline_levels(run, FD_A)),
         "distance_names": Judge.names,
         "columns": tables.COLUMNS,
         "groups": tables.comparison_groups(run.comparison["rows"]) if run.comparison else [],
         "seeds_note": headline.seeds_note(run.comparison) if run.comparison else "",
-        "training_seeds": tables.training_seed_rows(run.references.trained) if run.references else [],
+        "trainings": _trainings(run),
         "samples": samples(run),
         "strips": pictures.strips(run.samples) if len(run.samples) > 1 else [],
         "evaluated": {row[ITERATION]: fixed(row[EVALUATION + FD_A]) for row in run.evaluations},
@@ -103,16 +105,36 @@ def gather(run: RunData, charts: Charts) -> dict[str, Any]:
     }
 
 
+def kind(run: RunData) -> str:
+    """What sort of run this is, in a few words."""
+    config = run.config
+    reward = config.reward.kind if config.reward.kind == "adversarial" else config.reward.kind.rpartition(":")[2]
+    words = (
+        f"{config.policy.kind.replace('_', ' ')} policy",
+        f"{reward} reward",
+        plural(config.generator.horizon, "step"),
+    )
+    return ", ".join((*words, f"seed {config.seed}"))
+
+
+def _trainings(run: RunData) -> list[tables.Trainings]:
+    if run.references is None:
+        return []
+    policy = run.comparison["rows"][0] if run.comparison is not None else None
+    return tables.over_trainings(run.references.trained, run.config.policy.kind, policy)
+
+
 def status(run: RunData) -> str:
     """What is to be known before reading on; empty for a finished run."""
     total = run.config.training.num_iterations
     if run.is_outdated:
         return (
-            f"Training has gone on to iteration {run.iteration:,} of {total:,} since the comparison, the decisions and the "
-            f"gallery below were made at iteration {run.compared_at:,}."
+            f"Training has gone on to iteration {run.iteration:,} of {total:,} since the comparison, the decisions and "
+            f"the gallery below were made at iteration {run.compared_at:,}."
         )
     if run.comparison is None:
-        return f"This run is not finished: {run.iteration:,} of {total:,} iterations are done. The report shows what there is."
+        done = f"{run.iteration:,} of {total:,} iterations are done"
+        return f"This run is not finished: {done}. The report shows what there is."
     return ""
 
 
@@ -128,7 +150,9 @@ def facts(run: RunData) -> list[Fact]:
                 found.append(Fact(name, fixed(row[0][EVALUATION + FD_A]), "", remark, kind))
         if run.evaluations:
             passes = trimmed(run.evaluations[-1][EVALUATION + NAT_PASSES])
-            found.append(Fact("Cost", passes, "NAT passes", f"per image, in {plural(run.config.generator.horizon, 'step')}"))
+            found.append(
+                Fact("Cost", passes, "NAT passes", f"per image, in {plural(run.config.generator.horizon, 'step')}")
+            )
     total = run.config.training.num_iterations
     done = f"{run.iteration:,}" if run.iteration >= total else f"{run.iteration:,} of {total:,}"
     effort = [f"{run.total(TRAJECTORIES_TOTAL):,.0f} images"]
@@ -146,7 +170,9 @@ def _compared_facts(run: RunData) -> list[Fact]:
     cost = f"per image, in {plural(policy['horizon'], 'step')}"
     if best is not None:
         count = sum(row["kind"] == BASELINE for row in run.comparison["rows"])
-        found.append(_distance_fact(f"Best of {count} baselines" if count > 1 else "Baseline", best, best["title"], "rival"))
+        found.append(
+            _distance_fact(f"Best of {count} baselines" if count > 1 else "Baseline", best, best["title"], "rival")
+        )
         cost += f"; best baseline: {trimmed(best['summary'][NAT_PASSES]['mean'])}"
     if base is not None:
         found.append(_distance_fact("Before training", base, "the base schedule"))

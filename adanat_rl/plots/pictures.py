@@ -22,9 +22,9 @@ GRID_COLUMNS, GRID_GAP = 8, 2  # of the sample grids: images in a row (one class
 _CELL = 32  # side of an image in a grid or strip on the page, unless it is smaller, in pixels
 _STEP_SIDE, _IMAGE_SIDE = 48, 96  # largest side in a gallery card
 _PIXELATED = 64  # images up to this side are shown with their pixels as squares
-_MAX_STRIPS, _MAX_STRIP_IMAGES = 9, 10
+_MAX_CLASSES, _MAX_STRIPS = 10, 9
 _MAX_STEPS = 8
-_BYTES_OF_GALLERY = 600_000
+_BYTES_OF_GALLERY = 300_000
 
 
 @dataclass(frozen=True)
@@ -32,7 +32,8 @@ class Picture:
     """A picture on the page.
 
     Args:
-        uri: the PNG as data URI. width, height: in pixels. pixelated: whether its pixels are squares. alt: what it shows.
+        uri: the PNG as data URI. width, height: in pixels. pixelated: whether to show pixels as squares.
+        alt: what it shows.
     """
 
     uri: str
@@ -91,13 +92,13 @@ def cut_grid(path: Path) -> np.ndarray | None:
 
 
 def sample_picture(path: Path, alt: str) -> Picture:
-    """A sample grid with see-through gaps; a picture that is no grid stays whole."""
+    """A sample grid with see-through gaps, some classes of very many; a picture that is no grid stays whole."""
     cells = cut_grid(path)
     if cells is None:
         with Image.open(path) as file:
             file.thumbnail((600, 800))
             return _picture(file.convert("RGB"), alt, pixelated=False)
-    return _tiles(cells, alt)
+    return _tiles(cells[pick(range(len(cells)), _MAX_CLASSES)], alt)
 
 
 def strips(samples: Mapping[int, Path]) -> list[Strip]:
@@ -108,7 +109,7 @@ def strips(samples: Mapping[int, Path]) -> list[Strip]:
         cells = cut_grid(samples[iteration])
         if cells is None:
             return []
-        rows = pick(range(len(cells)), _MAX_STRIP_IMAGES)
+        rows = pick(range(len(cells)), _MAX_CLASSES)
         result.append(Strip(iteration, _tiles(cells[rows, :1].swapaxes(0, 1), f"samples at iteration {iteration}")))
     return result
 
@@ -151,7 +152,9 @@ def _card(gallery: Gallery, summary: DecisionSummary, index: int, steps: Sequenc
         label=label,
         seed=int(gallery.seeds[index]),
         picture=_scaled(gallery.images[index], _IMAGE_SIDE, f"class {label}"),
-        steps=tuple((step + 1, _scaled(gallery.steps[index, step], _STEP_SIDE, f"after step {step + 1}")) for step in steps),
+        steps=tuple(
+            (step + 1, _scaled(gallery.steps[index, step], _STEP_SIDE, f"after step {step + 1}")) for step in steps
+        ),
         decisions=tuple(rows),
     )
 
@@ -176,6 +179,8 @@ def _tiles(cells: np.ndarray, alt: str) -> Picture:
 def _scaled(image: np.ndarray, largest: int, alt: str) -> Picture:
     pixelated = max(image.shape[:2]) <= _PIXELATED
     pixels = image if max(image.shape[:2]) <= largest else _shrink(image, largest)
+    factor = max(1, _PIXELATED // max(pixels.shape[:2]))  # what prints smooths images, whatever the page says
+    pixels = pixels.repeat(factor, axis=0).repeat(factor, axis=1)
     return _picture(Image.fromarray(pixels[:, :, 0] if pixels.shape[2] == 1 else pixels), alt, pixelated=pixelated)
 
 

@@ -32,7 +32,16 @@ def ranking_figure(rows: Sequence[Mapping[str, Any]], metric: str, title: str) -
     for row, place in zip(rows, places, strict=True):
         colour = _colour(row["kind"])
         summary, values = row["summary"][metric], row["values"][metric]
-        axes.plot(values, [place] * len(values), color=colour, alpha=0.45, marker="|", markersize=7, linestyle="", label="_seeds")
+        axes.plot(
+            values,
+            [place] * len(values),
+            color=colour,
+            alpha=0.45,
+            marker="|",
+            markersize=7,
+            linestyle="",
+            label="_seeds",
+        )
         axes.errorbar(
             [summary["mean"]],
             [place],
@@ -44,20 +53,25 @@ def ranking_figure(rows: Sequence[Mapping[str, Any]], metric: str, title: str) -
             elinewidth=1.4,
             label=row["name"],
         )
-    axes.axvline(rows[0]["summary"][metric]["mean"], color=ACCENT, linewidth=0.8, dashes=(3, 2), zorder=0.5, label="_policy")
+    axes.axvline(
+        rows[0]["summary"][metric]["mean"], color=ACCENT, linewidth=0.8, dashes=(3, 2), zorder=0.5, label="_policy"
+    )
     axes.set_ylim(places[-1] + 0.5, -0.5)
     axes.set_yticks(places, labels, size=SMALL_PT, parse_math=False)
     for tick, row in zip(axes.get_yticklabels(), rows, strict=True):
         tick.set_color(_colour(row["kind"]))
         tick.set_fontweight("bold" if row["kind"] == POLICY else "normal")
-    axes.xaxis.get_major_locator().set_params(nbins=5)  # type: ignore[call-arg]
+    axes.locator_params(axis="x", nbins=5)
     label_x(axes, "lower is better")
     return figure
 
 
 def short_name(name: str) -> str:
     """A row's name for the margin of a figure: `hand_made_t8` becomes "hand made T=8"."""
-    words = ["PPO" if word == "ppo" else f"T={word[1:]}" if word[:1] == "t" and word[1:].isdigit() else word for word in name.split("_")]
+    words = [
+        "PPO" if word == "ppo" else f"T={word[1:]}" if word[:1] == "t" and word[1:].isdigit() else word
+        for word in name.split("_")
+    ]
     text = " ".join(words)
     return text if len(text) <= _MAX_LABEL else text[: _MAX_LABEL - 1].rstrip() + "…"
 

@@ -133,7 +133,11 @@ class RunData:
     @property
     def is_finished(self) -> bool:
         """Whether all iterations are done and the comparison is of the last one."""
-        return self.comparison is not None and self.iteration >= self.config.training.num_iterations and not self.is_outdated
+        return (
+            self.comparison is not None
+            and self.iteration >= self.config.training.num_iterations
+            and not self.is_outdated
+        )
 
     @property
     def is_outdated(self) -> bool:

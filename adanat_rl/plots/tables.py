@@ -1,4 +1,4 @@
-"""Tables of the page as text: the comparison with its best values marked, training seeds, settings that were changed."""
+"""Tables of the page as text: the comparison with its best values marked, training seeds, changed settings."""
 
 from __future__ import annotations
 
@@ -23,6 +23,7 @@ _GROUPS = {
     BASE_SCHEDULE: "Where it started",
     BASELINE: "Baselines, searched or learned",
 }
+_NO_SPREAD = 1e-9  # what equal values may differ by
 _SECRET = re.compile(r"(://)[^/@\s]+@")  # user and password in an address
 
 
@@ -31,7 +32,7 @@ class Column:
     """A metric of the comparison.
 
     Args:
-        key: of the metric. title: for people. digits: decimals. best: min, max, or None where a best value says nothing.
+        key: of the metric. title: for people. digits: decimals. best: min, max, or None where best says nothing.
     """
 
     key: str
@@ -93,7 +94,7 @@ def comparison_groups(rows: Sequence[Mapping[str, Any]]) -> list[tuple[str, list
 
 def _cell(row: Mapping[str, Any], column: Column, best: float | None) -> Cell:
     value = row["summary"][column.key]
-    spread = fixed(value["sd"], column.digits) if value["sd"] > 0 and column.digits > 0 else ""
+    spread = fixed(value["sd"], column.digits) if value["sd"] > _NO_SPREAD and column.digits > 0 else ""
     return Cell(fixed(value["mean"], column.digits), spread, value["mean"] == best, column.title)
 
 
@@ -106,17 +107,40 @@ def _best(rows: Sequence[Mapping[str, Any]], column: Column) -> float | None:
     return float(best) if 2 * means.count(best) <= len(means) else None
 
 
-def training_seed_rows(trained: Mapping[str, Any]) -> list[tuple[str, int, list[tuple[str, str, str]]]]:
-    """Published numbers over training seeds: kind, seeds, and for each metric its title, mean and sd."""
-    rows = []
-    for kind, numbers in trained.items():
+@dataclass(frozen=True)
+class Trainings:
+    """Numbers of one kind of policy over several trainings.
+
+    Args:
+        kind: for people. count: trainings, 0 if unknown. is_ours: whether this run is of that kind.
+        cells: title, mean, sd and the mean of this run (empty unless it is of that kind) of each metric.
+    """
+
+    kind: str
+    count: int
+    is_ours: bool
+    cells: tuple[tuple[str, str, str, str], ...]
+
+
+def over_trainings(trained: Mapping[str, Any], kind: str, policy: Mapping[str, Any] | None) -> list[Trainings]:
+    """Published numbers over training seeds beside those of this run.
+
+    Args:
+        trained: of the reference file. kind: of this run's policy. policy: its row in the comparison, None before that.
+    """
+    result = []
+    for name, numbers in trained.items():
         cells = []
         for column in COLUMNS:
             value = numbers.get(column.key)
-            if isinstance(value, Mapping):
-                cells.append((column.title, fixed(value["mean"], column.digits), fixed(value["sd"], column.digits)))
-        rows.append((kind.replace("_", " "), int(numbers.get("training_seeds", 0)), cells))
-    return rows
+            if not isinstance(value, Mapping):
+                continue
+            here = policy["summary"][column.key]["mean"] if policy is not None and name == kind else None
+            shown = "" if here is None else fixed(here, column.digits)
+            cells.append((column.title, fixed(value["mean"], column.digits), fixed(value["sd"], column.digits), shown))
+        count = int(numbers.get("training_seeds", 0))
+        result.append(Trainings(name.replace("_", " "), count, name == kind, tuple(cells)))
+    return result
 
 
 @dataclass(frozen=True)

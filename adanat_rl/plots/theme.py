@@ -1,7 +1,7 @@
-"""The look of figures: theme colours, sizes and axes; a figure as SVG that follows the page's theme, or as PNG in light.
+"""The look of figures: theme colours, sizes and axes; a figure as SVG that follows the page's theme, or as PNG.
 
-Figures are drawn in the light colours. In the SVG each of them becomes a CSS variable, so that the page decides. Sizes are
-in inches, and small: an SVG scales, and 4.6 inches with text of 8.5 points stay readable on a phone.
+Figures are drawn in the light colours. In the SVG each of them becomes a CSS variable, so that the page decides.
+Sizes are in inches, and small: an SVG scales, and 4.6 inches with text of 8.5 points stay readable on a phone.
 """
 
 from __future__ import annotations
@@ -56,7 +56,9 @@ def new_axes(size: tuple[float, float], title: str, *, right: float = 0.14, left
     width, height = size
     top, bottom = 0.34, 0.44 if height > SMALL[1] else 0.38
     figure = Figure(figsize=size)
-    axes = figure.add_axes((left / width, bottom / height, (width - left - right) / width, (height - top - bottom) / height))
+    axes = figure.add_axes(
+        (left / width, bottom / height, (width - left - right) / width, (height - top - bottom) / height)
+    )
     dress(axes)
     figure.text(0, 1 - 0.07 / height, title, size=TITLE_PT, weight="bold", color=INK, va="top", parse_math=False)
     return figure, axes
@@ -87,7 +89,7 @@ def spread_labels(positions: Sequence[float], gap: float, low: float, high: floa
     """Moves labels apart as little as their order allows.
 
     Args:
-        positions: where they belong. gap: least distance between two. low, high: where they have to stay, if there is room.
+        positions: where they belong. gap: least distance between two. low, high: where they stay, if there is room.
     """
     order = np.argsort(positions, kind="stable")
     blocks: list[list[int]] = []  # of neighbours that touch, each centred on where its members belong
@@ -131,8 +133,15 @@ def svg(figure: Figure, name: str, alt: str) -> str:
 def png(figure: Figure) -> bytes:
     """The figure as a PNG file."""
     buffer = io.BytesIO()
-    look = {"facecolor": PAPER, "bbox_inches": "tight", "pad_inches": _MARGIN}
-    figure.savefig(buffer, format="png", dpi=_PNG_DPI, metadata={"Software": None}, **look)
+    figure.savefig(
+        buffer,
+        format="png",
+        dpi=_PNG_DPI,
+        facecolor=PAPER,
+        bbox_inches="tight",
+        pad_inches=_MARGIN,
+        metadata={"Software": None},
+    )
     return buffer.getvalue()
 
 

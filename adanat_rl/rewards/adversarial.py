@@ -1,4 +1,6 @@
-"""The adversarial reward: how real a discriminator that is trained along with the policy finds an image (paper, section 3)."""
+"""The adversarial reward: how real a discriminator that is trained along with the policy finds an image (paper,
+section 3).
+"""
 
 from __future__ import annotations
 

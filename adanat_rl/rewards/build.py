@@ -29,7 +29,8 @@ def reward_class(config: ExperimentConfig) -> type[RewardModel]:
     cls = AdversarialReward if kind == "adversarial" else _import_class(kind)
     missing = sorted(cls.requires - _AVAILABLE)
     if missing:
-        raise UserError(f"reward.kind: {kind} needs {', '.join(missing)}; data {config.data.name} has {', '.join(sorted(_AVAILABLE))}")
+        have = ", ".join(sorted(_AVAILABLE))
+        raise UserError(f"reward.kind: {kind} needs {', '.join(missing)}; data {config.data.name} has {have}")
     return cls
 
 

@@ -1,6 +1,7 @@
 """The discriminator of small images: spectrally normalised convolutions, patch logits, class projection.
 
-Spectral norm: Miyato et al., ICLR 2018; projection: Miyato and Koyama, ICLR 2018; patch logits: Isola et al., CVPR 2017.
+Spectral norm: Miyato et al., ICLR 2018; projection: Miyato and Koyama, ICLR 2018; patch logits: Isola et al., CVPR
+2017.
 """
 
 from __future__ import annotations

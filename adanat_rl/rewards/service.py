@@ -1,6 +1,7 @@
 """The driver's handle to the reward model: M actors that score shards, one of them trained, or a worker in the driver.
 
-The service mirrors the trainable state. An actor that dies, hangs or gives no number is replaced by a fresh one with that
+The service mirrors the trainable state. An actor that dies, hangs or gives no number is replaced by a fresh one with
+that
 state, and what it owed is asked again; after the configured number of retries the run stops with the reward's name.
 """
 
@@ -192,7 +193,8 @@ class RemoteRewardService:
         retries = 0
         while True:
             try:
-                metrics, state = ray.get(self._reference, timeout=self._resources.reward_timeout_s)
+                answer: tuple[dict[str, float], dict[str, Tensor]]
+                answer = ray.get(self._reference, timeout=self._resources.reward_timeout_s)
                 break
             except RayError as error:  # includes the time-out
                 retries += 1
@@ -201,8 +203,8 @@ class RemoteRewardService:
                 self._submit_update()
         self._pending, self._reference = None, None
         self.version += 1
-        self._state = state
-        shared = ray.put(state)
+        metrics, self._state = answer
+        shared = ray.put(self._state)
         for actor in self._actors[1:]:
             actor.load_state.remote(shared, self.version)  # calls of one actor keep their order: no need to wait
         return metrics
@@ -236,7 +238,9 @@ class RemoteRewardService:
         return ray.remote(RewardWorker).options(**options).remote(self._factory, resources.torch_threads)
 
     def _replace(self, index: int) -> None:
-        """Kills what may be left of an actor and starts a fresh one with the mirrored state; waits until it is ready."""
+        """Kills what may be left of an actor and starts a fresh one with the mirrored state; waits until it is
+        ready.
+        """
         ray.kill(self._actors[index])
         self.num_replaced_actors += 1
         self._actors[index] = self._create(index)
@@ -259,7 +263,7 @@ class RemoteRewardService:
             ready, open_flights = ray.wait(open_flights, timeout=max(0.0, deadline - time.monotonic()))
             if not ready:
                 late = {flights[reference] % len(self._actors) for reference in open_flights}
-                return {**{actor: "no answer in time" for actor in late}, **failed}
+                return {**dict.fromkeys(late, "no answer in time"), **failed}
             for reference in ready:
                 index = flights[reference]
                 try:

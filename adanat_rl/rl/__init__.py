@@ -1,0 +1,1 @@
+"""PPO on RLlib: algorithm, learner, module, env runner, shards and who deals them."""

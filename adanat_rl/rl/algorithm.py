@@ -46,7 +46,7 @@ class Rollout:
     batch_hash: str
 
 
-class Interrupted(Exception):
+class RolloutInterruptedError(Exception):
     """Raised out of `train()` while shards are drawn: the state is still that of the last finished iteration."""
 
 
@@ -72,7 +72,7 @@ class GenerationPPO(PPO):
         self._rewards: RewardService | None = None
         self._interrupted: Callable[[], bool] = lambda: False
         self._dealer: ShardDealer | None = None
-        self.last_rollout: Rollout | None = None
+        self._last_rollout: Rollout | None = None
         manager = self.env_runner_group._worker_manager  # no public getter
         if manager.num_actors():
             self._dealer = ShardDealer(dict(manager.actors()), config.experiment.resources)
@@ -81,13 +81,15 @@ class GenerationPPO(PPO):
         """Sets the reward service, which the caller owns and closes.
 
         Args:
-            interrupted: asked while shards are drawn; True makes `train()` raise `Interrupted`.
+            interrupted: asked while shards are drawn; True makes `train()` raise `RolloutInterruptedError`.
         """
         self._rewards = rewards
         self._interrupted = interrupted
 
     def warm_up(self) -> dict[str, float]:
-        """Trains the reward model on trajectories of the untrained policy, as often as it wishes; returns its metrics."""
+        """Trains the reward model on trajectories of the untrained policy, as often as it wishes; returns its
+        metrics.
+        """
         rewards = self._reward_service
         if not rewards.num_warmup_updates:
             return {}
@@ -115,8 +117,15 @@ class GenerationPPO(PPO):
         reward_metrics = rewards.finish_update()
         clock.lap("reward_update_s")
         self._on_learner("set_action_std", action_std(self._experiment.exploration, iteration + 1))
-        self.last_rollout = Rollout(shards, scores, self._on_learner("last_advantages"), hash_batch(shards))
+        self._last_rollout = Rollout(shards, scores, self._on_learner("last_advantages"), hash_batch(shards))
         self._log(shards, scores, learner_results, reward_metrics, clock.laps)
+
+    @property
+    def last_rollout(self) -> Rollout:
+        """The train batch of the last iteration."""
+        if self._last_rollout is None:
+            raise RuntimeError("no iteration has been finished yet")
+        return self._last_rollout
 
     @property
     def dealer_counters(self) -> DealerCounters:
@@ -125,7 +134,7 @@ class GenerationPPO(PPO):
 
     def training_state(self) -> dict[str, Tensor]:
         """Policy, critic, optimizer and action noise, flat."""
-        return self._on_learner("training_state")
+        return dict(self._on_learner("training_state"))
 
     def load_training_state(self, state: Mapping[str, Tensor], iteration: int) -> None:
         """Continues after `iteration` with that state."""
@@ -134,7 +143,7 @@ class GenerationPPO(PPO):
 
     def inference_state(self) -> dict[str, np.ndarray]:
         """Actor and action noise as arrays."""
-        return self._on_learner("inference_state")
+        return dict(self._on_learner("inference_state"))
 
     @override(PPO)
     def restore_env_runners(self, env_runner_group: Any) -> list[int]:
@@ -172,11 +181,12 @@ class GenerationPPO(PPO):
 
     def _sample_here(self, weights: PolicyWeights, key: ShardKey) -> Shard:
         self._check_interrupt()
-        return self.env_runner_group.local_env_runner.sample_shard(weights, key)
+        shard: Shard = self.env_runner_group.local_env_runner.sample_shard(weights, key)
+        return shard
 
     def _check_interrupt(self) -> None:
         if self._interrupted():
-            raise Interrupted
+            raise RolloutInterruptedError
 
     def _set_returns(self, shards: Sequence[Shard], scores: Sequence[Scores]) -> None:
         """Standardises the rewards over the whole batch, here and nowhere else."""
@@ -221,7 +231,9 @@ class GenerationPPO(PPO):
             "time": dict(laps),
         }
         self.metrics.log_dict(values, key="generation", window=1)
-        self.metrics.log_value((ENV_RUNNER_RESULTS, NUM_ENV_STEPS_SAMPLED_LIFETIME), sum(map(len, shards)), reduce="lifetime_sum")
+        self.metrics.log_value(
+            (ENV_RUNNER_RESULTS, NUM_ENV_STEPS_SAMPLED_LIFETIME), sum(map(len, shards)), reduce="lifetime_sum"
+        )
 
 
 def learner_metrics(result: Mapping[str, Any]) -> dict[str, float]:

@@ -1,7 +1,7 @@
 """The learner's pipeline: shards in, one train batch of tensors out.
 
-Features are the only large column. They are those that the rollout kept, or they are computed here by a frozen generator
-that lives in the connector: in no optimizer, no weight sync, no checkpoint.
+Features are the only large column. They are those that the rollout kept, or they are computed here by a frozen
+generator that lives in the connector: in no optimizer, no weight sync, no checkpoint.
 """
 
 from __future__ import annotations

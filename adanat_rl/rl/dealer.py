@@ -168,7 +168,9 @@ class ShardDealer:
             try:
                 shard = ray.get(reference)
             except RayTaskError as error:
-                raise RunError(f"env runner {flight.runner} failed on shard {flight.key.number}: {error.cause!r}") from error
+                raise RunError(
+                    f"env runner {flight.runner} failed on shard {flight.key.number}: {error.cause!r}"
+                ) from error
             except RayError as error:
                 self._take_down(job, flight.runner, type(error).__name__)
                 continue

@@ -66,7 +66,11 @@ class GenerationPPOLearner(PPOTorchLearner):
                 yield MultiAgentBatch({DEFAULT_MODULE_ID: batch}, size)
                 continue
             key = (shards[0].key.seed, shards[0].key.iteration, _SHUFFLE_STREAM, epoch)
-            order = torch.from_numpy(np.random.Generator(np.random.Philox(key=np.random.SeedSequence(key).generate_state(2, np.uint64))).permutation(size))
+            order = torch.from_numpy(
+                np.random.Generator(
+                    np.random.Philox(key=np.random.SeedSequence(key).generate_state(2, np.uint64))
+                ).permutation(size)
+            )
             for rows in order.split(minibatch_size):
                 part = SampleBatch({name: column[rows] for name, column in batch.items()})
                 yield MultiAgentBatch({DEFAULT_MODULE_ID: part}, len(rows))
@@ -98,7 +102,7 @@ class GenerationPPOLearner(PPOTorchLearner):
         """Counts the norm before the host clips."""
         norms = torch.stack([gradient.norm() for gradient in gradients_dict.values()])
         self._sums[GRADIENT_NORM] = self._sums.get(GRADIENT_NORM, torch.zeros(())) + norms.norm()
-        return super().postprocess_gradients(gradients_dict)
+        return dict(super().postprocess_gradients(gradients_dict))
 
     @override(PPOTorchLearner)
     def after_gradient_based_update(self, *, timesteps: dict[str, Any]) -> None:
@@ -134,7 +138,7 @@ class GenerationPPOLearner(PPOTorchLearner):
         module.load_state_dict(
             {name.removeprefix("module."): value for name, value in state.items() if name.startswith("module.")}
         )
-        names = {name: parameter for name, parameter in module.named_parameters()}
+        names = dict(module.named_parameters())
         optimizer = self.get_optimizer(DEFAULT_MODULE_ID)
         optimizer.state.clear()
         for key, value in state.items():

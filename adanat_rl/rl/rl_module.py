@@ -56,4 +56,5 @@ class GenerationRLModule(TorchRLModule, ValueFunctionAPI, InferenceOnlyAPI):
     @override(ValueFunctionAPI)
     def compute_values(self, batch: dict[str, Any], embeddings: Any = None) -> Tensor:
         """Values `[N]`."""
-        return self.critic(batch.get(FEATURES), batch[STEP], batch[CONTEXT])[:, 0]
+        values: Tensor = self.critic(batch.get(FEATURES), batch[STEP], batch[CONTEXT])
+        return values[:, 0]

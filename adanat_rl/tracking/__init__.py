@@ -1,0 +1,1 @@
+"""MLflow: one run per training, fed from the run folder."""

@@ -8,6 +8,7 @@ again and again; what is left at the end is sent by the next start of the same c
 from __future__ import annotations
 
 import json
+import re
 import threading
 import uuid
 from collections.abc import Callable, Iterator
@@ -22,8 +23,10 @@ from adanat_rl.config.schema import ExperimentConfig
 
 _RETRY_S = 5.0
 _CLOSE_TIMEOUT_S = 60.0
+_BATCH = 500  # metrics of one request
 _SENTINEL = "iteration"  # a metric of every row: its last step tells which rows the server has
 _UID_TAG = "adanat_rl.run_uid"
+_PICTURE = re.compile(r"iteration_(\d{6})\.png$")
 _PARAMS = (
     "seed",
     "generator.horizon",
@@ -155,7 +158,7 @@ class MlflowTracker:
                 if not self._warned:
                     self._warned = True
                     first_line = (str(error).strip().splitlines() or [""])[0]
-                    self._warn(f"warning: MLflow is away ({type(error).__name__}: {first_line[:120]}); keeping what is to be sent")
+                    self._warn(f"warning: MLflow is away ({type(error).__name__}: {first_line[:99]}); it is sent later")
                 self._closing.wait(_RETRY_S)
                 self._wake.set()
 
@@ -187,7 +190,12 @@ class _Link:
         """Sends the artifacts, and closes the run."""
         if self._monitor is not None:
             self._monitor.finish()
-        for file in (self._files.config_file, self._files.environment_file, self._files.evaluation_file, self._files.report_file):
+        for file in (
+            self._files.config_file,
+            self._files.environment_file,
+            self._files.evaluation_file,
+            self._files.report_file,
+        ):
             if file.exists():
                 self._client.log_artifact(self.run_id, str(file))
         self._send_evaluation()
@@ -198,16 +206,11 @@ class _Link:
         self.done = True
 
     def _open_run(self) -> str:
-        """The run with our uid, resumed or created; the uid is on disk before the run exists, so there is never a second."""
+        """The run with our uid, resumed or created; the uid is on disk before the run exists, so there is never a
+        second.
+        """
         uid = self._uid()
-        experiment = self._client.get_experiment_by_name(self._config.tracking.experiment)
-        if experiment is None:
-            location = None
-            if self._config.tracking.uri is None:
-                location = (self._files.path.resolve().parent / "mlartifacts").as_uri()
-            experiment_id = self._client.create_experiment(self._config.tracking.experiment, artifact_location=location)
-        else:
-            experiment_id = experiment.experiment_id
+        experiment_id = experiment_of(self._client, self._config, self._files.path)
         found = self._client.search_runs([experiment_id], f"tags.`{_UID_TAG}` = '{uid}'", max_results=1)
         if found:
             run_id = str(found[0].info.run_id)
@@ -273,7 +276,9 @@ class _Link:
         from mlflow.entities import Metric
 
         step, timestamp = int(row["iteration"]), int(row["unix_time_s"] * 1000)
-        numbers = {name: value for name, value in row.items() if isinstance(value, int | float) and name != "unix_time_s"}
+        numbers = {
+            name: value for name, value in row.items() if isinstance(value, int | float) and name != "unix_time_s"
+        }
         self._client.log_batch(
             self.run_id, metrics=[Metric(name, float(value), timestamp, step) for name, value in numbers.items()]
         )
@@ -283,11 +288,11 @@ class _Link:
         from PIL import Image
 
         for key, folder in (("samples", self._files.samples), ("decisions", self._files.figures)):
-            for file in sorted(folder.glob("*iteration_*.png")):
-                step = int(file.stem.rpartition("_")[2])
-                if (key, step) not in self._sent_pictures:
-                    self._client.log_image(self.run_id, Image.open(file), key=key, step=step)
-                    self._sent_pictures.add((key, step))
+            for file in sorted(folder.glob("*.png")):
+                found = _PICTURE.search(file.name)
+                if found and (key, int(found[1])) not in self._sent_pictures:
+                    self._client.log_image(self.run_id, Image.open(file), key=key, step=int(found[1]))
+                    self._sent_pictures.add((key, int(found[1])))
 
     def _send_evaluation(self) -> None:
         """The final numbers as metrics `final/…`, at the step of the last row."""
@@ -295,16 +300,11 @@ class _Link:
 
         if not self._files.evaluation_file.exists():
             return
-        rows = json.loads(self._files.evaluation_file.read_text())["rows"]
         now = int(self._files.evaluation_file.stat().st_mtime * 1000)
-        metrics = [
-            Metric(f"final/{row['name']}/{name}_{part}", value[part], now, max(0, self._last_step))
-            for row in rows
-            for name, value in row["summary"].items()
-            for part in ("mean", "sd")
-        ]
-        for start in range(0, len(metrics), 500):
-            self._client.log_batch(self.run_id, metrics=metrics[start : start + 500])
+        step = max(0, self._last_step)
+        metrics = [Metric(name, value, now, step) for name, value in final_metrics(self._files.evaluation_file).items()]
+        for start in range(0, len(metrics), _BATCH):
+            self._client.log_batch(self.run_id, metrics=metrics[start : start + _BATCH])
 
     def _log_model(self) -> None:
         from adanat_rl.tracking.mlflow_model import log_policy_model
@@ -321,3 +321,44 @@ class _Link:
         monitor = SystemMetricsMonitor(self.run_id, resume_logging=True, tracking_uri=self.uri)
         monitor.start()
         return monitor
+
+
+def log_evaluation(config: ExperimentConfig, file: Path, title: str, warn: Callable[[str], None]) -> None:
+    """Keeps an evaluation as an MLflow run of its own: the numbers as metrics, the file as artifact."""
+    from mlflow import MlflowClient
+    from mlflow.entities import Metric
+
+    try:
+        client = MlflowClient(tracking_uri(config, file.parent))
+        experiment_id = experiment_of(client, config, file.parent)
+        run = client.create_run(experiment_id, run_name=f"evaluate {title}", tags={"adanat_rl.kind": "evaluation"})
+        metrics = [Metric(name, value, run.info.start_time, 0) for name, value in final_metrics(file).items()]
+        for start in range(0, len(metrics), _BATCH):
+            client.log_batch(run.info.run_id, metrics=metrics[start : start + _BATCH])
+        client.log_artifact(run.info.run_id, str(file))
+        client.set_terminated(run.info.run_id)
+    except Exception as error:  # the numbers are on disk; a server that is away must not spoil them
+        first_line = (str(error).strip().splitlines() or [""])[0]
+        warn(f"warning: not sent to MLflow ({type(error).__name__}: {first_line[:120]})")
+
+
+def experiment_of(client: Any, config: ExperimentConfig, folder: Path) -> str:
+    """Id of the configured MLflow experiment, made if need be; a local store keeps its artifacts beside itself."""
+    experiment = client.get_experiment_by_name(config.tracking.experiment)
+    if experiment is not None:
+        return str(experiment.experiment_id)
+    location = None
+    if config.tracking.uri is None:
+        location = (folder.resolve().parent / "mlartifacts").as_uri()
+    return str(client.create_experiment(config.tracking.experiment, artifact_location=location))
+
+
+def final_metrics(evaluation: Path) -> dict[str, float]:
+    """The numbers of an evaluation file as `final/ROW/METRIC_mean` and `…_sd`."""
+    rows = json.loads(evaluation.read_text())["rows"]
+    return {
+        f"final/{row['name']}/{name}_{part}": float(value[part])
+        for row in rows
+        for name, value in row["summary"].items()
+        for part in ("mean", "sd")
+    }

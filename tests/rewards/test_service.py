@@ -128,7 +128,9 @@ class Broken(RewardModel):
 @pytest.mark.parametrize("actors", [0, 1])
 def test_a_reward_that_gives_no_number_stops_the_run_with_its_name(ray_cluster, name, message, actors) -> None:
     kind = f"{__name__}:{name}"
-    config = config_with(f"reward.kind={kind}", f"resources.num_reward_actors={actors}", "resources.max_reward_retries=1")
+    config = config_with(
+        f"reward.kind={kind}", f"resources.num_reward_actors={actors}", "resources.max_reward_retries=1"
+    )
     factory = partial(build_reward_parts, config)
     service = RemoteRewardService(factory, config.resources) if actors else LocalRewardService(factory)
     try:

@@ -12,7 +12,7 @@ import ray
 import torch
 
 from adanat_rl.config.errors import RunError
-from adanat_rl.rl.algorithm import Interrupted
+from adanat_rl.rl.algorithm import RolloutInterruptedError
 from adanat_rl.rl.shards import ShardKey
 from tests.tiny import IN_PROCESS
 
@@ -51,7 +51,12 @@ def test_batches_differ_between_iterations(reference) -> None:
         ("resources.num_env_runners=1", "resources.num_reward_actors=1"),
         ("resources.num_env_runners=2", "resources.num_reward_actors=2"),
         ("resources.num_env_runners=0", "resources.num_reward_actors=0", "ppo.features=recompute"),
-        ("resources.num_env_runners=1", "resources.num_reward_actors=0", "resources.num_learners=1", "resources.num_cpus_per_learner=0.4"),
+        (
+            "resources.num_env_runners=1",
+            "resources.num_reward_actors=0",
+            "resources.num_learners=1",
+            "resources.num_cpus_per_learner=0.4",
+        ),
     ],
     ids=["one_runner", "two_runners_two_reward_actors", "features_recomputed", "remote_learner"],
 )
@@ -119,7 +124,9 @@ def test_all_scores_of_a_batch_come_from_one_version_and_returns_are_standardise
 
 
 def test_the_noise_follows_its_schedule_and_travels_with_the_weights(build) -> None:
-    algorithm, _ = build(*IN_PROCESS, "exploration.decay_interval_iterations=1", "exploration.decay=0.2", "exploration.min_std=0.3")
+    algorithm, _ = build(
+        *IN_PROCESS, "exploration.decay_interval_iterations=1", "exploration.decay=0.2", "exploration.min_std=0.3"
+    )
     seen = []
     for _ in range(3):
         seen.append(float(algorithm.inference_state()["action_std"]))
@@ -132,7 +139,7 @@ def test_an_interrupt_while_drawing_leaves_the_state_of_the_last_iteration(build
     algorithm.train()
     before = {name: value.clone() for name, value in algorithm.training_state().items()}
     algorithm.attach(rewards, lambda: True)
-    with pytest.raises(Interrupted):
+    with pytest.raises(RolloutInterruptedError):
         algorithm.train()
     assert equal(algorithm.training_state(), before)
     assert algorithm.iteration == 1

@@ -1,0 +1,1 @@
+"""The masked-token family: step rule, sampler, NAT, tokenizer, schedules."""

@@ -7,15 +7,15 @@ cached; nothing runs after the last draw; an image whose guidance scale is known
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from typing import Protocol
+from typing import Protocol, Self
 
 import numpy as np
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
+from adanat_rl.generation.blocks import run_in_blocks
 from adanat_rl.generation.decisions import DecisionSpace
 from adanat_rl.generation.generator import ContextSpec, Observation, SampleSpec
-from adanat_rl.generation.blocks import run_in_blocks
 from adanat_rl.generation.masked.schedules import (
     CONFIDENCE_TEMPERATURE,
     GUIDANCE_SCALE,
@@ -33,8 +33,33 @@ class Tokenizer(Protocol):
     grid_size: int
     image_size: int
 
+    def encode(self, images: Tensor) -> Tensor:
+        """Tokens int64 `[B, L]` of images."""
+        ...
+
     def decode(self, tokens: Tensor) -> Tensor:
         """Images float32 `[B, C, H, W]` in [0, 1]; shows `vocab_size`, the mask, in some neutral way."""
+        ...
+
+
+class NAT(Protocol):
+    """What the generator needs of a NAT: a torch module with these attributes."""
+
+    vocab_size: int
+    grid_size: int
+    num_classes: int  # also the null label
+    width: int
+
+    def __call__(self, tokens: Tensor, context: Tensor) -> tuple[Tensor, Tensor]:
+        """Logits `[B, L, V]` and features `[B, L, D]` of tokens `[B, L]` and labels `[B]`."""
+        ...
+
+    def eval(self) -> Self:
+        """Evaluation mode."""
+        ...
+
+    def requires_grad_(self, requires_grad: bool = True) -> Self:
+        """Freezes the parameters."""
         ...
 
 
@@ -63,27 +88,32 @@ class MaskedTokenGenerator:
     """Implements the `Generator` contract.
 
     Args:
-        nat: `(tokens [B, L], context [B]) -> (logits [B, L, V], features [B, L, D])` with `mask_token_id`,
-            `num_classes` (the null label) and `width`.
-        tokenizer: decodes tokens.
+        nat, tokenizer: on `device`, frozen from here on.
         decision_space: its four decisions in the order of `schedules.DECISION_NAMES`.
         block_rows: rows of one call of the NAT; part of what makes results reproducible (see `blocks`).
     """
 
     def __init__(
-        self, nat: nn.Module, tokenizer: Tokenizer, decision_space: DecisionSpace, block_rows: int, image_channels: int = 1
+        self,
+        nat: NAT,
+        tokenizer: Tokenizer,
+        decision_space: DecisionSpace,
+        block_rows: int,
+        *,
+        image_channels: int = 1,
+        device: torch.device | str = "cpu",
     ) -> None:
         self.nat = nat.eval().requires_grad_(False)
         self.tokenizer = tokenizer
         self.decision_space = decision_space
         self.horizon = decision_space.horizon
         self.block_rows = block_rows
-        self.device = next(nat.parameters()).device
+        self.device = torch.device(device)
         length, vocab_size = tokenizer.grid_size**2, tokenizer.vocab_size
         storage = np.dtype(np.uint8 if vocab_size < 256 else np.uint16)
         self.sample_spec = SampleSpec("tokens", (length,), torch.int64, 0, vocab_size, storage)
-        self.context_spec = ContextSpec(int(nat.num_classes))
-        self.feature_shape = (length, int(nat.width))
+        self.context_spec = ContextSpec(nat.num_classes)
+        self.feature_shape = (length, nat.width)
         self.image_shape = (image_channels, tokenizer.image_size, tokenizer.image_size)
         self._mask_token_id = vocab_size
         self._first: tuple[Tensor, Tensor] | None = None
@@ -91,7 +121,9 @@ class MaskedTokenGenerator:
     def with_base_schedule(self, base_schedule: np.ndarray) -> MaskedTokenGenerator:
         """The same networks around another base schedule `[T, 4]`, whose length is the new horizon."""
         space = self.decision_space.with_base_schedule(base_schedule)
-        other = MaskedTokenGenerator(self.nat, self.tokenizer, space, self.block_rows, self.image_shape[0])
+        other = MaskedTokenGenerator(
+            self.nat, self.tokenizer, space, self.block_rows, image_channels=self.image_shape[0], device=self.device
+        )
         other._first = self._first
         return other
 
@@ -117,10 +149,10 @@ class MaskedTokenGenerator:
     @torch.no_grad()
     def step(self, state: MaskedTokenState, decision: Tensor) -> MaskedTokenState:
         """Draws tokens under `decision` `[B, 4]`, masks the least confident again, and looks at the result."""
-        if state.conditional is None:
-            raise ValueError(f"the trajectory is complete: step {state.step} of {self.horizon}")
         guidance_scale = decision[:, GUIDANCE_SCALE]
         state = self._complete_unconditional(state, (guidance_scale != 0) & ~state.has_unconditional)
+        if state.conditional is None or state.unconditional is None:
+            raise ValueError(f"the trajectory is complete: step {state.step} of {self.horizon}")
         logits = guided_logits(state.conditional, state.unconditional, guidance_scale)
         token_gumbel = gumbel(state.noise, state.step, Stream.TOKENS, tuple(logits.shape[1:])).to(self.device)
         drawn = draw_tokens(logits, state.tokens, self._mask_token_id, decision[:, SAMPLING_TEMPERATURE], token_gumbel)
@@ -152,7 +184,9 @@ class MaskedTokenGenerator:
         return self.tokenizer.decode(sample)
 
     def _look(self, state: MaskedTokenState) -> MaskedTokenState:
-        """Passes of the coming step: conditional for all, in the same blocks unconditional for those that may need it."""
+        """Passes of the coming step: conditional for all, in the same blocks unconditional for those that may need
+        it.
+        """
         wanted = self._may_be_guided(state)
         batch_size, chosen = len(state.tokens), wanted.nonzero()[:, 0]
         null = torch.full_like(chosen, self.context_spec.num_classes)
@@ -181,7 +215,7 @@ class MaskedTokenGenerator:
     def _complete_unconditional(self, state: MaskedTokenState, missing: Tensor) -> MaskedTokenState:
         """Makes up for unconditional passes that were ruled out beforehand and that the decision wants after all."""
         chosen = missing.nonzero()[:, 0]
-        if len(chosen) == 0:
+        if len(chosen) == 0 or state.unconditional is None:
             return state
         logits, _ = self._forward(state.tokens[chosen], torch.full_like(chosen, self.context_spec.num_classes))
         return replace(

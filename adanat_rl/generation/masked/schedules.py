@@ -22,7 +22,9 @@ DECISION_NAMES = ("mask_ratio", "confidence_temperature", "sampling_temperature"
 MASK_RATIO, CONFIDENCE_TEMPERATURE, SAMPLING_TEMPERATURE, GUIDANCE_SCALE = range(4)
 
 
-def masked_token_decisions(sampling_temperature_floor: float = 0.0, base_floor: float | None = None) -> tuple[Decision, ...]:
+def masked_token_decisions(
+    sampling_temperature_floor: float = 0.0, base_floor: float | None = None
+) -> tuple[Decision, ...]:
     """The four rows.
 
     Args:

@@ -1,0 +1,1 @@
+"""Generation policies in plain torch: schedules, tables, the policy network, files."""

@@ -8,9 +8,9 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor, nn
 
+from adanat_rl.generation.blocks import run_in_blocks
 from adanat_rl.generation.decisions import DecisionSpace
 from adanat_rl.generation.generator import Generator, Observation
-from adanat_rl.generation.blocks import run_in_blocks
 from adanat_rl.generation.noise import Noise
 
 

@@ -73,7 +73,9 @@ def save_policy(folder: Path, policy: ExportedPolicy) -> None:
     for leftover in (aside, old):
         shutil.rmtree(leftover, ignore_errors=True)
     write_atomically(aside / WEIGHTS_FILE, weights, durable=True)
-    write_atomically(aside / DESCRIPTION_FILE, json.dumps(description, indent=2, ensure_ascii=False) + "\n", durable=True)
+    write_atomically(
+        aside / DESCRIPTION_FILE, json.dumps(description, indent=2, ensure_ascii=False) + "\n", durable=True
+    )
     if folder.exists():
         folder.rename(old)
     aside.rename(folder)
@@ -98,7 +100,9 @@ def load_policy(folder: Path) -> ExportedPolicy:
         decisions = DecisionsConfig.model_validate(description["decisions"])
     except (TypeError, ValidationError) as error:
         reason = " ".join(str(error).split())
-        raise UserError(f"{folder / DESCRIPTION_FILE} holds settings that this version does not know: {reason}") from None
+        raise UserError(
+            f"{folder / DESCRIPTION_FILE} holds settings that this version does not know: {reason}"
+        ) from None
     actor = spec.build_actor()
     fit_state(actor, tensors, weights_file)
     return ExportedPolicy(
@@ -136,7 +140,7 @@ def _read_description(folder: Path) -> dict[str, Any]:
     missing = {"policy", "generator", "generator_sha256", "decisions", "weights_sha256"} - description.keys()
     if missing:
         raise UserError(f"{file} lacks {', '.join(sorted(missing))}")
-    return description
+    return dict(description)
 
 
 def _sha256(data: bytes) -> str:

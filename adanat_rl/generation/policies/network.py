@@ -1,4 +1,5 @@
-"""The policy network of AdaNAT: NAT features and the step in, one vector per image out (actor and critic share the shape).
+"""The policy network of AdaNAT: NAT features and the step in, one vector per image out (actor and critic share the
+shape).
 
 Layer names and arithmetic are those of the official `PolicyNet` (parity data `policy`), with the grid size free.
 """
@@ -19,8 +20,8 @@ _MAX_PERIOD = 10_000.0
 class PolicyNet(nn.Module):
     """Features `[N, L, C]`, step `[N]` int64 → `[N, out_channels]`.
 
-    A depthwise convolution with stride 2 and a pointwise one shrink the h×w map of features; three linear layers follow.
-    Layer norms without affine part are scaled and shifted by the embedded step (AdaLN).
+    A depthwise convolution with stride 2 and a pointwise one shrink the h×w map of features; three linear layers
+    follow. Layer norms without affine part are scaled and shifted by the embedded step (AdaLN).
 
     Args:
         in_channels: C. out_channels: A for an actor, 1 for a critic.
@@ -81,9 +82,10 @@ class _AdaLN(nn.Module):
     def __init__(self, condition_size: int, size: int) -> None:
         super().__init__()
         self.norm = nn.LayerNorm(size, elementwise_affine=False, eps=_NORM_EPS)
-        self.adaLN_modulation = nn.Sequential(nn.SiLU(), nn.Linear(condition_size, 2 * size))
-        nn.init.zeros_(self.adaLN_modulation[1].weight)
-        nn.init.zeros_(self.adaLN_modulation[1].bias)
+        linear = nn.Linear(condition_size, 2 * size)
+        nn.init.zeros_(linear.weight)
+        nn.init.zeros_(linear.bias)
+        self.adaLN_modulation = nn.Sequential(nn.SiLU(), linear)
 
     def forward(self, hidden: Tensor, condition: Tensor) -> Tensor:
         shift, scale = self.adaLN_modulation(condition).chunk(2, dim=-1)

@@ -1,0 +1,90 @@
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+
+from adanat_rl.config.errors import RunError, UserError
+from adanat_rl.config.files import sync_folder, write_atomically
+from adanat_rl.config.paths import ASSET_PREFIX, asset_names, resolve_path
+
+
+@pytest.mark.parametrize("durable", [False, True])
+@pytest.mark.parametrize("content", ["süß\n", b"\x00\xff"])
+def test_a_file_is_written_with_its_folder_and_nothing_beside_it(tmp_path: Path, content: str | bytes, durable: bool) -> None:
+    file = tmp_path / "a" / "b" / "file"
+    write_atomically(file, content, durable=durable)
+    assert file.read_bytes() == (content if isinstance(content, bytes) else content.encode())
+    write_atomically(file, b"second", durable=durable)
+    assert file.read_bytes() == b"second"
+    assert list(file.parent.iterdir()) == [file]
+
+
+def test_a_failed_write_keeps_the_old_file_and_leaves_nothing_behind(tmp_path: Path, monkeypatch) -> None:
+    file = tmp_path / "file"
+    write_atomically(file, "old")
+
+    def full_disk(self: Path, target: Path) -> Path:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(Path, "replace", full_disk)
+    with pytest.raises(OSError, match="No space left"):
+        write_atomically(file, "new")
+    assert file.read_text() == "old"
+    assert list(tmp_path.iterdir()) == [file]
+
+
+def test_a_reader_never_meets_half_a_file(tmp_path: Path, monkeypatch) -> None:
+    file = tmp_path / "file"
+    write_atomically(file, "old")
+    seen = []
+    replace = Path.replace
+    monkeypatch.setattr(Path, "replace", lambda self, target: (seen.append(file.read_text()), replace(self, target))[1])
+    write_atomically(file, "new")
+    assert seen == ["old"]
+    assert file.read_text() == "new"
+
+
+def test_durable_writes_reach_the_disk_before_the_rename(tmp_path: Path, monkeypatch) -> None:
+    events = []
+    fsync, replace = os.fsync, Path.replace
+    monkeypatch.setattr(os, "fsync", lambda descriptor: (events.append("fsync"), fsync(descriptor))[1])
+    monkeypatch.setattr(Path, "replace", lambda self, target: (events.append("rename"), replace(self, target))[1])
+    write_atomically(tmp_path / "file", "x", durable=True)
+    assert events == ["fsync", "rename", "fsync"]  # the file, then its name
+    events.clear()
+    write_atomically(tmp_path / "file", "x")
+    assert events == ["rename"]
+    sync_folder(tmp_path)
+
+
+def test_assets_and_files_are_found(tmp_path: Path, monkeypatch) -> None:
+    assert resolve_path("asset:digits/nat.safetensors", "generator.nat").is_file()
+    file = tmp_path / "nat.safetensors"
+    file.write_bytes(b"x")
+    assert resolve_path(str(file), "generator.nat") == file
+    monkeypatch.setenv("HOME", str(tmp_path))
+    assert resolve_path("~/nat.safetensors", "generator.nat") == file
+
+
+def test_every_listed_asset_exists() -> None:
+    names = asset_names()
+    assert {"asset:digits/nat.safetensors", "asset:digits/reference.json"} <= set(names)
+    assert all(name.startswith(ASSET_PREFIX) and resolve_path(name, "x").is_file() for name in names)
+
+
+def test_a_missing_file_or_asset_is_named_with_the_setting_and_the_nearest(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match=r"generator\.nat: no such file: .*none.*asset:digits/nat\.safetensors"):
+        resolve_path(str(tmp_path / "none"), "generator.nat")
+    with pytest.raises(UserError, match=r"generator\.nat: no such asset: asset:digits/nta.*did you mean 'asset:digits/nat\."):
+        resolve_path("asset:digits/nta.safetensors", "generator.nat")
+    with pytest.raises(UserError, match="no such file"):
+        resolve_path(str(tmp_path), "generator.nat")
+
+
+def test_a_run_error_carries_what_is_safe_and_how_to_go_on() -> None:
+    error = RunError("it broke", safe="checkpoint 3", resume="adanat-rl train")
+    assert (str(error), error.safe, error.resume) == ("it broke", "checkpoint 3", "adanat-rl train")
+    assert RunError("it broke").resume == ""
+    assert issubclass(UserError, ValueError)

@@ -1,0 +1,121 @@
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+
+from adanat_rl.evaluation.evaluator import NAT_PASSES, Evaluation, Evaluator, draw_set, evaluation_set
+from adanat_rl.evaluation.judge import ACCURACY, FD_A, FD_B, PRECISION, QUALITY_METRICS, RECALL, load_judge
+from adanat_rl.generation.noise import ImageNoise
+from adanat_rl.generation.policies.base import ActorPolicy, FixedDecisionsPolicy, SchedulePolicy, draw
+from adanat_rl.generation.policies.network import PolicyNet
+from adanat_rl.generation.seeding import seeded
+from adanat_rl.metrics.frechet import FrechetDistance
+from tests.fakes import CostJudge, PointGenerator, ReadingActor, point_dataset
+
+
+@pytest.fixture(scope="module")
+def judge(digits):
+    return load_judge(digits)
+
+
+def test_mean_and_sd_are_those_of_numpy() -> None:
+    values = [0.3, 0.5, 0.1, 0.9]
+    evaluation = Evaluation.of([{"a": value, "b": 2.0} for value in values])
+    assert evaluation.mean("a") == pytest.approx(np.mean(values))
+    assert evaluation.sd("a") == pytest.approx(np.sqrt(sum((v - 0.45) ** 2 for v in values) / 3))
+    assert evaluation.summary()["b"] == {"mean": 2.0, "sd": 0.0}
+    assert evaluation.metrics["a"] == values
+
+
+def test_a_single_seed_has_no_spread() -> None:
+    assert Evaluation.of([{"a": 3.0}]).summary() == {"a": {"mean": 3.0, "sd": 0.0}}
+
+
+def test_the_evaluation_set_takes_the_real_labels_in_turn(digits) -> None:
+    images = evaluation_set(digits, 2000, 5)
+    assert torch.equal(images.context[:1797], digits.labels)
+    assert torch.equal(images.context[1797:], digits.labels[:203])
+    assert images.context.dtype == images.seeds.dtype == torch.int64
+
+
+def test_the_evaluation_set_depends_on_seed_and_index_alone(digits) -> None:
+    first, again, other, longer = (
+        evaluation_set(digits, count, seed) for count, seed in ((50, 1), (50, 1), (50, 2), (900, 1))
+    )
+    assert torch.equal(first.seeds, again.seeds)
+    assert torch.equal(first.seeds, longer.seeds[:50])
+    assert not (first.seeds == other.seeds).any()
+    assert torch.equal(first.context, other.context)
+    assert len(set(longer.seeds.tolist())) == 900
+
+
+@pytest.mark.parametrize("batch_size", [1, 7, 30, 64])
+def test_a_drawn_set_does_not_depend_on_the_batch_size(digits, digits_generator, batch_size: int) -> None:
+    with seeded(1):
+        actor = PolicyNet(96, 4, hidden_size=16, grid_size=4)
+        with torch.no_grad():
+            for parameter in actor.parameters():
+                parameter.add_(0.1 * torch.randn_like(parameter))
+    policy = ActorPolicy(actor, digits_generator.decision_space, 64)
+    images = evaluation_set(digits, 30, 3)
+    whole = draw(digits_generator, policy, images.context, ImageNoise(images.seeds))
+    parts = draw_set(digits_generator, policy, images, batch_size)
+    assert torch.equal(parts.sample, whole.sample)
+    assert torch.equal(parts.decisions, whole.decisions)
+    assert torch.equal(parts.num_passes, whole.num_passes)
+
+
+def test_decisions_made_image_by_image_follow_the_images_through_the_batches(digits, digits_generator) -> None:
+    images = evaluation_set(digits, 25, 3)
+    decisions = torch.rand(25, 4, 4, generator=torch.Generator().manual_seed(0)) + 0.1
+    drawing = draw_set(digits_generator, FixedDecisionsPolicy(decisions), images, 8)
+    assert torch.equal(drawing.decisions, decisions)
+
+
+def test_the_evaluator_judges_what_it_draws(digits, digits_generator, judge) -> None:
+    evaluator = Evaluator(digits_generator, digits, judge, num_images=60, batch_size=25)
+    policy = SchedulePolicy(digits_generator.decision_space.base_schedule)
+    row, drawing = evaluator.evaluate_once(policy, 7)
+    images = evaluation_set(digits, 60, 7)
+    expected = draw(digits_generator, policy, images.context, ImageNoise(images.seeds))
+    assert torch.equal(drawing.sample, expected.sample)
+    assert row[NAT_PASSES] == expected.num_passes.double().mean()
+    assert set(QUALITY_METRICS) < row.keys()
+    numbers = judge(digits_generator.decode(expected.sample), images.context)
+    assert {name: row[name] for name in QUALITY_METRICS} == numbers
+    assert evaluator.distance(policy, 7) == row[FD_A]
+    assert evaluator.evaluate(policy, [7, 8]).metrics[FD_A][0] == row[FD_A]
+
+
+def test_the_judge_measures_the_features_of_its_two_classifiers(digits, judge) -> None:
+    half = digits.images[::2]
+    numbers = judge(half, digits.labels[::2])
+    first, second = judge._first, judge._second
+    with torch.no_grad():
+        assert numbers[FD_A] == pytest.approx(FrechetDistance(first(digits.images))(first(half)))
+        assert numbers[FD_B] == pytest.approx(FrechetDistance(second(digits.images))(second(half)))
+        right = first.logits(half).argmax(1) == digits.labels[::2]
+    assert numbers[ACCURACY] == pytest.approx(right.double().mean().item())
+    assert numbers[PRECISION] == 1  # real images lie in the real manifold
+    assert 0.5 < numbers[RECALL] <= 1
+
+
+def test_the_judge_knows_noise_from_digits(digits, judge) -> None:
+    noise = torch.rand(400, 1, 8, 8, generator=torch.Generator().manual_seed(0))
+    numbers, real = judge(noise, digits.labels[:400]), judge(digits.images[:400], digits.labels[:400])
+    assert numbers[FD_A] > 20 * real[FD_A]
+    assert numbers[FD_B] > 20 * real[FD_B]
+    assert numbers[PRECISION] < 0.1 < real[PRECISION]
+    assert numbers[ACCURACY] < 0.3 < real[ACCURACY]
+
+
+def test_a_generator_of_another_kind_is_evaluated_the_same_way() -> None:
+    generator, dataset = PointGenerator(), point_dataset()
+    evaluator = Evaluator(generator, dataset, CostJudge(), num_images=150, batch_size=40)
+    reading = ActorPolicy(ReadingActor(0.8, 0.0), generator.decision_space, 16)
+    evaluation = evaluator.evaluate(reading, [1, 2, 3])
+    blind = evaluator.evaluate(SchedulePolicy(generator.decision_space.base_schedule), [1, 2, 3])
+    assert evaluation.mean(FD_A) < blind.mean(FD_A) - 0.3
+    assert evaluation.mean(NAT_PASSES) == 3
+    assert evaluator.with_generator(PointGenerator(horizon=2)).evaluate(reading, [1]).mean(NAT_PASSES) == 2
