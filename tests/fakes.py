@@ -63,7 +63,7 @@ class PointGenerator:
         self.effect: Effect = effect
         self.decision_space = DecisionSpace(rows, base)
         self.horizon = horizon
-        self.sample_spec = SampleSpec("point", (2,), torch.float32, -EXTENT, EXTENT, np.dtype(np.float32))
+        self.sample_spec = SampleSpec("point", (2,), torch.float32, -1.0, 1e4, np.dtype(np.float32))
         self.context_spec = ContextSpec(num_classes)
         self.feature_shape = (4, 3)
         self.image_shape = (1, 1, 2)

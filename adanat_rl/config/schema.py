@@ -108,6 +108,14 @@ class PolicyConfig(Section):
     hidden_size: int = setting(
         32, "Width of actor and critic network; the paper's is 512.", source="measured", ge=4, multiple_of=4
     )
+    average_decay: float = setting(
+        0.98,
+        "Decay of the actor's moving average over iterations, which is evaluated and exported; 0: the newest actor.",
+        unit="per iteration",
+        source="measured",
+        ge=0,
+        lt=1,
+    )
 
 
 class ExplorationConfig(Section):
@@ -122,7 +130,7 @@ class ExplorationConfig(Section):
 class PPOConfig(Section):
     """Proximal policy optimisation."""
 
-    lr: float = setting(2e-4, "Adam's learning rate for actor and critic.", source="measured", gt=0)
+    lr: float = setting(3e-4, "Adam's learning rate for actor and critic.", source="measured", gt=0)
     adam_betas: tuple[float, float] = setting((0.9, 0.999), "Adam's decay rates.", source="paper")
     num_epochs: int = setting(5, "Passes over a train batch.", source="paper", ge=1)
     minibatch_size: int | None = setting(
@@ -175,7 +183,7 @@ class RewardConfig(Section):
 class TrainingConfig(Section):
     """The length of a run and the size of its batches."""
 
-    num_iterations: int = setting(250, "Policy updates of the whole run.", unit="iterations", source="measured", ge=1)
+    num_iterations: int = setting(400, "Policy updates of the whole run.", unit="iterations", source="measured", ge=1)
     trajectories_per_iteration: int = setting(
         512, "Images drawn for one policy update; the paper draws 4096.", unit="trajectories", source="measured", ge=2
     )

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from torch import nn
 
 from adanat_rl.config.errors import RunError
 from adanat_rl.config.files import write_atomically
@@ -167,7 +168,7 @@ class Experiment:
     # --- the policy as it is now
 
     def policy(self) -> ActorPolicy:
-        """The mean-action policy with a copy of the current weights."""
+        """The mean-action policy with a copy of the averaged weights."""
         generator = self.scene.generator
         return ActorPolicy(
             self._actor().to(generator.device), generator.decision_space, self.config.generator.block_rows
@@ -195,14 +196,9 @@ class Experiment:
             "reward_version": self._rewards.version,
         }
 
-    def _actor(self) -> Any:
-        import torch
-
+    def _actor(self) -> nn.Module:
         actor = self._spec.build_actor()
-        state = self._algorithm.inference_state()
-        actor.load_state_dict(
-            {name.removeprefix("actor."): torch.from_numpy(v) for name, v in state.items() if name.startswith("actor.")}
-        )
+        actor.load_state_dict(self._algorithm.averaged_actor())
         return actor.eval()
 
     # --- rows

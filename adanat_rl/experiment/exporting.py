@@ -16,7 +16,7 @@ from adanat_rl.generation.build import build_generator
 from adanat_rl.generation.policies.build import PolicySpec
 from adanat_rl.generation.policies.files import ExportedPolicy, hash_generator, save_policy
 
-_ACTOR_PREFIX = "module.actor."
+_ACTOR_PREFIX = "average.actor."
 
 
 def exported_policy(

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import numpy as np
 
+from adanat_rl.evaluation.comparison import BASELINE
 from adanat_rl.evaluation.judge import FD_A, FD_B, Judge
 from adanat_rl.plots.curves import Curve, Level, curve_figure
 from adanat_rl.plots.decisions import (
@@ -98,22 +99,16 @@ def baseline_levels(run: RunData, metric: str) -> list[Level]:
     """Baselines as measured in the comparison, or before that as published with the reference file."""
     if run.comparison is not None:
         best = best_baseline(run.comparison)
-        rows = [row for row in run.comparison["rows"] if row["kind"] == "baseline"]
-        return [
-            Level(short_name(row["name"]), row["summary"][metric]["mean"], row["summary"][metric]["sd"], row is best)
-            for row in rows
-        ]
+        rows = [row for row in run.comparison["rows"] if row["kind"] == BASELINE]
+        return [_level(row["name"], row["summary"][metric], row is best) for row in rows]
     baselines = run.references.baselines if run.references else ()
-    known = [baseline for baseline in baselines if metric in baseline.numbers]
-    best_name = min(
-        known, key=lambda item: item.numbers[FD_A]["mean"] if FD_A in item.numbers else np.inf, default=None
-    )
-    return [
-        Level(
-            short_name(item.name), item.numbers[metric]["mean"], item.numbers[metric].get("sd", 0.0), item is best_name
-        )
-        for item in known
-    ]
+    known = [baseline for baseline in baselines if {metric, FD_A} <= baseline.numbers.keys()]
+    first = min(known, key=lambda baseline: baseline.numbers[FD_A]["mean"], default=None)
+    return [_level(baseline.name, baseline.numbers[metric], baseline is first) for baseline in known]
+
+
+def _level(name: str, value: Mapping[str, float], strong: bool) -> Level:
+    return Level(short_name(name), value["mean"], value.get("sd", 0.0), strong)
 
 
 def _learning(run: RunData) -> list[Chart]:
@@ -128,11 +123,7 @@ def _learning(run: RunData) -> list[Chart]:
         y = np.array([row[EVALUATION + metric] for row in rows], float)
         end = _final(run, metric)
         levels = baseline_levels(run, metric)
-        alt = (
-            f"{title} falls from {fixed(y[0])} to {fixed(y[-1])}"
-            if y[-1] < y[0]
-            else f"{title}: {fixed(y[0])}, then {fixed(y[-1])}"
-        )
+        alt = f"{title} from {fixed(y[0])} to {fixed(y[-1])}"
         for name, x, x_label in (
             ("nat_passes", passes, "NAT passes spent in training"),
             ("time", times, f"training time in {unit}, evaluations left out"),

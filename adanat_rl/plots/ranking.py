@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from adanat_rl.evaluation.comparison import BASE_SCHEDULE, CONTROL, POLICY
+from adanat_rl.evaluation.comparison import BASE_SCHEDULE, BASELINE, CONTROL, POLICY
 from adanat_rl.plots.theme import ACCENT, INK, LINE, MUTED, PAPER, SECOND, SMALL_PT, WIDE, label_x, new_axes, text_width
 
 if TYPE_CHECKING:
@@ -88,4 +88,4 @@ def _places(kinds: Sequence[str]) -> list[float]:
 
 
 def _colour(kind: str) -> str:
-    return {POLICY: ACCENT, CONTROL: ACCENT, BASE_SCHEDULE: MUTED}.get(kind, SECOND if kind == "baseline" else INK)
+    return {POLICY: ACCENT, CONTROL: ACCENT, BASE_SCHEDULE: MUTED, BASELINE: SECOND}.get(kind, INK)

@@ -141,6 +141,10 @@ class GenerationPPO(PPO):
         self._on_learner("load_training_state", state)
         self._iteration = iteration
 
+    def averaged_actor(self) -> dict[str, Tensor]:
+        """State of the averaged actor: the policy to evaluate and to export."""
+        return dict(self._on_learner("averaged_actor"))
+
     def inference_state(self) -> dict[str, np.ndarray]:
         """Actor and action noise as arrays."""
         return dict(self._on_learner("inference_state"))

@@ -109,6 +109,7 @@ def build_algorithm_config(experiment: ExperimentConfig, inputs: RLInputs, algo_
             "torch_threads": resources.torch_threads,
             "adam_betas": ppo.adam_betas,
             "horizon": inputs.policy.horizon,
+            "average_decay": experiment.policy.average_decay,
         },
         add_default_connectors_to_learner_pipeline=False,
         learner_connector=partial(_learner_connectors, inputs, ppo.normalize_advantages),

@@ -16,6 +16,7 @@ from ray.rllib.policy.sample_batch import MultiAgentBatch, SampleBatch
 from ray.rllib.utils.annotations import override
 from torch import Tensor
 
+from adanat_rl.rl.averaging import ActorAverage
 from adanat_rl.rl.losses import PPOLoss, explained_variance, gaussian_entropy, gaussian_log_prob, ppo_loss
 from adanat_rl.rl.rl_module import EFFECT_MASK, RETURNS
 from adanat_rl.rl.shards import Shard
@@ -43,6 +44,7 @@ class GenerationPPOLearner(PPOTorchLearner):
         super().build()
         self._sums: dict[str, Tensor] = {}
         self._num_gradient_steps = 0
+        self._average = ActorAverage(self._unwrapped.actor, self.config.learner_config_dict["average_decay"])
         self._advantages: np.ndarray = np.zeros((0, 0), np.float32)
 
     @override(TorchLearner)
@@ -106,8 +108,9 @@ class GenerationPPOLearner(PPOTorchLearner):
 
     @override(PPOTorchLearner)
     def after_gradient_based_update(self, *, timesteps: dict[str, Any]) -> None:
-        """Logs the means of the update."""
+        """Averages the actor and logs the means of the update."""
         super().after_gradient_based_update(timesteps=timesteps)
+        self._average.update(self._unwrapped.actor)
         means = {name: float(total) / self._num_gradient_steps for name, total in self._sums.items()}
         self.metrics.log_dict({**means, **self._before}, key=DEFAULT_MODULE_ID, window=1)
 
@@ -124,12 +127,17 @@ class GenerationPPOLearner(PPOTorchLearner):
         state = self._unwrapped.state_dict()
         return {name: np.array(value.cpu()) for name, value in state.items() if not name.startswith("critic.")}
 
+    def averaged_actor(self) -> dict[str, Tensor]:
+        """State of the actor's moving average: the policy to evaluate and to export."""
+        return self._average.actor_state()
+
     def training_state(self) -> dict[str, Tensor]:
-        """Module and optimizer as a flat dict of tensors."""
+        """Module, optimizer and average as a flat dict of tensors."""
         state = {f"module.{name}": value.detach().cpu().clone() for name, value in self._unwrapped.state_dict().items()}
         for name, slots in self._optimizer_slots():
             for slot, value in slots.items():
                 state[f"optimizer.{slot}.{name}"] = value.detach().cpu().clone()
+        state |= {f"average.{name}": value for name, value in self._average.state().items()}
         return state
 
     def load_training_state(self, state: Mapping[str, Tensor]) -> None:
@@ -148,6 +156,9 @@ class GenerationPPOLearner(PPOTorchLearner):
             parameter = names[name]
             moved = value.clone() if slot == "step" else value.clone().to(parameter.device)
             optimizer.state[parameter][slot] = moved
+        self._average.load_state(
+            {name.removeprefix("average."): value for name, value in state.items() if name.startswith("average.")}
+        )
 
     @property
     def _unwrapped(self) -> Any:

@@ -12,7 +12,9 @@ from adanat_rl.config.paths import ASSET_PREFIX, asset_names, resolve_path
 
 @pytest.mark.parametrize("durable", [False, True])
 @pytest.mark.parametrize("content", ["süß\n", b"\x00\xff"])
-def test_a_file_is_written_with_its_folder_and_nothing_beside_it(tmp_path: Path, content: str | bytes, durable: bool) -> None:
+def test_a_file_is_written_with_its_folder_and_nothing_beside_it(
+    tmp_path: Path, content: str | bytes, durable: bool
+) -> None:
     file = tmp_path / "a" / "b" / "file"
     write_atomically(file, content, durable=durable)
     assert file.read_bytes() == (content if isinstance(content, bytes) else content.encode())
@@ -77,7 +79,9 @@ def test_every_listed_asset_exists() -> None:
 def test_a_missing_file_or_asset_is_named_with_the_setting_and_the_nearest(tmp_path: Path) -> None:
     with pytest.raises(UserError, match=r"generator\.nat: no such file: .*none.*asset:digits/nat\.safetensors"):
         resolve_path(str(tmp_path / "none"), "generator.nat")
-    with pytest.raises(UserError, match=r"generator\.nat: no such asset: asset:digits/nta.*did you mean 'asset:digits/nat\."):
+    with pytest.raises(
+        UserError, match=r"generator\.nat: no such asset: asset:digits/nta.*did you mean 'asset:digits/nat\."
+    ):
         resolve_path("asset:digits/nta.safetensors", "generator.nat")
     with pytest.raises(UserError, match="no such file"):
         resolve_path(str(tmp_path), "generator.nat")

@@ -1,7 +1,7 @@
 """The public rule that fills weights and inputs of the parity data, written from its description alone.
 
-A value is a function of its tensor's name, its C-order index and a seed: SplitMix64 of a counter, the upper 24 bits as a
-uniform number of mean 0 and variance 1, moved and scaled in float32.
+A value is a function of its tensor's name, its C-order index and a seed: SplitMix64 of a counter, the upper 24 bits as
+a uniform number of mean 0 and variance 1, moved and scaled in float32.
 """
 
 from __future__ import annotations

@@ -48,7 +48,9 @@ class ParityModule:
             )
 
 
-def fill_network(network: nn.Module, rows: list[dict[str, Any]], seed: int, overrides: list[Any], prefix: str = "") -> None:
+def fill_network(
+    network: nn.Module, rows: list[dict[str, Any]], seed: int, overrides: list[Any], prefix: str = ""
+) -> None:
     """Fills a network by the rule; names, shapes and number of its tensors must be those of `rows`."""
     state = network.state_dict()
     wanted = {row["name"].removeprefix(prefix): row for row in rows if row["name"].startswith(prefix)}

@@ -172,7 +172,9 @@ def test_explained_variance_is_one_for_perfect_and_zero_for_constant_values() ->
     assert explained_variance(returns, torch.ones(4)).item() == 0
 
 
-@pytest.mark.parametrize(("iteration", "std"), [(1, 0.6), (500, 0.6), (501, 0.3), (1000, 0.3), (1001, 0.1), (9999, 0.1)])
+@pytest.mark.parametrize(
+    ("iteration", "std"), [(1, 0.6), (500, 0.6), (501, 0.3), (1000, 0.3), (1001, 0.1), (9999, 0.1)]
+)
 def test_action_std_falls_in_steps_to_its_minimum(iteration: int, std: float) -> None:
     assert action_std(ExplorationConfig(), iteration) == pytest.approx(std)
 

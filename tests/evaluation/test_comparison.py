@@ -105,7 +105,13 @@ def test_without_controls_there_is_no_verdict() -> None:
     evaluator = Evaluator(generator, point_dataset(), CostJudge(), num_images=40, batch_size=64)
     seen = []
     comparison = compare(
-        evaluator, SchedulePolicy(generator.decision_space.base_schedule), "s", [], [1, 2], controls=(), report=seen.append
+        evaluator,
+        SchedulePolicy(generator.decision_space.base_schedule),
+        "s",
+        [],
+        [1, 2],
+        controls=(),
+        report=seen.append,
     )
     assert comparison.verdict is None
     assert comparison.as_dict()["verdict"] is None

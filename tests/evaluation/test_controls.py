@@ -58,7 +58,7 @@ def test_means_are_those_of_all_images_or_of_the_class() -> None:
     per_class = deal(Control.CLASS_MEAN, decisions, CONTEXT, 0).plan(CONTEXT)
     for row in range(83):
         np.testing.assert_allclose(over_all[row], decisions.double().mean(dim=0), rtol=1e-5)
-        mates = decisions[CONTEXT == CONTEXT[row]].double()
+        mates = decisions[CONTEXT[row] == CONTEXT].double()
         np.testing.assert_allclose(per_class[row], mates.mean(dim=0), rtol=1e-5)
 
 

@@ -56,7 +56,9 @@ def test_an_image_drawn_alone_is_the_same_bits(pipeline, together, row: int) -> 
     assert_same(pipeline([CONTEXT[row]], [SEEDS[row]]), [row], together)
 
 
-@pytest.mark.parametrize("rows", [list(range(63, -1, -1)), list(range(1, 64, 2)), [5, 5, 9], list(range(64)) + [3] * 40])
+@pytest.mark.parametrize(
+    "rows", [list(range(63, -1, -1)), list(range(1, 64, 2)), [5, 5, 9], list(range(64)) + [3] * 40]
+)
 def test_images_in_another_order_or_batch_are_the_same_bits(pipeline, together, rows: list[int]) -> None:
     assert_same(pipeline([CONTEXT[row] for row in rows], [SEEDS[row] for row in rows]), rows, together)
 
@@ -83,12 +85,15 @@ def test_an_actors_mean_does_not_depend_on_the_batch(digits_generator, actor) ->
     context = torch.tensor(CONTEXT)
     observation = digits_generator.reset(context, ImageNoise(torch.tensor(SEEDS))).observation
     observation = digits_generator.step(
-        digits_generator.reset(context, ImageNoise(torch.tensor(SEEDS))), torch.tensor([[0.6, 2.0, 1.0, 1.5]]).expand(64, -1)
+        digits_generator.reset(context, ImageNoise(torch.tensor(SEEDS))),
+        torch.tensor([[0.6, 2.0, 1.0, 1.5]]).expand(64, -1),
     ).observation
     together = actor_mean(actor, observation, BLOCK_ROWS)
     for rows in ([3], [63, 0], list(range(40))):
         index = torch.tensor(rows)
-        part = type(observation)(observation.sample[index], context[index], observation.step, observation.features[index])
+        part = type(observation)(
+            observation.sample[index], context[index], observation.step, observation.features[index]
+        )
         with torch.no_grad():
             assert torch.equal(actor_mean(actor, part, BLOCK_ROWS), together[index])
 

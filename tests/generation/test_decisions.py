@@ -80,7 +80,9 @@ def test_decisions_that_are_not_learned_keep_the_base_schedule() -> None:
     decision, _ = space.decide(torch.tensor([[0.0, 3.0]]), 2)
     np.testing.assert_allclose(decision[0, 1:3], SCHEDULE[2, 1:3], rtol=1e-6)
     guidance = SCHEDULE[2, 3]
-    assert decision[0, 3].item() == pytest.approx(np.logaddexp(0, guidance + np.log(-np.expm1(-guidance)) + 3), rel=1e-5)
+    assert decision[0, 3].item() == pytest.approx(
+        np.logaddexp(0, guidance + np.log(-np.expm1(-guidance)) + 3), rel=1e-5
+    )
 
 
 def test_without_residual_the_action_is_the_pre_activation() -> None:
@@ -103,7 +105,7 @@ def test_another_base_schedule_keeps_the_settings() -> None:
     assert (other.horizon, other.learned, other.smoothing) == (7, ("sampling_temperature",), 0.2)
     assert other.effect_mask.shape == (7, 1)
     assert other.effect_mask.all()
-    assert not space.with_base_schedule(hand_made_schedule(7)).residual != space.residual
+    assert DecisionSpace(ROWS, SCHEDULE, residual=False).with_base_schedule(hand_made_schedule(7)).residual is False
 
 
 @pytest.mark.parametrize(

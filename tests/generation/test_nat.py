@@ -80,7 +80,9 @@ def test_dropout_acts_in_training_only() -> None:
     assert not torch.equal(nat(tokens, context)[0], nat(tokens, context)[0])
 
 
-def test_the_shipped_nat_puts_tokens_of_real_digits_above_chance(digits_generator: MaskedTokenGenerator, digits) -> None:
+def test_the_shipped_nat_puts_tokens_of_real_digits_above_chance(
+    digits_generator: MaskedTokenGenerator, digits
+) -> None:
     tokens = digits_generator.tokenizer.encode(digits.images[:200])
     masked = torch.rand(tokens.shape, generator=torch.Generator().manual_seed(0)) < 0.5
     with torch.no_grad():

@@ -201,7 +201,9 @@ def test_a_moved_copy_of_the_generator_is_accepted(folder: Path, tmp_path: Path)
     assert load_pipeline(folder, nat=str(copy))([1]).images.shape == (1, 8, 8, 1)
 
 
-def test_the_loaded_pipeline_draws_what_the_policy_drew_before(folder: Path, policy: ExportedPolicy, digits_generator) -> None:
+def test_the_loaded_pipeline_draws_what_the_policy_drew_before(
+    folder: Path, policy: ExportedPolicy, digits_generator
+) -> None:
     before = GenerationPipeline(
         digits_generator, ActorPolicy(policy.actor, digits_generator.decision_space, policy.generator.block_rows)
     )([3, 3, 7], [0, 1, 2])

@@ -14,9 +14,7 @@ from adanat_rl.generation.policies.base import FixedDecisionsPolicy, SchedulePol
 LENGTH, CODES, MASK, NULL = 16, 128, 128, 10
 
 
-def slow_draw(
-    generator: MaskedTokenGenerator, context: torch.Tensor, noise, decisions: np.ndarray
-) -> list[np.ndarray]:
+def slow_draw(generator: MaskedTokenGenerator, context: torch.Tensor, noise, decisions: np.ndarray) -> list[np.ndarray]:
     """Tokens after each step: two full passes per step in float64, image by image and position by position."""
     nat = copy.deepcopy(generator.nat).double()
     batch_size, horizon = decisions.shape[:2]

@@ -8,7 +8,12 @@ import numpy as np
 import pytest
 
 from adanat_rl.config.errors import UserError
-from adanat_rl.generation.masked.schedules import DECISION_NAMES, hand_made_schedule, load_schedule, masked_token_decisions
+from adanat_rl.generation.masked.schedules import (
+    DECISION_NAMES,
+    hand_made_schedule,
+    load_schedule,
+    masked_token_decisions,
+)
 
 
 def test_cosine_schedule_follows_its_formula() -> None:

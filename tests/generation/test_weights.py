@@ -34,7 +34,9 @@ def metadata_of(path: Path) -> dict[str, str]:
     return read_tensors(path)[1]
 
 
-def rewrite(path: Path, *, metadata: dict[str, str] | None = None, tensors: dict[str, torch.Tensor] | None = None) -> None:
+def rewrite(
+    path: Path, *, metadata: dict[str, str] | None = None, tensors: dict[str, torch.Tensor] | None = None
+) -> None:
     """The same file with other metadata or tensors."""
     now = {**metadata_of(path), **(metadata or {})}
     save_file(load_file(path) if tensors is None else tensors, path, {k: v for k, v in now.items() if v is not None})
@@ -68,7 +70,9 @@ def test_a_missing_file_is_named(tmp_path: Path) -> None:
         load(tmp_path / "none.safetensors")
 
 
-@pytest.mark.parametrize("damage", [lambda data: data[:100], lambda data: data[:-5], lambda data: b"", lambda data: b"\x80\x05pickle" * 9])
+@pytest.mark.parametrize(
+    "damage", [lambda data: data[:100], lambda data: data[:-5], lambda data: b"", lambda data: b"\x80\x05pickle" * 9]
+)
 def test_a_damaged_file_is_named(file: Path, damage) -> None:
     file.write_bytes(damage(file.read_bytes()))
     with pytest.raises(UserError, match=r"nat\.safetensors is damaged or no safetensors file"):
@@ -126,9 +130,7 @@ def test_a_refused_state_leaves_the_network_as_it_was(network: TransformerNAT) -
     assert all(torch.equal(network.state_dict()[name], value) for name, value in before.items())
 
 
-@pytest.mark.parametrize(
-    "arguments", ['{"vocabulary": 3}', "{}", "[]", "{", '{"vocab_size": "six"}', None], ids=str
-)
+@pytest.mark.parametrize("arguments", ['{"vocabulary": 3}', "{}", "[]", "{", '{"vocab_size": "six"}', None], ids=str)
 def test_arguments_that_do_not_fit_the_class_are_a_user_error(file: Path, arguments: str | None) -> None:
     rewrite(file, metadata={"arguments": arguments})
     with pytest.raises(UserError, match=r"nat\.safetensors"):

@@ -41,7 +41,9 @@ def test_fitting_the_scale_again_changes_nothing(classifier: ConvClassifier, ima
 
 @pytest.mark.parametrize("name", ["a", "b"])
 def test_the_shipped_classifiers_recognise_digits_and_are_scaled(digits, name: str) -> None:
-    network = load_network(resolve_path(f"asset:digits/judge_{name}.safetensors", "judge"), {"conv_classifier": ConvClassifier})
+    network = load_network(
+        resolve_path(f"asset:digits/judge_{name}.safetensors", "judge"), {"conv_classifier": ConvClassifier}
+    )
     with torch.no_grad():
         accuracy = (network.logits(digits.images).argmax(1) == digits.labels).float().mean()
         variance = network(digits.images).double().numpy().var(axis=0, ddof=1)

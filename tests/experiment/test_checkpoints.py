@@ -1,0 +1,138 @@
+"""Checkpoints that were damaged in every way a disk can think of."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+
+import pytest
+import torch
+
+from adanat_rl.config.errors import RunError
+from adanat_rl.experiment.checkpoints import (
+    CheckpointStore,
+    DamagedCheckpointError,
+    Snapshot,
+    checkpoint_folders,
+    read_snapshot,
+    write_snapshot,
+)
+
+
+def snapshot(iteration: int) -> Snapshot:
+    tensors = {"learner": {"a.b": torch.arange(6.0).reshape(2, 3) + iteration}, "reward": {"w": torch.tensor([iteration])}}
+    return Snapshot(tensors, {"iteration": iteration, "best": None, "num_passes": 1.5})
+
+
+def filled(folder: Path, warnings: list[str], keep: int = 3, count: int = 3) -> CheckpointStore:
+    store = CheckpointStore(folder, keep, warnings.append)
+    for iteration in range(count):
+        store.save(lambda path, i=iteration: write_snapshot(path, snapshot(i)), iteration)
+    return store
+
+
+def test_what_was_written_is_read_to_the_bit(tmp_path: Path) -> None:
+    store = filled(tmp_path / "checkpoints", [])
+    found = store.newest()
+    assert found is not None
+    assert found.state == snapshot(2).state
+    assert found.tensors.keys() == {"learner", "reward"}
+    for group, tensors in snapshot(2).tensors.items():
+        for name, value in tensors.items():
+            assert torch.equal(found.tensors[group][name], value)
+
+
+def test_only_the_newest_are_kept(tmp_path: Path) -> None:
+    filled(tmp_path / "c", [], keep=2, count=5)
+    assert list(checkpoint_folders(tmp_path / "c")) == [3, 4]
+
+
+def flip_a_bit(folder: Path) -> None:
+    file = folder / "learner.safetensors"
+    data = bytearray(file.read_bytes())
+    data[-1] ^= 1
+    file.write_bytes(data)
+
+
+def truncate(folder: Path) -> None:
+    file = folder / "reward.safetensors"
+    file.write_bytes(file.read_bytes()[:-3])
+
+
+def lose_a_file(folder: Path) -> None:
+    (folder / "state.json").unlink()
+
+
+def gain_a_file(folder: Path) -> None:
+    (folder / "stray.pkl").write_bytes(b"x")
+
+
+def lose_the_manifest(folder: Path) -> None:
+    (folder / "manifest.json").unlink()
+
+
+def empty_the_manifest(folder: Path) -> None:
+    (folder / "manifest.json").write_text("")
+
+
+DAMAGES = [flip_a_bit, truncate, lose_a_file, gain_a_file, lose_the_manifest, empty_the_manifest]
+
+
+@pytest.mark.parametrize("damage", DAMAGES, ids=lambda damage: damage.__name__)
+def test_a_damaged_checkpoint_costs_only_itself_and_is_named(tmp_path: Path, damage) -> None:
+    warnings: list[str] = []
+    store = filled(tmp_path / "c", warnings)
+    damage(tmp_path / "c" / "iteration_000002")
+    found = store.newest()
+    assert found is not None
+    assert found.iteration == 1
+    assert len(warnings) == 1
+    assert "iteration_000002" in warnings[0]
+    assert (tmp_path / "c" / "damaged" / "iteration_000002").is_dir(), "it is kept for a look"
+    store.save(lambda path: write_snapshot(path, snapshot(2)), 2)  # the run makes it again
+    assert store.newest().iteration == 2
+
+
+def test_when_all_are_damaged_the_run_stops_instead_of_starting_over(tmp_path: Path) -> None:
+    store = filled(tmp_path / "c", [])
+    for folder in (tmp_path / "c").glob("iteration_*"):
+        flip_a_bit(folder)
+    with pytest.raises(RunError, match="all 3 checkpoints"):
+        store.newest()
+
+
+def test_a_half_written_one_is_never_seen(tmp_path: Path) -> None:
+    store = filled(tmp_path / "c", [], count=1)
+
+    def dies(path: Path) -> None:
+        path.mkdir()
+        (path / "learner.safetensors").write_bytes(b"half")
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        store.save(dies, 1)
+    assert store.newest().iteration == 0
+    store.save(lambda path: write_snapshot(path, snapshot(1)), 1)
+    assert store.newest().iteration == 1
+    assert [entry.name for entry in (tmp_path / "c").iterdir() if entry.name.startswith(".")] == []
+
+
+def test_nothing_that_could_run_code_is_read(tmp_path: Path) -> None:
+    folder = tmp_path / "iteration_000000"
+    write_snapshot(folder, snapshot(0))
+    torch.save({"a.b": torch.zeros(1)}, folder / "learner.safetensors")  # a pickle under another name
+    manifest = json.loads((folder / "manifest.json").read_text())
+    import hashlib
+
+    data = (folder / "learner.safetensors").read_bytes()
+    manifest["files"]["learner.safetensors"] = {"bytes": len(data), "sha256": hashlib.sha256(data).hexdigest()}
+    (folder / "manifest.json").write_text(json.dumps(manifest))
+    with pytest.raises(DamagedCheckpointError, match="safetensors"):
+        read_snapshot(folder)
+
+
+def test_a_checkpoint_can_be_copied_to_another_place(tmp_path: Path) -> None:
+    filled(tmp_path / "c", [])
+    shutil.copytree(tmp_path / "c" / "iteration_000001", tmp_path / "elsewhere")
+    assert read_snapshot(tmp_path / "elsewhere").iteration == 1

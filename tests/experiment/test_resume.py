@@ -1,0 +1,214 @@
+"""Runs that are killed, stopped and damaged for real, and what the same command makes of them."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import re
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import psutil
+import pytest
+
+from adanat_rl.experiment.metrics_log import read_metrics, without_times
+from adanat_rl.experiment.run_folder import RunFolder
+from tests import tiny
+
+ITERATIONS = 4
+DEADLINE_S = 120.0
+
+
+def outcome(run_dir: Path) -> tuple[list[dict], dict[str, str]]:
+    """Metric rows without what a clock or a failure decides, and hashes of all that was learned."""
+    rows = [
+        {key: value for key, value in without_times(row).items() if not key.startswith("cluster/")}
+        for row in read_metrics(run_dir / "metrics.jsonl")
+    ]
+    last = run_dir / "checkpoints" / f"iteration_{ITERATIONS:06d}"
+    files = [last / "learner.safetensors", last / "reward.safetensors", run_dir / "policy" / "policy.safetensors"]
+    return rows, {file.name: hashlib.sha256(file.read_bytes()).hexdigest() for file in files}
+
+
+@pytest.fixture(scope="module")
+def uninterrupted(tmp_path_factory: pytest.TempPathFactory) -> tuple[list[dict], dict[str, str]]:
+    run_dir = tmp_path_factory.mktemp("uninterrupted") / "run"
+    result = tiny.train(run_dir, *tiny.IN_PROCESS)
+    assert result.returncode == 0, result.stderr
+    return outcome(run_dir)
+
+
+def wait_for(condition: Callable[[], bool], process: subprocess.Popen[str]) -> None:
+    """Until the condition holds; a process that ends before is an error."""
+    deadline = time.monotonic() + DEADLINE_S
+    while not condition():
+        assert process.poll() is None, process.communicate()
+        assert time.monotonic() < deadline, "the moment to break things never came"
+        time.sleep(0.005)
+
+
+def rows_of(run_dir: Path) -> int:
+    return len(read_metrics(run_dir / "metrics.jsonl"))
+
+
+MOMENTS: dict[str, Callable[[Path], bool]] = {
+    "before_the_first_checkpoint": lambda run_dir: (run_dir / "metrics.jsonl").exists(),
+    "while_a_checkpoint_is_written": lambda run_dir: any((run_dir / "checkpoints").glob(".iteration_*.tmp")),
+    "in_an_iteration": lambda run_dir: rows_of(run_dir) >= 3,
+    "in_the_comparison": lambda run_dir: (run_dir / "policy" / "policy.json").exists(),
+}
+
+
+@pytest.mark.parametrize("moment", MOMENTS)
+def test_killed_at_any_moment_the_same_command_gives_the_same_run(tmp_path: Path, uninterrupted, moment: str) -> None:
+    run_dir = tmp_path / "run"
+    arguments = (*tiny.OVERRIDES, "resources.num_env_runners=1", "--run-dir", str(run_dir))
+    process = tiny.start("train", *arguments)
+    wait_for(lambda: MOMENTS[moment](run_dir), process)
+    children = psutil.Process(process.pid).children(recursive=True)
+    process.kill()
+    process.wait()
+    _, alive = psutil.wait_procs(children, timeout=30)
+    assert [child.name() for child in alive] == [], "nothing outlives its driver"
+    result = tiny.run("train", *arguments)
+    assert result.returncode == 0, result.stderr
+    assert outcome(run_dir) == uninterrupted
+    audit = tiny.run("audit", "--run-dir", str(run_dir))
+    assert audit.returncode == 0, audit.stdout
+
+
+def test_killed_while_a_checkpoint_is_read_nothing_is_lost(tmp_path: Path, uninterrupted) -> None:
+    run_dir = tmp_path / "run"
+    arguments = (*tiny.OVERRIDES, *tiny.IN_PROCESS, "--run-dir", str(run_dir))
+    assert tiny.run("train", *arguments, "training.num_iterations=2").returncode == 0
+    process = tiny.start("train", *arguments)
+    opened = f"iteration_{2:06d}"
+
+    def reading() -> bool:
+        try:
+            return any(opened in file.path for file in psutil.Process(process.pid).open_files()) or rows_of(run_dir) < 3
+        except psutil.Error:
+            return False
+
+    wait_for(lambda: reading() or rows_of(run_dir) > 3, process)
+    process.kill()
+    process.wait()
+    result = tiny.run("train", *arguments)
+    assert result.returncode == 0, result.stderr
+    assert outcome(run_dir) == uninterrupted
+
+
+@pytest.mark.parametrize(("number", "status"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+def test_signals_checkpoint_and_name_the_command_to_go_on(tmp_path: Path, uninterrupted, number: int, status: int) -> None:
+    run_dir = tmp_path / "run"
+    arguments = (*tiny.OVERRIDES, "resources.num_env_runners=1", "--run-dir", str(run_dir))
+    process = tiny.start("train", *arguments, "training.num_iterations=1000", "checkpoints.interval_iterations=1000")
+    wait_for(lambda: rows_of(run_dir) >= 2, process)
+    process.send_signal(number)
+    output, errors = process.communicate(timeout=DEADLINE_S)
+    assert process.returncode == status, errors
+    stopped = re.search(r"stopped after iteration (\d+), checkpoint written; go on with: adanat-rl train (.*)", output)
+    assert stopped is not None, output
+    done = int(stopped[1])
+    assert str(run_dir) in stopped[2]
+    assert (run_dir / "checkpoints" / f"iteration_{done:06d}").is_dir()
+    assert rows_of(run_dir) == done + 1
+    if done <= ITERATIONS:
+        assert tiny.run("train", *arguments).returncode == 0
+        assert outcome(run_dir) == uninterrupted
+
+
+def test_a_damaged_newest_checkpoint_costs_one_checkpoint(tmp_path: Path, uninterrupted) -> None:
+    run_dir = tmp_path / "run"
+    arguments = (*tiny.OVERRIDES, *tiny.IN_PROCESS, "--run-dir", str(run_dir))
+    assert tiny.run("train", *arguments, "training.num_iterations=3").returncode == 0
+    file = run_dir / "checkpoints" / "iteration_000003" / "learner.safetensors"
+    data = bytearray(file.read_bytes())
+    data[len(data) // 2] ^= 0x10
+    file.write_bytes(data)
+    result = tiny.run("train", *arguments)
+    assert result.returncode == 0, result.stderr
+    assert "iteration_000003/learner.safetensors differs" in result.stdout
+    assert "going on after iteration 2 of 4" in result.stdout
+    assert outcome(run_dir) == uninterrupted
+
+
+def test_a_second_driver_is_refused(tmp_path: Path) -> None:
+    run_dir = tmp_path / "run"
+    arguments = (*tiny.OVERRIDES, *tiny.IN_PROCESS, "training.num_iterations=1000", "--run-dir", str(run_dir))
+    process = tiny.start("train", *arguments)
+    try:
+        wait_for(lambda: rows_of(run_dir) >= 1, process)
+        second = tiny.run("train", *arguments)
+        assert second.returncode == 2
+        assert f"in use by process {process.pid}" in second.stderr
+        assert len(second.stderr.strip().splitlines()) == 1
+    finally:
+        process.kill()
+        process.wait()
+
+
+def test_a_finished_run_given_again_says_so_and_changes_nothing(tmp_path: Path) -> None:
+    run_dir = tmp_path / "run"
+    assert tiny.train(run_dir, *tiny.IN_PROCESS, "training.num_iterations=1").returncode == 0
+    before = {path: path.stat().st_mtime_ns for path in (run_dir / "checkpoints").rglob("*")}
+    result = tiny.train(run_dir, *tiny.IN_PROCESS, "training.num_iterations=1")
+    assert result.returncode == 0
+    assert "is complete" in result.stdout
+    assert before == {path: path.stat().st_mtime_ns for path in (run_dir / "checkpoints").rglob("*")}
+
+
+def limit_file_size() -> None:
+    import resource
+
+    resource.setrlimit(resource.RLIMIT_FSIZE, (40_000, 40_000))
+
+
+def test_a_full_disk_stops_the_run_in_one_line_with_what_is_safe(tmp_path: Path) -> None:
+    """A limit on the size of files stands in for a full disk: the same kind of error at the same place."""
+    run_dir = tmp_path / "run"
+    arguments = (*tiny.OVERRIDES, *tiny.IN_PROCESS, "policy.hidden_size=64", "--run-dir", str(run_dir))
+    command = [sys.executable, "-m", "adanat_rl.train", *arguments]
+    result = subprocess.run(command, capture_output=True, text=True, preexec_fn=limit_file_size, timeout=300, check=False)
+    assert result.returncode == 1, result.stderr
+    lines = result.stderr.strip().splitlines()
+    assert lines[0].startswith(f"adanat-rl train: cannot write in {run_dir}: ")
+    assert lines[1].strip().startswith("safe: ")
+    assert lines[2].strip().startswith("go on with: adanat-rl train ")
+
+
+def test_the_rollout_table_accounts_for_every_trajectory(tmp_path: Path) -> None:
+    import pyarrow.parquet as pq
+
+    run_dir = tmp_path / "run"
+    assert tiny.train(run_dir, *tiny.IN_PROCESS, "training.num_iterations=2").returncode == 0
+    config = RunFolder(run_dir).saved_config()
+    seen = set()
+    for iteration in (1, 2):
+        table = pq.read_table(run_dir / "rollouts" / f"iteration_{iteration:06d}.parquet").to_pandas()
+        assert len(table) == config.training.trajectories_per_iteration
+        assert (table["reward_model_version"] == iteration).all()
+        assert table["reward"].between(0, 1).all()
+        assert {len(row) for row in table["decisions"]} == {4 * 4}
+        assert {len(row) for row in table["advantages"]} == {4}
+        seen |= set(table["id"])
+    assert len(seen) == 2 * config.training.trajectories_per_iteration
+    (run_dir / "rollouts" / "iteration_000002.parquet").unlink()
+    result = tiny.run("audit", "--run-dir", str(run_dir))
+    assert result.returncode == 1
+    assert "no table of iteration 2" in result.stdout
+
+
+def test_json_lines_are_json_and_quiet_is_quiet(tmp_path: Path) -> None:
+    result = tiny.train(tmp_path / "a", *tiny.IN_PROCESS, "training.num_iterations=1", "--log-json")
+    assert result.returncode == 0, result.stderr
+    lines = [json.loads(line) for line in result.stdout.splitlines()]
+    assert [line["iteration"] for line in lines if "iteration" in line] == [0, 1]
+    result = tiny.train(tmp_path / "b", *tiny.IN_PROCESS, "training.num_iterations=1", "--quiet")
+    assert (result.returncode, result.stdout) == (0, "")
+    assert os.environ.get("PYTHONWARNINGS") or "Traceback" not in result.stderr
