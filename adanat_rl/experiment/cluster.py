@@ -17,6 +17,7 @@ import psutil
 
 from adanat_rl.config.errors import RunError, UserError
 from adanat_rl.config.schema import ResourcesConfig
+from adanat_rl.experiment.reaper import reaper
 
 _FOLDER_PREFIX = "adanat-ray-"
 _OBJECT_STORE_BYTES = 256 * 2**20
@@ -68,51 +69,61 @@ def connect(resources: ResourcesConfig) -> Iterator[None]:
         UserError: the cluster, or this machine, is smaller than what the workers reserve.
         RunError: the cluster does not answer.
     """
-    import ray  # takes a second to import
-
     quiet_environment()
-    local = resources.ray_address == "local" and not in_ray_job()
-    if local:
+    if resources.ray_address == "local" and not in_ray_job():
         _check_size(resources, {"CPU": float(usable_cpus()), "GPU": float(_usable_gpus())}, "this machine")
-    folder = _start_local() if local else None
-    if not local:
-        address = None if in_ray_job() and resources.ray_address == "local" else resources.ray_address
-        try:
-            ray.init(address=address, log_to_driver=False, logging_level=logging.ERROR)
-        except (ConnectionError, RuntimeError) as error:
-            reason = str(error).strip().splitlines()[0]
-            raise RunError(f"no Ray cluster at {resources.ray_address}: {reason}") from None
-    try:
-        if not local:
-            _check_size(resources, ray.cluster_resources(), f"the cluster at {resources.ray_address}")
-        yield
-    finally:
-        ray.shutdown()
-        if folder is not None:
-            shutil.rmtree(folder, ignore_errors=True)
+        with _private_cluster():
+            yield
+    else:
+        with _running_cluster(resources):
+            yield
 
 
-def _start_local() -> Path:
-    """A private cluster whose files lie in a temporary folder and whose token exists only in this process's
-    environment.
+@contextmanager
+def _private_cluster() -> Iterator[None]:
+    """A cluster of this process alone: its files lie in a temporary folder, its token only in the environment.
+
+    Whatever happens to this process, nothing of the cluster stays behind.
     """
-    import ray
+    import ray  # takes a second to import
 
     _remove_stale_folders()
     folder = Path(tempfile.mkdtemp(prefix=f"{_FOLDER_PREFIX}{os.getpid()}-"))
     os.environ.setdefault("RAY_AUTH_TOKEN", secrets.token_hex(32))  # Ray switches token mode on by itself
     python_path = os.pathsep.join(filter(None, [str(Path.cwd()), os.environ.get("PYTHONPATH", "")]))
-    ray.init(
-        address="local",
-        num_cpus=usable_cpus(),
-        include_dashboard=False,
-        log_to_driver=False,
-        logging_level=logging.ERROR,
-        object_store_memory=_OBJECT_STORE_BYTES,
-        runtime_env={"env_vars": {"PYTHONPATH": python_path}},  # own rewards are found beside the caller
-        _temp_dir=str(folder),
-    )
-    return folder
+    with reaper(os.getpid(), folder):
+        ray.init(
+            address="local",
+            num_cpus=usable_cpus(),
+            include_dashboard=False,
+            log_to_driver=False,
+            logging_level=logging.ERROR,
+            object_store_memory=_OBJECT_STORE_BYTES,
+            runtime_env={"env_vars": {"PYTHONPATH": python_path}},  # own rewards are found beside the caller
+            _temp_dir=str(folder),
+        )
+        try:
+            yield
+        finally:
+            ray.shutdown()
+
+
+@contextmanager
+def _running_cluster(resources: ResourcesConfig) -> Iterator[None]:
+    """Joins the cluster of the Ray job that this process is, or the one at the address."""
+    import ray
+
+    address = None if resources.ray_address == "local" else resources.ray_address
+    try:
+        ray.init(address=address, log_to_driver=False, logging_level=logging.ERROR)
+    except (ConnectionError, RuntimeError) as error:
+        reason = str(error).strip().splitlines()[0]
+        raise RunError(f"no Ray cluster at {resources.ray_address}: {reason}") from None
+    try:
+        _check_size(resources, ray.cluster_resources(), f"the cluster at {resources.ray_address}")
+        yield
+    finally:
+        ray.shutdown()
 
 
 def _remove_stale_folders() -> None:

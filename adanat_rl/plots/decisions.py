@@ -32,6 +32,7 @@ from adanat_rl.plots.theme import (
 )
 
 if TYPE_CHECKING:
+    from matplotlib.artist import Artist
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
@@ -154,13 +155,15 @@ def summary_figure(summary: DecisionSummary, title: str) -> Figure:
     figure = _panels(
         summary, columns, title, _PANEL, lambda axes, column: draw_steps(axes, summary, column), key_in=0.26
     )
-    handles, labels = figure.axes[0].get_legend_handles_labels()
+    shown: dict[str, Artist] = {}  # by label: a decision that is the same for all images has no class means
+    for axes in figure.axes:
+        shown |= {label: handle for handle, label in zip(*axes.get_legend_handles_labels(), strict=True)}
     figure.legend(
-        handles,
-        labels,
+        list(shown.values()),
+        list(shown),
         loc="upper left",
         bbox_to_anchor=(0, 1 - 0.26 / figure.get_figheight()),
-        ncols=len(labels),
+        ncols=len(shown),
         frameon=False,
         fontsize=SMALL_PT,
         labelcolor=MUTED,

@@ -131,15 +131,17 @@ def svg(figure: Figure, name: str, alt: str) -> str:
 
 
 def png(figure: Figure) -> bytes:
-    """The figure as a PNG file."""
+    """The figure as a PNG file, with a margin."""
+    from matplotlib.transforms import Bbox
+
     buffer = io.BytesIO()
+    width, height = figure.get_size_inches()
     figure.savefig(
         buffer,
         format="png",
         dpi=_PNG_DPI,
         facecolor=PAPER,
-        bbox_inches="tight",
-        pad_inches=_MARGIN,
+        bbox_inches=Bbox([[-_MARGIN, -_MARGIN], [width + _MARGIN, height + _MARGIN]]),
         metadata={"Software": None},
     )
     return buffer.getvalue()

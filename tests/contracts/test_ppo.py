@@ -146,6 +146,12 @@ def test_standardised_returns_have_mean_zero_and_unbiased_variance_one() -> None
     np.testing.assert_allclose(returns, expected, rtol=1e-4, atol=1e-5)
 
 
+@pytest.mark.parametrize("reward", [0.0, 0.1, 0.3, 0.7])
+def test_equal_rewards_give_returns_of_zero(reward: float) -> None:
+    returns = standardise_returns(torch.full((512,), reward), 4)
+    assert returns.abs().max() < 1e-3  # rounding of the mean must not be blown up by the tiny spread
+
+
 def test_diagnostics_of_the_loss_agree_with_numpy() -> None:
     rng = np.random.default_rng(2)
     new, old, advantages, values, returns = rng.normal(size=(5, 50)) * 0.3

@@ -6,6 +6,8 @@ import pytest
 import torch
 from gymnasium.vector import AutoresetMode
 
+from adanat_rl.generation.decisions import DecisionSpace
+from adanat_rl.generation.masked.sampler import MaskedTokenGenerator
 from adanat_rl.generation.noise import ImageNoise, ShardNoise
 from envs import GenerationVectorEnv
 from tests.envs.conftest import parts
@@ -115,6 +117,21 @@ def test_the_decision_in_the_info_is_that_of_the_decision_space(make_envs, gener
         expected, carry = generator.decision_space.decide(torch.from_numpy(action), step, carry)
         assert np.array_equal(info["decision"], expected.numpy())
     assert (info["num_passes"] > 0).all()
+
+
+def test_smoothing_carries_over_the_steps_of_an_episode_and_not_into_the_next(digits_generator) -> None:
+    space = digits_generator.decision_space
+    smooth = DecisionSpace(space.decisions, space.base_schedule.numpy(), smoothing=0.7)
+    generator = MaskedTokenGenerator(digits_generator.nat, digits_generator.tokenizer, smooth, block_rows=64)
+    envs = GenerationVectorEnv(**parts(generator), num_envs=2)
+    actions = actions_of(5, 4, (2, 4))
+    for seed in (0, 1):
+        envs.reset(seed=seed)
+        carry = None
+        for step, action in enumerate(actions):
+            *_, info = envs.step(action)
+            expected, carry = smooth.decide(torch.from_numpy(action), step, carry)
+            assert np.array_equal(info["decision"], expected.numpy())
 
 
 def test_the_next_episode_starts_in_the_step_after_the_last(make_envs, make_env, generator) -> None:

@@ -1,6 +1,8 @@
 from __future__ import annotations
 
+import hashlib
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -9,7 +11,7 @@ import torch
 
 from adanat_rl.config.errors import UserError
 from adanat_rl.config.paths import resolve_path
-from adanat_rl.config.schema import DecisionsConfig, GeneratorConfig, PolicyConfig
+from adanat_rl.config.schema import BaseScheduleConfig, DecisionsConfig, GeneratorConfig, PolicyConfig
 from adanat_rl.generation.pipeline import GenerationPipeline, load_pipeline
 from adanat_rl.generation.policies.base import ActorPolicy
 from adanat_rl.generation.policies.build import PolicySpec
@@ -23,6 +25,7 @@ from adanat_rl.generation.policies.files import (
     save_policy,
 )
 from adanat_rl.generation.seeding import seeded
+from adanat_rl.generation.weights import save_network
 
 
 def make_policy(digits_generator, kind: str = "adaptive") -> ExportedPolicy:
@@ -90,8 +93,6 @@ def test_a_save_that_was_cut_short_is_cleaned_up_by_the_next(folder: Path, polic
 
 
 def test_hashes_are_those_of_the_weight_files() -> None:
-    import hashlib
-
     hashes = hash_generator(GeneratorConfig())
     for key in ("nat", "tokenizer"):
         path = resolve_path(getattr(GeneratorConfig(), key), key)
@@ -179,9 +180,29 @@ def test_a_description_that_contradicts_itself_is_refused(folder: Path, section:
         load_pipeline(folder)
 
 
-def test_another_generator_is_refused_with_the_name_of_the_file(folder: Path, tmp_path: Path, digits_generator) -> None:
-    from adanat_rl.generation.weights import save_network
+def test_a_description_without_the_hash_of_a_file_is_refused(folder: Path) -> None:
+    edit(folder, lambda description: description["generator_sha256"].pop("nat"))
+    with pytest.raises(UserError, match=r"policy\.json|generator\.nat"):
+        load_pipeline(folder)
 
+
+def test_a_policy_is_not_changed_by_a_later_edit_of_its_schedule_file(tmp_path: Path, digits_generator) -> None:
+    schedule = tmp_path / "schedule.json"
+    schedule.write_text(json.dumps([[0.6, 3.0, 1.0, 0.5]] * 4))
+    policy = replace(
+        make_policy(digits_generator), decisions=DecisionsConfig(base=BaseScheduleConfig(file=str(schedule)))
+    )
+    save_policy(tmp_path / "policy", policy)
+    before = load_pipeline(tmp_path / "policy")([3], [0]).decisions
+    schedule.write_text(json.dumps([[0.2, 1.0, 0.5, 2.5]] * 4))
+    try:
+        after = load_pipeline(tmp_path / "policy")([3], [0]).decisions
+    except UserError:
+        return  # refused: just as good
+    np.testing.assert_array_equal(after, before)
+
+
+def test_another_generator_is_refused_with_the_name_of_the_file(folder: Path, tmp_path: Path, digits_generator) -> None:
     arguments = {"vocab_size": 128, "grid_size": 4, "num_classes": 10, "width": 96, "depth": 3, "num_heads": 4}
     other = tmp_path / "other.safetensors"
     with torch.no_grad():
