@@ -118,7 +118,11 @@ def _unexpected(prefix: str, error: Exception) -> int:
 
 
 class CommandParser(argparse.ArgumentParser):
-    """A parser whose errors look like all other user errors."""
+    """A parser whose errors look like all other user errors, and that takes settings anywhere among the options."""
+
+    def parse_args(self, args: Any = None, namespace: Any = None) -> Any:
+        """Options and `KEY=VALUE` settings in any order."""
+        return self.parse_intermixed_args(args, namespace)
 
     def error(self, message: str) -> NoReturn:
         """One line, exit status 2."""

@@ -55,9 +55,9 @@ def _main(invocation: Invocation) -> int:
     from adanat_rl.experiment.cluster import quiet_environment
 
     quiet_environment()
-    from adanat_rl.experiment.build import check_inputs
+    from adanat_rl.experiment.build import complete_inputs
 
-    check_inputs(config)
+    config = complete_inputs(config)
     if arguments.dry_run:
         return _dry_run(config)
     from adanat_rl.experiment.training import train

@@ -28,7 +28,7 @@ from adanat_rl.generation.build import NAT_CLASSES, TOKENIZER_CLASSES
 from adanat_rl.generation.masked.schedules import hand_made_schedule
 from adanat_rl.generation.noise import ShardNoise, Stream
 from adanat_rl.generation.policies.network import PolicyNet
-from adanat_rl.generation.seeding import seeded
+from adanat_rl.generation.seeding import Purpose, philox, seeded
 from adanat_rl.generation.weights import load_network
 from adanat_rl.rewards.discriminator import PatchDiscriminator
 
@@ -62,13 +62,13 @@ class ReferenceLoop:
             tokens = torch.full((11, 16), self.nat.mask_token_id)
             self.first_logits, self.first_features = self.nat(tokens, torch.arange(11))
         hidden = config.policy.hidden_size
-        with seeded(config.seed, 4):
+        with seeded(Purpose.POLICY_WEIGHTS, config.seed):
             self.actor = PolicyNet(self.nat.width, 4, hidden, 4)
             self.critic = PolicyNet(self.nat.width, 1, hidden, 4)
         parameters = [*self.actor.parameters(), *self.critic.parameters()]
         self.optimizer = torch.optim.Adam(parameters, config.ppo.lr, betas=config.ppo.adam_betas)
         adversarial = config.reward.adversarial
-        with seeded(config.seed, 3):
+        with seeded(Purpose.DISCRIMINATOR_WEIGHTS, config.seed):
             self.discriminator = PatchDiscriminator(10, adversarial.channels)
         self.discriminator_optimizer = torch.optim.Adam(
             self.discriminator.parameters(), adversarial.lr, betas=adversarial.adam_betas
@@ -208,13 +208,12 @@ class ReferenceLoop:
         if minibatch is None or minibatch >= size:
             yield slice(None)
             return
-        key = np.random.SeedSequence((self.config.seed, self.iteration, 5, epoch)).generate_state(2, np.uint64)
-        yield from torch.from_numpy(np.random.Generator(np.random.Philox(key=key)).permutation(size)).split(minibatch)
+        order = philox(Purpose.SHUFFLE, self.config.seed, self.iteration, epoch).permutation(size)
+        yield from torch.from_numpy(order).split(minibatch)
 
     def _train_discriminator(self, batch: Batch, iteration: int, steps: int) -> None:
         settings = self.config.reward.adversarial
-        key = np.random.SeedSequence((self.config.seed, iteration, 6)).generate_state(2, np.uint64)
-        generator = np.random.Generator(np.random.Philox(key=key))
+        generator = philox(Purpose.REWARD_UPDATE, self.config.seed, iteration)
         images = self.tokenizer.decode(batch.tokens)
         target = torch.full((settings.batch_size,), settings.real_target)
         self.discriminator.train()

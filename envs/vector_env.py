@@ -67,7 +67,7 @@ class GenerationVectorEnv(gym.vector.VectorEnv):
         self.horizon = generator.horizon
         self._scorer = scorer
         self._noise_factory = noise_factory
-        self._contexts = np.asarray(contexts, np.int64)
+        self._contexts = _checked_labels(contexts, generator.context_spec.num_classes, "contexts")
         self._observation_mode = observation_mode
         self._frame_size = frame_size
         self._rngs: list[np.random.Generator] = []
@@ -115,6 +115,7 @@ class GenerationVectorEnv(gym.vector.VectorEnv):
             seed: image i gets the stream of seed + i, so it equals a single environment with that seed.
             options: `{"context": label or labels [N]}` chooses what to draw.
         """
+        super().reset(seed=seed if isinstance(seed, int) else None)
         self._seed(seed)
         image_seeds = np.array([rng.integers(2**63) for rng in self._rngs])
         drawn = np.array([self._contexts[rng.integers(len(self._contexts))] for rng in self._rngs])
@@ -133,7 +134,10 @@ class GenerationVectorEnv(gym.vector.VectorEnv):
         if self._state.observation.step == self.horizon:
             observation, info = self.reset()
             return observation, np.zeros(self.num_envs, np.float32), nothing, nothing.copy(), info
-        action = torch.as_tensor(np.asarray(actions, np.float32), device=self.generator.device)
+        values = np.asarray(actions, np.float32)
+        if values.shape != self.action_space.shape or not np.isfinite(values).all():
+            raise ValueError(f"actions of shape {values.shape}, expected {self.action_space.shape}, all finite")
+        action = torch.tensor(values, device=self.generator.device)
         observation, decision = self.step_tensors(action)
         terminated = np.full(self.num_envs, observation.step == self.horizon)
         rewards = self._rewards(observation) if terminated.all() else np.zeros(self.num_envs, np.float32)
@@ -149,24 +153,25 @@ class GenerationVectorEnv(gym.vector.VectorEnv):
         return tuple(rgb_frames(images.cpu().numpy(), self._frame_size))
 
     def _seed(self, seed: int | list[int | None] | None) -> None:
-        seeds = (
-            [None if seed is None else seed + i for i in range(self.num_envs)] if not isinstance(seed, list) else seed
-        )
-        if not self._rngs:
-            self._rngs = [np.random.default_rng(value) for value in seeds]
-            return
+        if isinstance(seed, list | tuple):
+            seeds = list(seed)
+        else:
+            seeds = [None if seed is None else seed + index for index in range(self.num_envs)]
+        if len(seeds) != self.num_envs:
+            raise ValueError(f"{len(seeds)} seeds, expected {self.num_envs}, one per image")
+        old: list[np.random.Generator | None] = [*self._rngs] if self._rngs else [None] * self.num_envs
         self._rngs = [
-            rng if value is None else np.random.default_rng(value) for rng, value in zip(self._rngs, seeds, strict=True)
+            rng if rng is not None and value is None else np.random.default_rng(value)
+            for rng, value in zip(old, seeds, strict=True)
         ]
 
     def _chosen_context(self, options: dict[str, Any] | None, drawn: np.ndarray) -> np.ndarray:
         if not options or options.get("context") is None:
             return drawn
-        context = np.broadcast_to(np.asarray(options["context"]), (self.num_envs,)).astype(np.int64)
-        num_classes = self.generator.context_spec.num_classes
-        if ((context < 0) | (context >= num_classes)).any():
-            raise ValueError(f"options['context'] is {options['context']!r}, expected labels 0 … {num_classes - 1}")
-        return context.copy()
+        labels = _checked_labels(options["context"], self.generator.context_spec.num_classes, "options['context']")
+        if labels.shape not in {(), (1,), (self.num_envs,)}:
+            raise ValueError(f"options['context'] has shape {labels.shape}, expected one label or {self.num_envs}")
+        return np.broadcast_to(labels, (self.num_envs,)).copy()
 
     def _rewards(self, observation: Observation) -> np.ndarray:
         scores = self._scorer(observation.sample, observation.context)
@@ -204,3 +209,11 @@ def _observation_space(generator: Generator, mode: ObservationMode) -> spaces.Sp
     dtype = np.int64 if not spec.dtype.is_floating_point else np.float32
     sample = spaces.Box(spec.low, spec.high, spec.shape, dtype)
     return spaces.Dict({"context": spaces.Discrete(num_classes), spec.name: sample, "step": spaces.Discrete(num_steps)})
+
+
+def _checked_labels(labels: Any, num_classes: int, what: str) -> np.ndarray:
+    """Labels as int64; anything but integers 0 … num_classes - 1 is an error."""
+    values = np.asarray(labels)
+    if values.dtype.kind not in "iu" or values.size == 0 or values.min() < 0 or values.max() >= num_classes:
+        raise ValueError(f"{what} is {labels!r}, expected labels 0 … {num_classes - 1}")
+    return values.astype(np.int64)

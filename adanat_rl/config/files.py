@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import json
 import os
 from pathlib import Path
+from typing import Any
 
 
 def write_atomically(path: Path, content: bytes | str, *, durable: bool = False) -> None:
@@ -26,6 +28,19 @@ def write_atomically(path: Path, content: bytes | str, *, durable: bool = False)
         temporary.unlink(missing_ok=True)
     if durable:
         sync_folder(path.parent)
+
+
+def read_json_lines(path: Path) -> list[dict[str, Any]]:
+    """Objects of a JSON-lines file, none if it is missing; what follows a damaged line is left out."""
+    rows: list[dict[str, Any]] = []
+    if not path.exists():
+        return rows
+    for line in path.read_text().splitlines():
+        try:
+            rows.append(json.loads(line))
+        except ValueError:
+            break
+    return rows
 
 
 def sync_folder(folder: Path) -> None:

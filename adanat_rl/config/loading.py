@@ -49,6 +49,8 @@ def load_file(path: Path) -> dict[str, Any]:
         text = path.read_text()
     except OSError as error:
         raise UserError(f"--config: {path}: {error.strerror or error}") from None
+    except UnicodeDecodeError:
+        raise UserError(f"--config: {path} is no text file, expected YAML") from None
     return _mapping(text, str(path))
 
 
@@ -183,14 +185,16 @@ def _section(field: FieldInfo) -> type[BaseModel] | None:
 
 def _one_line(error: ValidationError) -> str:
     problem = error.errors(include_url=False)[0]
-    location = [part for part in problem["loc"] if isinstance(part, str)]
+    location = [str(part) for part in problem["loc"]]
     key = ".".join(location)
     value = problem.get("input")
     if problem["type"] == "extra_forbidden":
         return f"{key}: unknown key{_nearest_key(location)}"
     if problem["type"] == "value_error":  # our own validators name key, value and what is accepted
         message = str(problem["ctx"]["error"])
-        return f"{key}.{message}" if key else message
+        if location and message.startswith(f"{location[-1]}:"):
+            location = location[:-1]
+        return ".".join([*location, message])
     if isinstance(value, float | int | str | bool | list) or value is None:
         shown = json.dumps(value, default=str)
         accepted = re.findall(r"'([^']*)'", problem["msg"]) if problem["type"] == "literal_error" else []

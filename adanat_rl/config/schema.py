@@ -6,13 +6,15 @@ Sources: "paper" is AdaNAT (ECCV 2024) with the settings of its official code, "
 
 from __future__ import annotations
 
+import re
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import BaseModel, ConfigDict, Field, ValidationInfo, field_validator, model_validator
 
 from adanat_rl.config.errors import nearest
 
 DecisionName = Literal["mask_ratio", "confidence_temperature", "sampling_temperature", "guidance_scale"]
+Decay = Annotated[float, Field(ge=0, lt=1)]
 Source = Literal["paper", "adagen", "measured", "design"]
 
 
@@ -25,6 +27,15 @@ class Section(BaseModel):
     """A frozen group of settings that refuses unknown keys and non-finite numbers."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False, coerce_numbers_to_str=True)
+
+    @field_validator("*", mode="before")
+    @classmethod
+    def _booleans_are_no_numbers(cls, value: Any, info: ValidationInfo) -> Any:
+        """YAML reads `yes` as true, and pydantic would take true for 1."""
+        annotation = cls.model_fields[str(info.field_name)].annotation
+        if isinstance(value, bool) and annotation is not bool:
+            raise ValueError(f"{info.field_name}: {str(value).lower()} is not accepted here: it is no {annotation}")
+        return value
 
 
 class DataConfig(Section):
@@ -68,6 +79,9 @@ class BaseScheduleConfig(Section):
         "maskgit", "maskgit: r = (t+1)/T, guidance ∝ t/(T-1); adanat: r = (t+1-0.001)/T, guidance ∝ (t+0.001)/T."
     )
     file: str | None = setting(None, "JSON file with T rows of 4 numbers; replaces the formula.")
+    values: tuple[tuple[float, float, float, float], ...] | None = setting(
+        None, "T rows of 4 numbers; replaces formula and file. A run keeps here what its file held when it began."
+    )
 
 
 class DecisionsConfig(Section):
@@ -97,6 +111,14 @@ class DecisionsConfig(Section):
         lt=1,
     )
     action_limit: float = setting(8.0, "Bound of the environment's action space, ±.", gt=0)
+
+    @model_validator(mode="after")
+    def _each_once(self) -> DecisionsConfig:
+        if not self.learned or len(set(self.learned)) < len(self.learned):
+            raise ValueError(
+                f"learned: {list(self.learned)} is not accepted: expected at least one decision, each once"
+            )
+        return self
 
 
 class PolicyConfig(Section):
@@ -131,7 +153,7 @@ class PPOConfig(Section):
     """Proximal policy optimisation."""
 
     lr: float = setting(3e-4, "Adam's learning rate for actor and critic.", source="measured", gt=0)
-    adam_betas: tuple[float, float] = setting((0.9, 0.999), "Adam's decay rates.", source="paper")
+    adam_betas: tuple[Decay, Decay] = setting((0.9, 0.999), "Adam's decay rates.", source="paper")
     num_epochs: int = setting(5, "Passes over a train batch.", source="paper", ge=1)
     minibatch_size: int | None = setting(
         None, "Env steps of a minibatch; null: the whole train batch at once.", unit="env steps", source="paper", ge=1
@@ -154,7 +176,7 @@ class AdversarialConfig(Section):
 
     channels: int = setting(32, "Channels of its first layer.", source="measured", ge=1)
     lr: float = setting(1e-3, "Adam's learning rate.", source="measured", gt=0)
-    adam_betas: tuple[float, float] = setting((0.5, 0.99), "Adam's decay rates.", source="measured")
+    adam_betas: tuple[Decay, Decay] = setting((0.5, 0.99), "Adam's decay rates.", source="measured")
     batch_size: int = setting(
         128, "Real and generated images of one update, each.", unit="images", source="measured", ge=1
     )
@@ -172,7 +194,7 @@ class RewardConfig(Section):
 
     @model_validator(mode="after")
     def _known_kind(self) -> RewardConfig:
-        if self.kind != "adversarial" and self.kind.count(":") != 1:
+        if self.kind != "adversarial" and not re.fullmatch(r"[^\W\d]\w*(\.[^\W\d]\w*)*:[^\W\d]\w*", self.kind):
             hint = nearest(self.kind, ["adversarial"])
             raise ValueError(f"kind: {self.kind!r} is no reward; accepted: adversarial, or module:Class{hint}")
         if self.kind == "adversarial" and self.args:
@@ -214,7 +236,7 @@ class EvaluationConfig(Section):
     interval_iterations: int = setting(25, "Iterations between evaluations.", unit="iterations", ge=1)
     num_images: int = setting(1797, "Images of one evaluation.", unit="images", source="measured", ge=16)
     num_seeds: int = setting(5, "Repetitions of the final evaluation, each with its own seeds.", ge=2)
-    seed: int = setting(1000, "First seed of the evaluation images; kept apart from training.", ge=0)
+    seed: int = setting(1000, "First seed of the evaluation images; kept apart from training.", ge=0, lt=2**31)
     batch_size: int = setting(256, "Images drawn at once.", unit="images", ge=1)
     reference: str | None = setting(
         "asset:digits/reference.json",
@@ -226,7 +248,9 @@ class ResourcesConfig(Section):
     """Who runs where. One process does everything when both numbers are 0."""
 
     ray_address: str = setting(
-        "local", "local: a private cluster (inside a Ray job: the job's); auto: a running one; or HOST:PORT."
+        "local",
+        "local: a private cluster (inside a Ray job: the job's); auto: a running one; or HOST:PORT.",
+        pattern=r"^(local|auto|[^\s:/]+:\d{1,5})$",
     )
     num_env_runners: int = setting(2, "Env-runner actors that draw shards; 0: the driver draws.", ge=0)
     num_reward_actors: int = setting(1, "Reward-model actors; 0: the driver scores.", ge=0)
@@ -296,7 +320,7 @@ class PretrainingConfig(Section):
 class ExperimentConfig(Section):
     """One training run."""
 
-    name: str = setting("digits", "Name of the run in tables and in MLflow.")
+    name: str = setting("digits", "Name of the run in tables, in MLflow, and of its folder.", pattern=r"^\w[\w.-]*$")
     seed: Annotated[int, Field(ge=0, lt=2**32)] = setting(0, "Seed of the run: networks, shards, discriminator.")
     run_dir: str | None = setting(None, "Folder of the run; null: runs/NAME.")
     data: DataConfig = setting(DataConfig(), "Real images.")

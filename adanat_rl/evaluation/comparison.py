@@ -159,7 +159,8 @@ def _for_horizon(evaluator: Evaluator, baseline: Baseline) -> Evaluator:
 
 def _verdict(rows: Sequence[Row]) -> Verdict | None:
     by_name = {row.name: row.evaluation.metrics[FD_A] for row in rows}
-    if not {Control.SHUFFLED.value, Control.SHUFFLED_WITHIN_CLASS.value} <= by_name.keys():
+    shuffles = {Control.SHUFFLED.value, Control.SHUFFLED_WITHIN_CLASS.value}
+    if not shuffles <= by_name.keys() or len(by_name["policy"]) < 2:
         return None
     return judge_adaptivity(
         by_name["policy"], by_name[Control.SHUFFLED_WITHIN_CLASS.value], by_name[Control.SHUFFLED.value]

@@ -83,7 +83,12 @@ def judge_adaptivity(policy: list[float], within_class: list[float], over_all: l
 
     Args:
         policy, within_class, over_all: distance (lower is better) of each seed under the policy and the two shuffles.
+
+    Raises:
+        ValueError: fewer than two seeds: nothing can be said.
     """
+    if len(policy) < 2:
+        raise ValueError(f"adaptivity needs at least 2 seeds, got {len(policy)}")
     p_class, loss_class = _worse(within_class, policy)
     p_all, loss_all = _worse(over_all, policy)
     if p_class < SIGNIFICANCE:
@@ -111,7 +116,7 @@ def judge_adaptivity(policy: list[float], within_class: list[float], over_all: l
 def _worse(shuffled: list[float], policy: list[float]) -> tuple[float, float]:
     """p-value that `shuffled` is larger, and by how much."""
     difference = np.array(shuffled) - np.array(policy)
-    if np.allclose(difference, difference[0]):  # no spread, no t-test
+    if np.ptp(difference) == 0:  # no spread, no t-test
         return (0.0 if difference[0] > 0 else 1.0), float(difference[0])
     return float(stats.ttest_1samp(difference, 0.0, alternative="greater").pvalue), float(difference.mean())
 

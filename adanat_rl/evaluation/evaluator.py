@@ -15,6 +15,7 @@ from adanat_rl.evaluation.judge import Judge
 from adanat_rl.generation.generator import Generator
 from adanat_rl.generation.noise import ImageNoise
 from adanat_rl.generation.policies.base import Drawing, GenerationPolicy, draw
+from adanat_rl.generation.seeding import Purpose, philox
 
 NAT_PASSES = "nat_passes_per_image"
 IMAGES_PER_SECOND = "images_per_s"
@@ -36,8 +37,7 @@ def evaluation_set(dataset: ImageDataset, num_images: int, seed: int) -> Evaluat
     """N contexts, taken from the real labels in turn, and N image seeds that depend on `seed` and the index alone."""
     index = np.arange(num_images)
     context = dataset.labels[torch.from_numpy(index % len(dataset.labels))]
-    words = np.random.SeedSequence((seed,)).generate_state(2, np.uint64)
-    seeds = np.random.Generator(np.random.Philox(key=words)).integers(0, 2**63, num_images)
+    seeds = philox(Purpose.EVALUATION, seed).integers(0, 2**63, num_images)
     return EvaluationSet(context, torch.from_numpy(seeds))
 
 

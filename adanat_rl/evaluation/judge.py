@@ -49,7 +49,7 @@ class Judge:
     names = JudgeNames()
 
     def __init__(self, dataset: ImageDataset, first: ConvClassifier, second: ConvClassifier) -> None:
-        self._first, self._second = first, second
+        self._first, self._second = first.eval(), second.eval()
         with torch.no_grad():
             self._real = first(dataset.images)
             self._distance_a = FrechetDistance(self._real)

@@ -78,6 +78,11 @@ def load_references(path: Path) -> References:
         baselines = [
             Baseline(**{**row, "decisions": np.array(row["decisions"], np.float32)}) for row in content["baselines"]
         ]
+        for row in baselines:
+            if row.decisions.ndim not in (2, 3):
+                raise UserError(
+                    f"{path}: decisions of {row.name} have {row.decisions.ndim} axes, expected [T, K] or [C, T, K]"
+                )
         return References(content["dataset"], content["command"], tuple(baselines), content.get("trained", {}))
     except (OSError, ValueError, KeyError, TypeError) as error:
         if isinstance(error, UserError):

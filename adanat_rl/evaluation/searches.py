@@ -23,20 +23,28 @@ Report = Callable[[dict[str, float]], None]
 
 @dataclass(frozen=True)
 class Axis:
-    """One parameter of the hand-made schedules: its values, and the least one that exists (None: no limit)."""
+    """One parameter of the hand-made schedules.
+
+    Args:
+        name: of the parameter. values: ascending. least: the least value that exists, or None.
+        num_widenings: how often the axis may still be widened.
+    """
 
     name: str
     values: tuple[float, ...]
     least: float | None = None
+    num_widenings: int = 8
 
-    def widened(self, at_low_end: bool) -> Axis:
-        """The axis with one more value beyond an end; unchanged where nothing lies beyond."""
+    def widened(self, best: float) -> Axis:
+        """The axis with one more value beyond the end at which `best` lies; unchanged where nothing lies beyond."""
         first, last = self.values[0], self.values[-1]
-        if not at_low_end:
-            return Axis(self.name, (*self.values, last * last / self.values[-2]), self.least)
-        if self.least is not None and first <= self.least:
+        if self.num_widenings == 0 or best not in (first, last) or best == self.least:
             return self
-        return Axis(self.name, (first * first / self.values[1], *self.values), self.least)
+        if best == last:
+            values = (*self.values, last * last / self.values[-2])
+        else:
+            values = (first * first / self.values[1] if self.least is None else self.least, *self.values)
+        return Axis(self.name, values, self.least, self.num_widenings - 1)
 
 
 DEFAULT_AXES = (
@@ -54,7 +62,8 @@ class GridResult:
     Args:
         settings: its parameters. schedule: `[T, 4]`. distance: mean over the search seeds.
         axes: the grid in its final extent. num_evaluated: schedules tried.
-        on_edge: parameters whose best value is an end of its axis that nothing lies beyond (guidance scale 0).
+        on_edge: parameters whose best value is an end of its axis all the same: nothing lies beyond (guidance scale 0),
+            or the axis has been widened as often as it may.
     """
 
     settings: dict[str, float]
@@ -89,7 +98,7 @@ class GridSearch:
                     if report is not None:
                         report({"num_evaluated": len(self._scores), "distance": self._scores[point][0]})
             best = self._best(axes)
-            wider = tuple(_widen(axis, value) for axis, value in zip(axes, best, strict=True))
+            wider = tuple(axis.widened(value) for axis, value in zip(axes, best, strict=True))
             if wider == axes:
                 break
             axes = wider
@@ -122,14 +131,6 @@ def cosine_schedule(horizon: int, settings: Mapping[str, float]) -> np.ndarray:
         sampling_temperature=settings["sampling_temperature"],
         guidance_scale=settings["guidance_scale"],
     )
-
-
-def _widen(axis: Axis, best: float) -> Axis:
-    if best == axis.values[0]:
-        return axis.widened(at_low_end=True)
-    if best == axis.values[-1]:
-        return axis.widened(at_low_end=False)
-    return axis
 
 
 @dataclass(frozen=True)

@@ -8,10 +8,11 @@ from pathlib import Path
 import pyarrow.parquet as pq
 
 from adanat_rl.config.errors import UserError
+from adanat_rl.config.files import read_json_lines
+from adanat_rl.config.metric_keys import BATCH_HASH, ITERATION
 from adanat_rl.config.schema import ExperimentConfig
 from adanat_rl.experiment.checkpoints import DamagedCheckpointError, checkpoint_folders, verify
 from adanat_rl.experiment.findings import Finding
-from adanat_rl.experiment.metrics_log import ITERATION, read_metrics
 from adanat_rl.experiment.run_folder import RunFolder
 from adanat_rl.generation.policies.files import load_policy
 
@@ -44,7 +45,7 @@ def _checkpoints(folder: RunFolder) -> list[Finding]:
 
 def _metric_rows(folder: RunFolder) -> Finding:
     """Rows 0, 1, 2, … without gap or repetition."""
-    iterations = [row[ITERATION] for row in read_metrics(folder.metrics_file)]
+    iterations = [row[ITERATION] for row in read_json_lines(folder.metrics_file)]
     for expected, found in enumerate(iterations):
         if found != expected:
             return Finding("metric rows", False, f"row {expected} is of iteration {found}")
@@ -53,7 +54,7 @@ def _metric_rows(folder: RunFolder) -> Finding:
 
 def _trajectories(folder: RunFolder, config: ExperimentConfig) -> list[Finding]:
     """Every id that the metric rows account for stands in the rollout tables exactly once."""
-    rows = {row[ITERATION]: row for row in read_metrics(folder.metrics_file) if row[ITERATION] > 0}
+    rows = {row[ITERATION]: row for row in read_json_lines(folder.metrics_file) if row[ITERATION] > 0}
     tables = {int(path.stem.removeprefix("iteration_")): path for path in folder.rollouts.glob("iteration_*.parquet")}
     problems = []
     if missing := sorted(rows.keys() - tables.keys()):
@@ -62,9 +63,7 @@ def _trajectories(folder: RunFolder, config: ExperimentConfig) -> list[Finding]:
         problems.append(f"table without metric row: iteration {_some(extra)}")
     seen: Counter[str] = Counter()
     for iteration in sorted(rows.keys() & tables.keys()):
-        problems += _table_problems(
-            tables[iteration], iteration, config, rows[iteration].get("rollout/batch_hash"), seen
-        )
+        problems += _table_problems(tables[iteration], iteration, config, rows[iteration].get(BATCH_HASH), seen)
     doubles = [name for name, count in seen.items() if count > 1]
     if doubles:
         problems.append(f"{len(doubles)} trajectories used twice, such as {doubles[0]}")

@@ -16,13 +16,13 @@ from adanat_rl.evaluation.evaluator import Evaluator
 from adanat_rl.evaluation.judge import load_judge
 from adanat_rl.evaluation.reference import Baseline, load_references
 from adanat_rl.experiment.cluster import filtered_stderr
-from adanat_rl.generation.build import build_generator
+from adanat_rl.generation.build import build_generator, inline_base_schedule
 from adanat_rl.generation.generator import Generator
 from adanat_rl.generation.policies.build import PolicySpec
 from adanat_rl.rewards.build import build_reward_parts, reward_class
 from adanat_rl.rewards.service import RewardService, start_reward_service
 from adanat_rl.rl.algorithm import GenerationPPO
-from adanat_rl.rl.config import RLInputs, build_algorithm_config, default_generator_factory
+from adanat_rl.rl.config import RLInputs, build_algorithm_config, generator_factory
 
 # Ray warns that a runner's configuration lies in the object store; its owner is the driver, which outlives the runner.
 _HARMLESS = ("has constructor arguments in the object store",)
@@ -58,15 +58,18 @@ def build_baselines(config: ExperimentConfig) -> tuple[Baseline, ...]:
     return load_references(resolve_path(config.evaluation.reference, "evaluation.reference")).baselines
 
 
-def check_inputs(config: ExperimentConfig) -> None:
-    """Everything that can be wrong with the input, found before anything is launched.
+def complete_inputs(config: ExperimentConfig) -> ExperimentConfig:
+    """The configuration with files that decide what is learned taken in; all inputs are checked before a launch.
 
     Raises:
         UserError: naming the setting.
     """
+    decisions = inline_base_schedule(config.decisions, config.generator.horizon)
+    config = config.model_copy(update={"decisions": decisions})
     reward_class(config)
     build_generator(config)
     build_baselines(config)
+    return config
 
 
 def build_algorithm(
@@ -77,7 +80,8 @@ def build_algorithm(
         policy=PolicySpec.of(config.policy, scene.generator),
         effect_mask=scene.generator.decision_space.effect_mask,
         contexts=scene.dataset.labels.numpy(),
-        generator_factory=default_generator_factory(config),
+        runner_generator=generator_factory(config, config.resources.num_gpus_per_env_runner),
+        learner_generator=generator_factory(config, config.resources.num_gpus_per_learner),
     )
     rewards = start_reward_service(partial(build_reward_parts, config), config.resources)
     with filtered_stderr(*_HARMLESS):

@@ -6,6 +6,7 @@ everything that decides the next iteration is in what `save` writes.
 
 from __future__ import annotations
 
+import io
 import json
 import time
 from collections.abc import Callable
@@ -15,46 +16,27 @@ from typing import Any
 import numpy as np
 from torch import nn
 
+from adanat_rl.config import metric_keys as keys
 from adanat_rl.config.errors import RunError
 from adanat_rl.config.files import write_atomically
 from adanat_rl.config.schema import ExperimentConfig
 from adanat_rl.evaluation.comparison import Comparison, Row, compare
 from adanat_rl.evaluation.controls import Control
+from adanat_rl.evaluation.evaluator import IMAGES_PER_SECOND
 from adanat_rl.evaluation.judge import FD_A
 from adanat_rl.experiment import rollout_table
 from adanat_rl.experiment.build import build_algorithm, build_baselines, build_scene
 from adanat_rl.experiment.checkpoints import Snapshot, read_snapshot, write_snapshot
 from adanat_rl.experiment.exporting import exported_policy
 from adanat_rl.experiment.gallery import write_gallery, write_sample_grid
-from adanat_rl.experiment.metrics_log import ITERATION, TIME_PREFIX, UNIX_TIME, MetricsLog
+from adanat_rl.experiment.metrics_log import MetricsLog
 from adanat_rl.experiment.run_folder import RunFolder
 from adanat_rl.generation.pipeline import GenerationPipeline
 from adanat_rl.generation.policies.base import ActorPolicy
 from adanat_rl.generation.policies.build import PolicySpec
 from adanat_rl.generation.policies.files import save_policy
+from adanat_rl.plots.decisions import write_decision_figure
 from adanat_rl.rl.algorithm import learner_metrics
-from adanat_rl.rl.learner import (
-    ACTION_STD,
-    APPROX_KL,
-    CLIP_FRACTION,
-    ENTROPY,
-    EXPLAINED_VARIANCE,
-    GRADIENT_NORM,
-    POLICY_LOSS,
-    VALUE_LOSS,
-)
-
-_LEARNER_METRICS = (
-    POLICY_LOSS,
-    VALUE_LOSS,
-    ENTROPY,
-    APPROX_KL,
-    CLIP_FRACTION,
-    GRADIENT_NORM,
-    EXPLAINED_VARIANCE,
-    ACTION_STD,
-)
-CLUSTER_PREFIX = "cluster/"  # counts of what failed: differs between two runs of one seed, like durations
 
 
 class Experiment:
@@ -90,9 +72,9 @@ class Experiment:
         rollout_table.cut_after(self.folder.rollouts, -1)
         start = time.perf_counter()
         warm_up = self._algorithm.warm_up()
-        row: dict[str, Any] = {ITERATION: 0, UNIX_TIME: time.time()}
-        row |= {f"reward_model/{name}": float(value) for name, value in warm_up.items()}
-        row[f"{TIME_PREFIX}iteration_s"] = time.perf_counter() - start
+        row: dict[str, Any] = {keys.ITERATION: 0, keys.UNIX_TIME: time.time()}
+        row |= {keys.REWARD_MODEL + name: float(value) for name, value in warm_up.items()}
+        row[keys.ITERATION_SECONDS] = time.perf_counter() - start
         row |= self._evaluate()
         return self._record(row)
 
@@ -105,8 +87,8 @@ class Experiment:
         rollout_table.write_rollout_table(self.folder.rollouts, self.iteration, self._algorithm.last_rollout)
         seconds = time.perf_counter() - start
         self._train_seconds += seconds
-        row[f"{TIME_PREFIX}iteration_s"] = seconds
-        row[f"{TIME_PREFIX}train_total_s"] = self._train_seconds
+        row[keys.ITERATION_SECONDS] = seconds
+        row[keys.TRAIN_SECONDS_TOTAL] = self._train_seconds
         if self.evaluation_is_due:
             row |= self._evaluate()
         return self._record(row)
@@ -151,7 +133,7 @@ class Experiment:
             controls=controls,
             report=report,
         )
-        write_comparison(self.folder, result)
+        write_comparison(self.folder, result, self.iteration)
         write_gallery(self.folder.samples / "gallery.npz", self.pipeline())
         return result
 
@@ -211,18 +193,20 @@ class Experiment:
             numbers["rollout"]["num_trajectories"]
         )
         counters = self._algorithm.dealer_counters
-        row: dict[str, Any] = {ITERATION: self.iteration, UNIX_TIME: time.time()}
-        row |= {f"reward/{name}": float(value) for name, value in numbers["reward"].items()}
-        row |= {f"reward_model/{name}": float(value) for name, value in numbers["reward_model"].items()}
-        row |= {f"learner/{name}": float(learner[name]) for name in _LEARNER_METRICS}
-        row["rollout/nat_passes_per_image"] = float(numbers["rollout"]["nat_passes_per_image"])
-        row["rollout/nat_passes_total"] = self._num_passes
-        row["rollout/trajectories_total"] = self._num_trajectories
-        row["rollout/batch_hash"] = self._algorithm.last_rollout.batch_hash
-        row |= {f"{TIME_PREFIX}{name}": float(value) for name, value in numbers["time"].items()}
-        row[f"{CLUSTER_PREFIX}lost_env_runners"] = counters.lost_runners
-        row[f"{CLUSTER_PREFIX}redealt_shards"] = counters.redealt_shards
-        row[f"{CLUSTER_PREFIX}replaced_reward_actors"] = self._rewards.num_replaced_actors
+        row: dict[str, Any] = {keys.ITERATION: self.iteration, keys.UNIX_TIME: time.time()}
+        row[keys.REWARD_MEAN] = float(numbers["reward"]["mean"])
+        row[keys.REWARD_STD] = float(numbers["reward"]["std"])
+        row[keys.REWARD_VERSION] = int(numbers["reward"]["version"])
+        row |= {keys.REWARD_MODEL + name: float(value) for name, value in numbers["reward_model"].items()}
+        row |= {keys.LEARNER + name: float(learner[name]) for name in keys.LEARNER_METRICS}
+        row[keys.NAT_PASSES_PER_IMAGE] = float(numbers["rollout"]["nat_passes_per_image"])
+        row[keys.NAT_PASSES_TOTAL] = self._num_passes
+        row[keys.TRAJECTORIES_TOTAL] = self._num_trajectories
+        row[keys.BATCH_HASH] = self._algorithm.last_rollout.batch_hash
+        row |= {keys.TIME + name: float(value) for name, value in numbers["time"].items()}
+        row[keys.CLUSTER + "lost_env_runners"] = counters.lost_runners
+        row[keys.CLUSTER + "redealt_shards"] = counters.redealt_shards
+        row[keys.CLUSTER + "replaced_reward_actors"] = self._rewards.num_replaced_actors
         return row
 
     def _evaluate(self) -> dict[str, Any]:
@@ -230,16 +214,25 @@ class Experiment:
         start = time.perf_counter()
         numbers, drawing = self.scene.evaluator.evaluate_once(self.policy(), self.config.evaluation.seed)
         write_sample_grid(self.folder.samples / f"iteration_{self.iteration:06d}.png", self.pipeline())
+        decisions = drawing.decisions.cpu().numpy()
+        space = self.scene.generator.decision_space
+        write_decision_figure(
+            self.folder.figures / f"decisions_iteration_{self.iteration:06d}.png",
+            space.names,
+            decisions,
+            space.effective,
+            space.base_schedule.numpy(),
+            title=f"Decisions after {self.iteration} iterations",
+        )
         row: dict[str, Any] = {}
         for name, value in numbers.items():
-            row[(TIME_PREFIX if name == "images_per_s" else "eval/") + name] = value
-        decisions = drawing.decisions.cpu().numpy()
+            row[(keys.TIME if name == IMAGES_PER_SECOND else keys.EVAL) + name] = value
         for step, name, column in self._decision_columns(decisions):
-            row[f"decisions/step_{step}/{name}/mean"] = float(column.mean())
-            row[f"decisions/step_{step}/{name}/sd"] = float(column.std())
+            row[keys.decision_key(step, name, "mean")] = float(column.mean())
+            row[keys.decision_key(step, name, "sd")] = float(column.std())
         if self.best is None or numbers[FD_A] < self.best[FD_A]:
-            self.best = {ITERATION: self.iteration, FD_A: numbers[FD_A]}
-        row[f"{TIME_PREFIX}evaluation_s"] = time.perf_counter() - start
+            self.best = {keys.ITERATION: self.iteration, FD_A: numbers[FD_A]}
+        row[keys.EVALUATION_SECONDS] = time.perf_counter() - start
         return row
 
     def _decision_columns(self, decisions: np.ndarray) -> list[tuple[int, str, np.ndarray]]:
@@ -254,11 +247,10 @@ class Experiment:
         return row
 
 
-def write_comparison(folder: RunFolder, comparison: Comparison) -> None:
+def write_comparison(folder: RunFolder, comparison: Comparison, iteration: int) -> None:
     """Writes the table and the decisions behind it."""
-    import io
-
-    write_atomically(folder.evaluation_file, json.dumps(comparison.as_dict(), indent=1, ensure_ascii=False))
+    content = {keys.ITERATION: iteration, **comparison.as_dict()}
+    write_atomically(folder.evaluation_file, json.dumps(content, indent=1, ensure_ascii=False))
     buffer = io.BytesIO()
     np.savez_compressed(buffer, decisions=comparison.decisions.astype(np.float32), context=comparison.context)
     write_atomically(folder.samples / "decisions.npz", buffer.getvalue())

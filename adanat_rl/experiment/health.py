@@ -148,12 +148,12 @@ def _storage(run_dir: Path) -> list[Finding]:
 
 
 def _weights(config: ExperimentConfig) -> list[Finding]:
-    from adanat_rl.experiment.build import check_inputs
+    from adanat_rl.experiment.build import complete_inputs
     from adanat_rl.generation.pipeline import load_pipeline
 
     findings = []
     try:
-        check_inputs(config)
+        complete_inputs(config)
         findings.append(
             Finding("weights", True, f"generator of {config.name} loads; reward {config.reward.kind} is known")
         )

@@ -7,11 +7,8 @@ import os
 from pathlib import Path
 from typing import Any
 
-from adanat_rl.config.files import write_atomically
-
-ITERATION = "iteration"
-UNIX_TIME = "unix_time_s"
-TIME_PREFIX = "time/"  # measured durations: the only numbers that differ between two runs of one seed
+from adanat_rl.config.files import read_json_lines, write_atomically
+from adanat_rl.config.metric_keys import ITERATION, is_measured
 
 
 class MetricsLog:
@@ -38,27 +35,14 @@ class MetricsLog:
 
     def cut_after(self, iteration: int) -> None:
         """Drops rows of later iterations: a resumed run writes them again."""
-        rows = [row for row in read_metrics(self._path) if row[ITERATION] <= iteration]
+        rows = [row for row in read_json_lines(self._path) if row[ITERATION] <= iteration]
         write_atomically(self._path, "".join(json.dumps(row) + "\n" for row in rows), durable=True)
 
     def rows(self) -> list[dict[str, Any]]:
         """All rows in order."""
-        return read_metrics(self._path)
+        return read_json_lines(self._path)
 
 
-def read_metrics(path: Path) -> list[dict[str, Any]]:
-    """Rows of a metrics file; a last line that was cut off is left out."""
-    if not path.exists():
-        return []
-    rows = []
-    for line in path.read_text().splitlines():
-        try:
-            rows.append(json.loads(line))
-        except ValueError:
-            break
-    return rows
-
-
-def without_times(row: dict[str, Any]) -> dict[str, Any]:
-    """A row without what is measured by a clock."""
-    return {key: value for key, value in row.items() if not key.startswith(TIME_PREFIX) and key != UNIX_TIME}
+def without_measurements(row: dict[str, Any]) -> dict[str, Any]:
+    """A row without what a clock or a failure decides: the same for two runs of one seed."""
+    return {key: value for key, value in row.items() if not is_measured(key)}

@@ -16,7 +16,7 @@ from adanat_rl.config.schema import PretrainingConfig
 from adanat_rl.data.digits import ImageDataset
 from adanat_rl.generation.masked.nat import TransformerNAT
 from adanat_rl.generation.masked.patch_tokenizer import PatchTokenizer, image_patches
-from adanat_rl.generation.seeding import derive_seed, seeded
+from adanat_rl.generation.seeding import Purpose, derive_seed, seeded
 from adanat_rl.metrics.features import ConvClassifier
 
 Report = Callable[[dict[str, Any]], None]
@@ -41,9 +41,11 @@ def fit_tokenizer(dataset: ImageDataset, config: PretrainingConfig, seed: int) -
     from sklearn.cluster import KMeans  # takes half a second to import
 
     patches = image_patches(dataset.images, config.patch_size).reshape(-1, config.patch_size**2)
-    kmeans = KMeans(config.vocab_size, n_init=4, max_iter=200, random_state=derive_seed(seed, 0)).fit(patches.numpy())
+    kmeans = KMeans(config.vocab_size, n_init=4, max_iter=200, random_state=derive_seed(Purpose.CODEBOOK, seed)).fit(
+        patches.numpy()
+    )
     tokenizer = PatchTokenizer(config.vocab_size, config.patch_size, dataset.images.shape[-1])
-    tokenizer.codebook.copy_(torch.from_numpy(kmeans.cluster_centers_))
+    tokenizer.codebook.copy_(torch.from_numpy(kmeans.cluster_centers_).clamp(0, 1))
     return tokenizer
 
 
@@ -54,7 +56,7 @@ def fit_classifier(dataset: ImageDataset, name: str, config: PretrainingConfig, 
         "channels": CLASSIFIER_CHANNELS[name],
         "num_classes": dataset.num_classes,
     }
-    key = (seed, 1, ord(name))
+    key = (Purpose.JUDGE, seed, ord(name))
     order = torch.randperm(len(dataset.images), generator=torch.Generator().manual_seed(derive_seed(*key)))
     images, labels = dataset.images[order], dataset.labels[order]
     held_out = int(len(images) * _HELD_OUT_PART)
@@ -113,7 +115,7 @@ def fit_nat(
         "depth": config.depth,
         "num_heads": config.num_heads,
     }
-    with seeded(seed, 2):
+    with seeded(Purpose.NAT, seed):
         nat = TransformerNAT(**arguments, dropout=config.dropout)
         average = TransformerNAT(**arguments).eval()
         average.load_state_dict(nat.state_dict())

@@ -13,6 +13,7 @@ import torch
 
 from adanat_rl.config.errors import UserError
 from adanat_rl.config.files import write_atomically
+from adanat_rl.config.metric_keys import EVAL
 from adanat_rl.config.schema import ExperimentConfig
 from adanat_rl.data.digits import ImageDataset
 from adanat_rl.data.loading import load_dataset
@@ -48,10 +49,15 @@ def pretrain(config: ExperimentConfig, folder: Path, *, quiet: bool = False, log
     Raises:
         UserError: the folder is not empty, or cannot be written.
     """
-    _prepare(folder)
     torch.set_num_threads(config.resources.torch_threads)
     start = time.perf_counter()
     dataset = load_dataset(config.data)
+    if dataset.images.shape[-1] % config.pretraining.patch_size:
+        raise UserError(
+            f"pretraining.patch_size: {config.pretraining.patch_size} does not divide the side of the images "
+            f"({dataset.images.shape[-1]})"
+        )
+    _prepare(folder)
     settings, seed = config.pretraining, config.seed
     with open_display("pretrain", quiet=quiet, log_json=log_json) as display:
         tokenizer = fit_tokenizer(dataset, settings, seed)
@@ -152,7 +158,7 @@ def _quick_numbers(
     config: ExperimentConfig, dataset: ImageDataset, judge: Judge, nat: TransformerNAT, tokenizer: PatchTokenizer
 ) -> dict[str, float]:
     numbers, _ = _evaluator(config, dataset, judge, nat, tokenizer, 8).evaluate_once(_policy(8), config.evaluation.seed)
-    return {f"eval/{name}": numbers[name] for name in (FD_A, FD_B, PRECISION, RECALL)}
+    return {EVAL + name: numbers[name] for name in (FD_A, FD_B, PRECISION, RECALL)}
 
 
 def _evaluate_schedules(

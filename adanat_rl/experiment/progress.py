@@ -12,6 +12,8 @@ from typing import Any, Protocol
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
+from adanat_rl.config.metric_keys import EVAL, REWARD_MEAN
+from adanat_rl.evaluation.judge import FD_A
 from adanat_rl.evaluation.table import comparison_table
 
 _PLAIN_INTERVAL_S = 15.0
@@ -142,8 +144,8 @@ def open_display(label: str, *, quiet: bool = False, log_json: bool = False) -> 
 def _numbers(row: dict[str, Any]) -> str:
     """The numbers worth a place in one line."""
     shown = [
-        ("reward/mean", "reward {:.3f}"),
-        ("eval/fd_a", "FD {:.3f}"),
+        (REWARD_MEAN, "reward {:.3f}"),
+        (EVAL + FD_A, "FD {:.3f}"),
         ("loss", "loss {:.3f}"),
         ("distance", "FD {:.3f}"),
     ]
@@ -152,7 +154,7 @@ def _numbers(row: dict[str, Any]) -> str:
 
 
 def _is_evaluation(row: dict[str, Any]) -> bool:
-    return "eval/fd_a" in row
+    return EVAL + FD_A in row
 
 
 def _clock(seconds: float) -> str:

@@ -22,6 +22,7 @@ import yaml
 from adanat_rl.config.errors import RunError, UserError
 from adanat_rl.config.files import write_atomically
 from adanat_rl.config.loading import dump, validate
+from adanat_rl.config.run_paths import RunPaths
 from adanat_rl.config.schema import ExperimentConfig
 
 # Settings that may change between a start and a resume: they do not touch what is learned.
@@ -30,29 +31,12 @@ _FREE_KEYS = ("training.num_iterations", "ppo.features")
 _PACKAGES = ("adanat-rl", "ray", "torch", "numpy", "gymnasium", "mlflow", "torchmetrics", "pydantic", "safetensors")
 
 
-class RunFolder:
-    """Paths of a run, and the lock on it.
-
-    Args:
-        path: the folder; made on `prepare`.
-    """
+class RunFolder(RunPaths):
+    """The paths of a run, and the lock on it."""
 
     def __init__(self, path: Path) -> None:
-        self.path = path
+        super().__init__(path)
         self._lock: IO[str] | None = None
-
-    config_file = property(lambda self: self.path / "config.yaml")
-    environment_file = property(lambda self: self.path / "environment.json")
-    metrics_file = property(lambda self: self.path / "metrics.jsonl")
-    summary_file = property(lambda self: self.path / "summary.json")
-    evaluation_file = property(lambda self: self.path / "evaluation.json")
-    report_file = property(lambda self: self.path / "report.html")
-    tracking_file = property(lambda self: self.path / "tracking.json")
-    checkpoints = property(lambda self: self.path / "checkpoints")
-    policy = property(lambda self: self.path / "policy")
-    rollouts = property(lambda self: self.path / "rollouts")
-    figures = property(lambda self: self.path / "figures")
-    samples = property(lambda self: self.path / "samples")
 
     def prepare(self, config: ExperimentConfig) -> None:
         """Makes the folder, takes the lock and writes or compares the configuration.

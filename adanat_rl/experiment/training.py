@@ -9,6 +9,7 @@ from typing import Any
 
 from adanat_rl.config.errors import RunError, UserError
 from adanat_rl.config.files import write_atomically
+from adanat_rl.config.metric_keys import NAT_PASSES_TOTAL, TRAIN_SECONDS_TOTAL, TRAJECTORIES_TOTAL
 from adanat_rl.config.schema import ExperimentConfig
 from adanat_rl.evaluation.comparison import Comparison
 from adanat_rl.evaluation.judge import FD_A
@@ -144,9 +145,9 @@ def summarise(experiment: Experiment, comparison: Comparison) -> dict[str, Any]:
     return {
         "name": experiment.config.name,
         "iterations": experiment.iteration,
-        "trajectories": last["rollout/trajectories_total"],
-        "nat_passes": last["rollout/nat_passes_total"],
-        "train_seconds": last["time/train_total_s"],
+        "trajectories": last[TRAJECTORIES_TOTAL],
+        "nat_passes": last[NAT_PASSES_TOTAL],
+        "train_seconds": last[TRAIN_SECONDS_TOTAL],
         "policy": comparison.policy.evaluation.summary(),
         "best_during_training": experiment.best,
         "verdict": comparison.verdict.sentence if comparison.verdict is not None else None,

@@ -67,9 +67,17 @@ def build_decision_space(config: DecisionsConfig, horizon: int) -> DecisionSpace
 
 
 def base_schedule(config: BaseScheduleConfig, horizon: int) -> np.ndarray:
-    """Values `[T, 4]` of the base schedule, by formula or from its file."""
+    """Values `[T, 4]` of the base schedule: as given, from its file, or by formula.
+
+    Raises:
+        UserError: rows given for another number of steps, or a file that holds no schedule.
+    """
+    if config.values is not None:
+        if len(config.values) != horizon:
+            raise UserError(f"decisions.base.values: {len(config.values)} rows, expected generator.horizon ({horizon})")
+        return np.array(config.values)
     if config.file is not None:
-        return load_schedule(Path(config.file), horizon)
+        return load_schedule(Path(config.file).expanduser(), horizon)
     return hand_made_schedule(
         horizon,
         config.curve,
@@ -79,3 +87,15 @@ def base_schedule(config: BaseScheduleConfig, horizon: int) -> np.ndarray:
         guidance_scale=config.guidance_scale,
         convention=config.convention,
     )
+
+
+def inline_base_schedule(config: DecisionsConfig, horizon: int) -> DecisionsConfig:
+    """The settings with the values of their schedule file in place of its name.
+
+    What is trained, resumed and exported must not change when that file does.
+    """
+    if config.base.file is None or config.base.values is not None:
+        return config
+    rows = base_schedule(config.base, horizon).tolist()
+    base = config.base.model_copy(update={"file": None, "values": tuple(map(tuple, rows))})
+    return config.model_copy(update={"base": base})

@@ -1,8 +1,7 @@
 """The decision space: which parameters a generator takes in each step, and how a policy's action becomes them.
 
 An action is an offset in pre-activation space; the decision is `activation(base + offset)`, optionally smoothed over
-the
-steps, within bounds. Everything above `generation/` knows decisions only by what stands here: names, bounds, effect
+the steps, within bounds. Everything above `generation/` knows decisions only by what stands here: names, bounds, effect
 mask. Decisions are float32 `[B, K]`, actions float32 `[B, A]` with A ≤ K.
 """
 
@@ -67,6 +66,13 @@ def inverse_smoothing(pre_activations: np.ndarray, smoothing: float) -> np.ndarr
     residual = pre_activations.copy()
     residual[1:] = (pre_activations[1:] - smoothing * pre_activations[:-1]) / (1 - smoothing)
     return residual
+
+
+def effective_entries(decisions: Sequence[Decision], horizon: int) -> np.ndarray:
+    """`[T, K]` bool: decisions that make a difference at a step."""
+    mask = np.ones((horizon, len(decisions)), bool)
+    mask[-1] = [decision.effective_at_last for decision in decisions]
+    return mask
 
 
 class DecisionSpace:
@@ -135,13 +141,15 @@ class DecisionSpace:
         return len(self.learned)
 
     @property
+    def effective(self) -> np.ndarray:
+        """`[T, K]` bool: decisions that make a difference at a step."""
+        return effective_entries(self.decisions, self.horizon)
+
+    @property
     def effect_mask(self) -> Tensor:
         """`[T, A]` bool: entries of an action that change the trajectory, all True when masking is switched off."""
-        mask = torch.ones(self.horizon, self.num_actions, dtype=torch.bool)
-        if self.mask_ineffective:
-            for action, column in enumerate(self._learned_columns):
-                mask[-1, action] = self.decisions[column].effective_at_last
-        return mask
+        mask = torch.from_numpy(self.effective[:, self._learned_columns])
+        return mask if self.mask_ineffective else torch.ones_like(mask)
 
     def decide(self, action: Tensor, step: int, carry: Tensor | None = None) -> tuple[Tensor, Tensor]:
         """The decision of one step.

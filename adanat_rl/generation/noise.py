@@ -14,6 +14,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from adanat_rl.generation.seeding import Purpose, philox
+
 
 class Stream(IntEnum):
     """What a draw is for; each purpose has its own numbers."""
@@ -38,25 +40,19 @@ def gumbel(noise: Noise, step: int, stream: Stream, shape: tuple[int, ...]) -> T
 
 
 class ShardNoise:
-    """NumPy Philox generators keyed by integers such as (run seed, iteration, shard): the noise of training.
+    """Generators keyed by (run seed, iteration, shard), step and stream: the noise of training."""
 
-    torch's CPU generator keeps only 32 bits of a seed, so it cannot hold such a key.
-    """
-
-    def __init__(self, key: tuple[int, ...], batch_size: int) -> None:
+    def __init__(self, key: tuple[int, int, int], batch_size: int) -> None:
         self.key = key
         self.batch_size = batch_size
 
     def _generator(self, step: int, stream: Stream) -> np.random.Generator:
-        words = np.random.SeedSequence((*self.key, step, int(stream))).generate_state(2, np.uint64)
-        return np.random.Generator(np.random.Philox(key=words))
+        return philox(Purpose.SHARD, *self.key, step, int(stream))
 
     def exponential(self, step: int, stream: Stream, shape: tuple[int, ...]) -> Tensor:
-        """Standard exponential draws, float32 `[B, *shape]`; a zero (2⁻²⁴ and below) is lifted to the least positive
-        one.
-        """
+        """Standard exponential draws, float32 `[B, *shape]`; the rare zero is lifted to 2⁻²⁴."""
         draws = self._generator(step, stream).standard_exponential((self.batch_size, *shape), np.float32)
-        return torch.from_numpy(draws).clamp_min_(torch.finfo(torch.float32).tiny)
+        return torch.from_numpy(draws).clamp_min_(2.0**-24)
 
     def normal(self, step: int, stream: Stream, shape: tuple[int, ...]) -> Tensor:
         """Standard normal draws, float32 `[B, *shape]`."""
@@ -81,7 +77,7 @@ class ImageNoise:
         self.batch_size = len(seeds)
 
     def uniform(self, step: int, stream: Stream, shape: tuple[int, ...]) -> Tensor:
-        """Uniform draws on the open interval (0, 1) with 24 bits, float32 `[B, *shape]`."""
+        """Uniform draws on the open interval (0, 1) with 23 bits, float32 `[B, *shape]`."""
         count = math.prod(shape)
         blocks = -(-count // 4)
         device = self.seeds.device
@@ -90,7 +86,7 @@ class ImageNoise:
         counter = (index, zero + step, zero + int(stream), zero)
         key = ((self.seeds & _MASK32)[:, None], ((self.seeds >> 32) & _MASK32)[:, None])
         words = torch.stack(philox4x32(counter, key), dim=-1).reshape(self.batch_size, blocks * 4)[:, :count]
-        return ((words >> 8).to(torch.float32) + 0.5).mul_(2.0**-24).reshape(self.batch_size, *shape)
+        return ((words >> 9).to(torch.float32) + 0.5).mul_(2.0**-23).reshape(self.batch_size, *shape)
 
     def exponential(self, step: int, stream: Stream, shape: tuple[int, ...]) -> Tensor:
         """Standard exponential draws, float32 `[B, *shape]`."""

@@ -43,7 +43,10 @@ def load_network(path: Path, classes: Mapping[str, type[nn.Module]]) -> nn.Modul
     if metadata.get("format") != _FORMAT or kind not in classes:
         found = kind if metadata.get("format") == _FORMAT else f"unknown format {metadata.get('format')!r}"
         raise UserError(f"{path} holds: {found}; accepted here: {', '.join(classes)}")
-    network = classes[kind](**json.loads(metadata["arguments"]))
+    try:
+        network = classes[kind](**json.loads(metadata["arguments"]))
+    except (KeyError, TypeError, ValueError) as error:
+        raise UserError(f"{path}: cannot build a {kind} of its arguments: {type(error).__name__}: {error}") from None
     fit_state(network, tensors, path)
     return network.eval()
 

@@ -11,7 +11,7 @@ from torch import Tensor
 
 def neighbour_radii(features: Tensor, k: int = 3) -> Tensor:
     """Distance `[N]` of each feature `[N, D]` to its k-th nearest neighbour in the same set, itself not counted."""
-    return torch.cdist(features, features).kthvalue(k + 1, dim=1).values
+    return _distances(features, features).kthvalue(k + 1, dim=1).values
 
 
 def precision_recall(
@@ -24,7 +24,12 @@ def precision_recall(
         real_radii: `neighbour_radii(real, k)` when it is known already.
     """
     radii = neighbour_radii(real, k) if real_radii is None else real_radii
-    distance = torch.cdist(real, generated)
-    precision = (distance < radii[:, None]).any(dim=0).float().mean()
-    recall = (distance < neighbour_radii(generated, k)[None, :]).any(dim=1).float().mean()
+    distance = _distances(real, generated)
+    precision = (distance <= radii[:, None]).any(dim=0).float().mean()
+    recall = (distance <= neighbour_radii(generated, k)[None, :]).any(dim=1).float().mean()
     return float(precision), float(recall)
+
+
+def _distances(left: Tensor, right: Tensor) -> Tensor:
+    """Euclidean distances `[N, M]`, by differences: the form with a matrix product cancels far from the origin."""
+    return torch.cdist(left, right, compute_mode="donot_use_mm_for_euclid_dist")

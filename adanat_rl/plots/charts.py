@@ -8,6 +8,23 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from adanat_rl.config.metric_keys import (
+    ACTION_STD,
+    APPROX_KL,
+    CLIP_FRACTION,
+    EVAL,
+    EXPLAINED_VARIANCE,
+    GRADIENT_NORM,
+    ITERATION_SECONDS,
+    LEARNER,
+    NAT_PASSES_TOTAL,
+    REWARD_MEAN,
+    REWARD_MODEL,
+    REWARD_STD,
+    TIME,
+    TRAIN_SECONDS_TOTAL,
+    VALUE_LOSS,
+)
 from adanat_rl.evaluation.comparison import BASELINE
 from adanat_rl.evaluation.judge import FD_A, FD_B, Judge
 from adanat_rl.plots.curves import Curve, Level, curve_figure
@@ -22,22 +39,21 @@ from adanat_rl.plots.decisions import (
 from adanat_rl.plots.headline import best_baseline
 from adanat_rl.plots.numbers import compact, fixed, time_unit
 from adanat_rl.plots.ranking import ranking_figure, short_name
-from adanat_rl.plots.run_data import EVALUATION, NAT_PASSES_TOTAL, TRAIN_SECONDS, Row, RunData
+from adanat_rl.plots.run_data import Row, RunData
 from adanat_rl.plots.theme import SMALL
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-_REWARD_MODEL = "reward_model/"
 _SCORE = "_score"  # ends the names of scores that are drawn together
 _DIAGNOSTICS = (
-    ("learner/approx_kl", "Approximate KL"),
-    ("learner/clip_fraction", "Clip fraction"),
-    ("learner/explained_variance", "Explained variance"),
-    ("learner/action_std", "Action noise, std"),
-    ("learner/value_loss", "Value loss"),
-    ("learner/gradient_norm", "Gradient norm"),
-    ("time/iteration_s", "Seconds per iteration"),
+    (LEARNER + APPROX_KL, "Approximate KL"),
+    (LEARNER + CLIP_FRACTION, "Clip fraction"),
+    (LEARNER + EXPLAINED_VARIANCE, "Explained variance"),
+    (LEARNER + ACTION_STD, "Action noise, std"),
+    (LEARNER + VALUE_LOSS, "Value loss"),
+    (LEARNER + GRADIENT_NORM, "Gradient norm"),
+    (ITERATION_SECONDS, "Seconds per iteration"),
 )
 
 
@@ -115,12 +131,12 @@ def _learning(run: RunData) -> list[Chart]:
     rows = run.evaluations
     if not rows:
         return []
-    unit, length = time_unit(run.total(TRAIN_SECONDS))
+    unit, length = time_unit(run.total(TRAIN_SECONDS_TOTAL))
     passes = np.array([row.get(NAT_PASSES_TOTAL, 0.0) for row in rows], float)
-    times = np.array([row.get(TRAIN_SECONDS, 0.0) for row in rows], float) / length
+    times = np.array([row.get(TRAIN_SECONDS_TOTAL, 0.0) for row in rows], float) / length
     charts = []
     for metric, title in ((FD_A, Judge.names.fd_a), (FD_B, Judge.names.fd_b)):
-        y = np.array([row[EVALUATION + metric] for row in rows], float)
+        y = np.array([row[EVAL + metric] for row in rows], float)
         end = _final(run, metric)
         levels = baseline_levels(run, metric)
         alt = f"{title} from {fixed(y[0])} to {fixed(y[-1])}"
@@ -185,8 +201,8 @@ def _together(summary: DecisionSummary) -> list[Chart]:
 
 def _reward(run: RunData) -> list[Chart]:
     charts = []
-    x, mean = run.series("reward/mean")
-    _, std = run.series("reward/std")
+    x, mean = run.series(REWARD_MEAN)
+    _, std = run.series(REWARD_STD)
     if len(x):
         curve = Curve("", x, mean, sd=std if len(std) == len(x) else None)
         figure = curve_figure("Reward, mean ± sd over a batch", "iteration", [curve])
@@ -196,7 +212,7 @@ def _reward(run: RunData) -> list[Chart]:
     if scores:
         curves = []
         for name in sorted(scores, key=lambda name: "real" in name):
-            x, y = run.series(_REWARD_MODEL + name)
+            x, y = run.series(REWARD_MODEL + name)
             curves.append(Curve(name.removesuffix(_SCORE).replace("_", " "), x, y, against="real" in name))
         figure = curve_figure("Mean score by the reward model", "iteration", curves)
         charts.append(Chart("reward_model_scores", figure, "scores of real and generated images by the reward model"))
@@ -205,11 +221,11 @@ def _reward(run: RunData) -> list[Chart]:
 
 def _diagnostics(run: RunData) -> list[Chart]:
     others = [name for name in _reward_model_metrics(run.rows) if not name.endswith(_SCORE)]
-    metrics = [(_REWARD_MODEL + name, f"Reward model, {name.replace('_', ' ')}") for name in others[:5]]
+    metrics = [(REWARD_MODEL + name, f"Reward model, {name.replace('_', ' ')}") for name in others[:5]]
     charts = []
     for key, title in (*metrics, *_DIAGNOSTICS):
         x, y = run.series(key)
-        if key.startswith("time/"):  # 0 is warm-up, 1 starts the workers
+        if key.startswith(TIME):  # 0 is warm-up, 1 starts the workers
             x, y = x[x > 1], y[x > 1]
         if len(x):
             figure = curve_figure(title, "iteration", [Curve("", x, y)], size=SMALL)
@@ -219,5 +235,5 @@ def _diagnostics(run: RunData) -> list[Chart]:
 
 
 def _reward_model_metrics(rows: Sequence[Row]) -> list[str]:
-    found = {key.removeprefix(_REWARD_MODEL) for row in rows for key in row if key.startswith(_REWARD_MODEL)}
+    found = {key.removeprefix(REWARD_MODEL) for row in rows for key in row if key.startswith(REWARD_MODEL)}
     return sorted(found)

@@ -13,7 +13,6 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from adanat_rl.config.files import write_atomically
-from adanat_rl.generation.decisions import Decision
 from adanat_rl.plots.theme import (
     ACCENT,
     BAND_ALPHA,
@@ -104,13 +103,6 @@ def summarise_decisions(
         class_means=class_means,
         between=shares,
     )
-
-
-def effective_entries(rows: Sequence[Decision], horizon: int) -> np.ndarray:
-    """`[T, K]` bool: entries that change the image; all but those that the last step makes no use of."""
-    effective = np.ones((horizon, len(rows)), bool)
-    effective[-1] = [row.effective_at_last for row in rows]
-    return effective
 
 
 def readable(name: str) -> str:

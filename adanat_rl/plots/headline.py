@@ -8,12 +8,13 @@ from typing import Any
 
 import numpy as np
 
+from adanat_rl.config.metric_keys import EVAL, ITERATION, NAT_PASSES_TOTAL, TRAIN_SECONDS_TOTAL, TRAJECTORIES_TOTAL
 from adanat_rl.evaluation.comparison import BASE_SCHEDULE, BASELINE
 from adanat_rl.evaluation.controls import SIGNIFICANCE
 from adanat_rl.evaluation.evaluator import NAT_PASSES
 from adanat_rl.evaluation.judge import FD_A, FD_B, Judge
 from adanat_rl.plots.numbers import duration, fixed, plural, trimmed, with_spread
-from adanat_rl.plots.run_data import EVALUATION, ITERATION, NAT_PASSES_TOTAL, TRAIN_SECONDS, TRAJECTORIES_TOTAL, RunData
+from adanat_rl.plots.run_data import RunData
 
 Line = Mapping[str, Any]  # a row of a comparison
 
@@ -74,13 +75,13 @@ def headline(run: RunData) -> str:
     if not run.evaluations:
         return "Nothing has been evaluated yet: the run has only begun."
     first, last = run.evaluations[0], run.evaluations[-1]
-    before = fixed(first[EVALUATION + FD_A])
+    before = fixed(first[EVAL + FD_A])
     if last[ITERATION] == first[ITERATION]:
         return (
             f"Nothing is learned yet: the untrained policy stands at {_distance()} {before} on one evaluation seed, "
             f"with {total:,} iterations to come."
         )
-    now = f"{fixed(last[EVALUATION + FD_A])} (iteration {last[ITERATION]:,})"
+    now = f"{fixed(last[EVAL + FD_A])} (iteration {last[ITERATION]:,})"
     return (
         f"After {run.iteration:,} of {total:,} iterations the policy's {_distance()} went from {before} untrained to "
         f"{now}, on one evaluation seed; spread and baselines come with the comparison at the end of the run."
@@ -185,8 +186,8 @@ def _about_second_judge(comparison: Mapping[str, Any], policy: Line) -> list[str
 
 def _effort(run: RunData) -> str:
     parts = [f"{run.total(NAT_PASSES_TOTAL):,.0f} NAT passes for {run.total(TRAJECTORIES_TOTAL):,.0f} images"]
-    if run.total(TRAIN_SECONDS):
-        parts.append(duration(run.total(TRAIN_SECONDS)))
+    if run.total(TRAIN_SECONDS_TOTAL):
+        parts.append(duration(run.total(TRAIN_SECONDS_TOTAL)))
     return ", ".join(parts)
 
 

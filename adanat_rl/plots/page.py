@@ -6,13 +6,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from adanat_rl.config.metric_keys import EVAL, ITERATION, TRAIN_SECONDS_TOTAL, TRAJECTORIES_TOTAL
 from adanat_rl.evaluation.comparison import BASELINE
 from adanat_rl.evaluation.evaluator import NAT_PASSES
 from adanat_rl.evaluation.judge import FD_A, Judge
 from adanat_rl.plots import headline, pictures, tables
 from adanat_rl.plots.charts import Chart, Charts, baseline_levels
 from adanat_rl.plots.numbers import duration, fixed, plural, trimmed
-from adanat_rl.plots.run_data import EVALUATION, ITERATION, TRAIN_SECONDS, TRAJECTORIES_TOTAL, RunData
+from adanat_rl.plots.run_data import RunData
 from adanat_rl.plots.theme import DARK, LIGHT, svg
 
 _TEMPLATES = Path(__file__).parent / "templates"
@@ -92,7 +93,7 @@ def gather(run: RunData, charts: Charts) -> dict[str, Any]:
         "trainings": _trainings(run),
         "samples": samples(run),
         "strips": pictures.strips(run.samples) if len(run.samples) > 1 else [],
-        "evaluated": {row[ITERATION]: fixed(row[EVALUATION + FD_A]) for row in run.evaluations},
+        "evaluated": {row[ITERATION]: fixed(row[EVAL + FD_A]) for row in run.evaluations},
         "cards": pictures.cards(run.gallery, run.decisions) if run.gallery and run.decisions else [],
         "settings": tables.changed_settings(run.config),
         "config_text": tables.without_secrets(run.config_text),
@@ -147,17 +148,17 @@ def facts(run: RunData) -> list[Fact]:
         for name, row, kind in (("Now", run.evaluations[-1:], "policy"), ("Untrained", run.evaluations[:1], "")):
             if row and (kind == "" or row != run.evaluations[:1]):
                 remark = f"FD A, one seed, iteration {row[0][ITERATION]:,}"
-                found.append(Fact(name, fixed(row[0][EVALUATION + FD_A]), "", remark, kind))
+                found.append(Fact(name, fixed(row[0][EVAL + FD_A]), "", remark, kind))
         if run.evaluations:
-            passes = trimmed(run.evaluations[-1][EVALUATION + NAT_PASSES])
+            passes = trimmed(run.evaluations[-1][EVAL + NAT_PASSES])
             found.append(
                 Fact("Cost", passes, "NAT passes", f"per image, in {plural(run.config.generator.horizon, 'step')}")
             )
     total = run.config.training.num_iterations
     done = f"{run.iteration:,}" if run.iteration >= total else f"{run.iteration:,} of {total:,}"
     effort = [f"{run.total(TRAJECTORIES_TOTAL):,.0f} images"]
-    if run.total(TRAIN_SECONDS):
-        effort.append(duration(run.total(TRAIN_SECONDS)))
+    if run.total(TRAIN_SECONDS_TOTAL):
+        effort.append(duration(run.total(TRAIN_SECONDS_TOTAL)))
     found.append(Fact("Training", done, "iterations", ", ".join(effort)))
     return found
 
@@ -190,7 +191,7 @@ def samples(run: RunData) -> list[Sample]:
     if not run.samples:
         return []
     first, last = min(run.samples), max(run.samples)
-    distances = {row[ITERATION]: row[EVALUATION + FD_A] for row in run.evaluations}
+    distances = {row[ITERATION]: row[EVAL + FD_A] for row in run.evaluations}
     result = []
     for iteration in dict.fromkeys((first, last)):
         title = "Before training" if iteration == 0 else f"After {plural(iteration, 'iteration')}"

@@ -7,6 +7,7 @@ from typing import Any
 
 from matplotlib.figure import Figure
 
+from adanat_rl.config.metric_keys import EVAL
 from adanat_rl.evaluation.judge import FD_A, FD_B
 
 
@@ -20,9 +21,9 @@ def pretraining_figure(rows: Sequence[Mapping[str, Any]]) -> Figure:
     left, right = figure.subplots(1, 2)
     left.plot([row["step"] for row in rows], [row["loss"] for row in rows], marker="o", markersize=3)
     left.set(title="NAT, masked tokens", xlabel="step", ylabel="cross-entropy (nats)")
-    judged = [row for row in rows if f"eval/{FD_A}" in row]
+    judged = [row for row in rows if EVAL + FD_A in row]
     for key, label in ((FD_A, "classifier A"), (FD_B, "classifier B")):
-        right.plot([row["step"] for row in judged], [row[f"eval/{key}"] for row in judged], marker="o", label=label)
+        right.plot([row["step"] for row in judged], [row[EVAL + key] for row in judged], marker="o", label=label)
     right.set(title="samples, hand-made schedule, T = 8", xlabel="step", ylabel="Fréchet distance")
     if judged:
         right.set_yscale("log")

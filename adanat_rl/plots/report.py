@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from adanat_rl.config.files import write_atomically
+from adanat_rl.config.run_paths import RunPaths
 from adanat_rl.plots.charts import draw_charts
 from adanat_rl.plots.page import render_page
-from adanat_rl.plots.run_data import RunFiles, read_run
+from adanat_rl.plots.run_data import read_run
 from adanat_rl.plots.theme import png
 
 
-def write_report(folder: RunFiles) -> None:
+def write_report(folder: RunPaths) -> None:
     """Writes report and figures of a run, finished or not; the same run gives the same bytes.
 
     Raises:

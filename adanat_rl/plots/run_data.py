@@ -8,73 +8,30 @@ import zipfile
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol, TypeVar
+from typing import Any, TypeVar
 
 import numpy as np
 import yaml
 
 from adanat_rl.config.errors import UserError
+from adanat_rl.config.files import read_json_lines
 from adanat_rl.config.loading import validate
+from adanat_rl.config.metric_keys import (
+    EVAL,
+    ITERATION,
+    decision_key,
+)
 from adanat_rl.config.paths import resolve_path
+from adanat_rl.config.run_paths import RunPaths
 from adanat_rl.config.schema import ExperimentConfig
 from adanat_rl.evaluation.judge import FD_A
 from adanat_rl.evaluation.reference import References, load_references
+from adanat_rl.generation.decisions import effective_entries
 from adanat_rl.generation.masked.schedules import DECISION_NAMES, masked_token_decisions
-from adanat_rl.plots.decisions import DecisionSummary, effective_entries, summarise_decisions
-
-# Keys of metrics.jsonl
-ITERATION = "iteration"
-EVALUATION = "eval/"  # prefix of the judge's numbers
-NAT_PASSES_TOTAL = "rollout/nat_passes_total"  # spent in training so far; not in the row of iteration 0
-TRAJECTORIES_TOTAL = "rollout/trajectories_total"
-TRAIN_SECONDS = "time/train_total_s"  # evaluations left out; not in the row of iteration 0
+from adanat_rl.plots.decisions import DecisionSummary, summarise_decisions
 
 T = TypeVar("T")
 Row = Mapping[str, Any]
-
-
-class RunFiles(Protocol):
-    """Paths of a run folder that matter here."""
-
-    @property
-    def path(self) -> Path:
-        """The folder."""
-        ...
-
-    @property
-    def config_file(self) -> Path:
-        """Resolved configuration, YAML."""
-        ...
-
-    @property
-    def environment_file(self) -> Path:
-        """Revision, packages, hardware, command."""
-        ...
-
-    @property
-    def metrics_file(self) -> Path:
-        """One JSON row per iteration."""
-        ...
-
-    @property
-    def evaluation_file(self) -> Path:
-        """The final comparison."""
-        ...
-
-    @property
-    def report_file(self) -> Path:
-        """The report."""
-        ...
-
-    @property
-    def figures(self) -> Path:
-        """Folder of figures."""
-        ...
-
-    @property
-    def samples(self) -> Path:
-        """Folder of pictures, with decisions.npz and gallery.npz."""
-        ...
 
 
 @dataclass(frozen=True)
@@ -128,7 +85,7 @@ class RunData:
     @property
     def evaluations(self) -> list[Row]:
         """Rows with an evaluation."""
-        return [row for row in self.rows if EVALUATION + FD_A in row]
+        return [row for row in self.rows if EVAL + FD_A in row]
 
     @property
     def is_finished(self) -> bool:
@@ -154,7 +111,7 @@ class RunData:
         return np.array([row[ITERATION] for row in rows], float), np.array([row[key] for row in rows], float)
 
 
-def read_run(folder: RunFiles) -> RunData:
+def read_run(folder: RunPaths) -> RunData:
     """Everything that a report can show.
 
     Raises:
@@ -162,7 +119,7 @@ def read_run(folder: RunFiles) -> RunData:
     """
     config_text, config = _read_config(folder)
     notes: list[str] = []
-    rows = _read_rows(folder.metrics_file)
+    rows = read_json_lines(folder.metrics_file)
     comparison = _attempt(folder.evaluation_file, _read_json, notes)
     description = _attempt(folder.path / "policy" / "policy.json", _read_json, notes)
     decided = _attempt(folder.samples / "decisions.npz", _read_arrays, notes)
@@ -174,7 +131,7 @@ def read_run(folder: RunFiles) -> RunData:
         environment=_attempt(folder.environment_file, _read_json, notes) or {},
         rows=tuple(rows),
         comparison=comparison,
-        compared_at=description.get("trained", {}).get("iterations") if description else None,
+        compared_at=comparison.get(ITERATION) if comparison else None,
         decisions=_summarise(rows, config, decided),
         gallery=Gallery(**{name: pictured[name] for name in Gallery.__dataclass_fields__}) if pictured else None,
         samples=_find_samples(folder.samples, rows),
@@ -184,7 +141,7 @@ def read_run(folder: RunFiles) -> RunData:
     )
 
 
-def _read_config(folder: RunFiles) -> tuple[str, ExperimentConfig]:
+def _read_config(folder: RunPaths) -> tuple[str, ExperimentConfig]:
     try:
         text = folder.config_file.read_text()
         settings = yaml.safe_load(text)
@@ -195,17 +152,6 @@ def _read_config(folder: RunFiles) -> tuple[str, ExperimentConfig]:
     if not isinstance(settings, dict):
         raise UserError(f"{folder.config_file} holds no settings")
     return text, validate(settings)
-
-
-def _read_rows(path: Path) -> list[dict[str, Any]]:
-    """Rows in order; a last line that was cut off is left out."""
-    rows: list[dict[str, Any]] = []
-    for line in path.read_text().splitlines() if path.exists() else []:
-        try:
-            rows.append(json.loads(line))
-        except ValueError:
-            break
-    return rows
 
 
 def _attempt(path: Path, read: Callable[[Path], T], notes: list[str]) -> T | None:
@@ -252,7 +198,7 @@ def _summarise(
     rows: list[dict[str, Any]], config: ExperimentConfig, decided: dict[str, np.ndarray] | None
 ) -> DecisionSummary | None:
     """Decisions of the final evaluation, or else mean and spread of the last one in training."""
-    evaluated = [row for row in rows if EVALUATION + FD_A in row]
+    evaluated = [row for row in rows if EVAL + FD_A in row]
     names, horizon = _decision_names(evaluated), config.generator.horizon
     known = {row.name: row for row in masked_token_decisions()}
     effective = np.ones((horizon, len(names)), bool)
@@ -276,7 +222,7 @@ def _decision_names(evaluated: list[dict[str, Any]]) -> tuple[str, ...]:
 
 def _logged(row: Row, names: tuple[str, ...], horizon: int, which: str) -> np.ndarray | None:
     """Logged mean or sd `[T, K]`, None if the row has none."""
-    keys = [[f"decisions/step_{step}/{name}/{which}" for name in names] for step in range(horizon)]
+    keys = [[decision_key(step, name, which) for name in names] for step in range(horizon)]
     if not all(key in row for line in keys for key in line):
         return None
     return np.array([[row[key] for key in line] for line in keys], float)

@@ -13,11 +13,9 @@ from torch import Tensor
 from torch.nn import functional
 
 from adanat_rl.config.schema import AdversarialConfig
-from adanat_rl.generation.seeding import seeded
+from adanat_rl.generation.seeding import Purpose, seeded
 from adanat_rl.rewards.base import Requirement, RewardBatch, RewardModel, RewardOutput
 from adanat_rl.rewards.discriminator import PatchDiscriminator
-
-_SEED_STREAM = 3
 
 
 class AdversarialReward(RewardModel):
@@ -26,17 +24,18 @@ class AdversarialReward(RewardModel):
     Args:
         config: sizes and rates.
         num_classes: number of labels.
-        seed: of the discriminator's first weights.
+        seed: of the discriminator's first weights. device: where it lives.
     """
 
     requires: ClassVar[frozenset[Requirement]] = frozenset({Requirement.LABELS, Requirement.REAL_IMAGES})
 
-    def __init__(self, config: AdversarialConfig, num_classes: int, seed: int) -> None:
+    def __init__(self, config: AdversarialConfig, num_classes: int, seed: int, device: str = "cpu") -> None:
         self._config = config
         self.num_warmup_updates = config.num_warmup_updates
         self.num_updates = config.num_updates
-        with seeded(seed, _SEED_STREAM):
+        with seeded(Purpose.DISCRIMINATOR_WEIGHTS, seed):
             self.discriminator = PatchDiscriminator(num_classes, config.channels).eval()
+        self.discriminator.to(device)
         self._optimizer = torch.optim.Adam(self.discriminator.parameters(), config.lr, betas=config.adam_betas)
 
     @torch.no_grad()
@@ -51,11 +50,13 @@ class AdversarialReward(RewardModel):
         size = self._config.batch_size
         totals = np.zeros(3)
         self.discriminator.train()
-        for _ in range(num_updates):
-            fake_rows = torch.from_numpy(generator.integers(0, len(generated), size))
-            real_rows = torch.from_numpy(generator.integers(0, len(real), size))
-            totals += self._step(generated.rows(fake_rows), real.rows(real_rows))
-        self.discriminator.eval()
+        try:
+            for _ in range(num_updates):
+                fake_rows = torch.from_numpy(generator.integers(0, len(generated), size))
+                real_rows = torch.from_numpy(generator.integers(0, len(real), size))
+                totals += self._step(generated.rows(fake_rows), real.rows(real_rows))
+        finally:
+            self.discriminator.eval()
         loss, real_score, fake_score = totals / max(1, num_updates)
         return {"loss": loss, "real_score": real_score, "generated_score": fake_score}
 

@@ -100,20 +100,48 @@ class RewardError(Exception):
     """A reward model gave something that is no reward: wrong shape, wrong type or not finite."""
 
 
-def check_scores(name: str, output: RewardOutput, batch_size: int) -> np.ndarray:
-    """Scores as NumPy `[B]` float32.
+def check_scores(name: str, output: RewardOutput, batch_size: int) -> tuple[np.ndarray, dict[str, np.ndarray]]:
+    """Scores and further numbers as NumPy `[B]` float32.
 
     Raises:
         RewardError: naming the reward model and what is wrong; a failed reward is never a number.
     """
-    scores = output.scores
-    if not isinstance(scores, Tensor) or tuple(scores.shape) != (batch_size,):
-        shape = list(scores.shape) if isinstance(scores, Tensor) else type(scores).__name__
-        raise RewardError(f"reward {name} returned scores of shape {shape}, expected [{batch_size}]")
-    if not scores.is_floating_point():
-        raise RewardError(f"reward {name} returned scores of type {scores.dtype}, expected float32")
-    finite = torch.isfinite(scores)
-    if not bool(finite.all()):
-        bad = int((~finite).sum())
-        raise RewardError(f"reward {name} returned {bad} of {batch_size} scores that are NaN or infinite")
-    return scores.detach().to("cpu", torch.float32).numpy()
+    if not isinstance(output, RewardOutput):
+        raise RewardError(f"reward {name} returned a {type(output).__name__}, expected a RewardOutput")
+    info = {key: _checked(name, f"info {key!r}", value, batch_size) for key, value in output.info.items()}
+    return _checked(name, "scores", output.scores, batch_size), info
+
+
+def check_metrics(name: str, metrics: Mapping[str, float]) -> dict[str, float]:
+    """Metrics of an update as finite numbers.
+
+    Raises:
+        RewardError: naming the reward model and the metric.
+    """
+    if not isinstance(metrics, Mapping):
+        raise RewardError(
+            f"reward {name} returned a {type(metrics).__name__} from its update, expected a dict of numbers"
+        )
+    numbers = {}
+    for key, value in metrics.items():
+        try:
+            numbers[str(key)] = float(value)
+        except (TypeError, ValueError):
+            raise RewardError(f"reward {name}: metric {key!r} of its update is {value!r}, expected a number") from None
+    bad = [key for key, value in numbers.items() if not np.isfinite(value)]
+    if bad:
+        raise RewardError(f"reward {name} diverged: {', '.join(bad)} not finite after the update")
+    return numbers
+
+
+def _checked(name: str, what: str, values: object, batch_size: int) -> np.ndarray:
+    if not isinstance(values, Tensor) or tuple(values.shape) != (batch_size,):
+        shape = list(values.shape) if isinstance(values, Tensor) else type(values).__name__
+        raise RewardError(f"reward {name} returned {what} of shape {shape}, expected [{batch_size}]")
+    if not values.is_floating_point():
+        raise RewardError(f"reward {name} returned {what} of type {values.dtype}, expected float32")
+    single = values.detach().to("cpu", torch.float32)
+    bad = int((~torch.isfinite(single)).sum())
+    if bad:
+        raise RewardError(f"reward {name} returned {bad} of {batch_size} {what} that are NaN or infinite")
+    return single.numpy()

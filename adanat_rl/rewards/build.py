@@ -41,24 +41,27 @@ def build_reward_parts(config: ExperimentConfig) -> RewardParts:
     """
     cls = reward_class(config)
     dataset = load_dataset(config.data)
-    tokenizer = load_tokenizer(config.generator)
+    device = "cuda" if config.resources.num_gpus_per_reward_actor > 0 else "cpu"
+    tokenizer = load_tokenizer(config.generator, device)
     if cls is AdversarialReward:
-        model: RewardModel = AdversarialReward(config.reward.adversarial, dataset.num_classes, config.seed)
+        model: RewardModel = AdversarialReward(config.reward.adversarial, dataset.num_classes, config.seed, device)
     else:
         model = _instantiate(cls, config.reward.kind, config.reward.args)
     real = None
     if Requirement.REAL_IMAGES in cls.requires:
         with torch.no_grad():
-            real = RewardBatch(tokenizer.decode(tokenizer.encode(dataset.images)), dataset.labels)
-    return RewardParts(config.reward.kind, model, tokenizer.decode, real)
+            images = tokenizer.decode(tokenizer.encode(dataset.images.to(device)))
+        real = RewardBatch(images, dataset.labels.to(device))
+    return RewardParts(config.reward.kind, model, tokenizer.decode, real, device)
 
 
 def _import_class(kind: str) -> type[RewardModel]:
     module_name, _, class_name = kind.partition(":")
     try:
         module = importlib.import_module(module_name)
-    except ImportError as error:
-        raise UserError(f"reward.kind: {kind}: cannot import {module_name}: {error}") from None
+    except Exception as error:  # whatever a user's module does when it is imported
+        reason = f"{type(error).__name__}: {error}"
+        raise UserError(f"reward.kind: {kind}: cannot import {module_name}: {reason}") from None
     cls = getattr(module, class_name, None)
     if cls is None:
         raise UserError(f"reward.kind: {kind}: {module_name} has no {class_name}{nearest(class_name, dir(module))}")

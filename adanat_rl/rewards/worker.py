@@ -13,7 +13,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from adanat_rl.rewards.base import RewardBatch, RewardError, RewardModel, check_scores
+from adanat_rl.generation.seeding import Purpose, philox
+from adanat_rl.rewards.base import RewardBatch, RewardError, RewardModel, check_metrics, check_scores
 
 Decoder = Callable[[Tensor], Tensor]
 
@@ -25,12 +26,14 @@ class RewardParts:
     Args:
         name: of the reward, for messages. model: the reward model.
         decode: finished samples to images. real: real images and labels, None if the model needs none.
+        device: where decoder and model expect their tensors.
     """
 
     name: str
     model: RewardModel
     decode: Decoder
     real: RewardBatch | None
+    device: str = "cpu"
 
 
 @dataclass(frozen=True)
@@ -72,8 +75,7 @@ class RewardWorker:
             output = self._parts.model.score(batch)
         except Exception as error:
             raise RewardError(f"reward {self._parts.name} failed: {type(error).__name__}: {error}") from error
-        scores = check_scores(self._parts.name, output, len(batch))
-        info = {name: np.asarray(value.detach().cpu(), np.float32) for name, value in output.info.items()}
+        scores, info = check_scores(self._parts.name, output, len(batch))
         return Scores(scores, info, version)
 
     def update(
@@ -85,17 +87,14 @@ class RewardWorker:
             key: integers that seed everything the update draws.
         """
         self._expect(version)
-        words = np.random.SeedSequence(key).generate_state(2, np.uint64)
-        generator = np.random.Generator(np.random.Philox(key=words))
+        generator = philox(Purpose.REWARD_UPDATE, *key)
         generated = self._batch(samples, labels)
         real = self._parts.real if self._parts.real is not None else generated.rows(torch.zeros(0, dtype=torch.int64))
         try:
             metrics = self._parts.model.update(generated, real, generator, num_updates)
         except Exception as error:
             raise RewardError(f"reward {self._parts.name} failed to update: {type(error).__name__}: {error}") from error
-        bad = [name for name, value in metrics.items() if not np.isfinite(value)]
-        if bad:
-            raise RewardError(f"reward {self._parts.name} diverged: {', '.join(bad)} not finite after the update")
+        metrics = check_metrics(self._parts.name, metrics)
         self._version = version + 1
         return metrics, self.state()
 
@@ -118,5 +117,6 @@ class RewardWorker:
 
     @torch.no_grad()
     def _batch(self, samples: np.ndarray, labels: np.ndarray) -> RewardBatch:
-        tokens = torch.from_numpy(samples.astype(np.int64)) if samples.dtype.kind in "iu" else torch.from_numpy(samples)
-        return RewardBatch(self._parts.decode(tokens), torch.from_numpy(np.asarray(labels, np.int64)))
+        finished = torch.tensor(samples.astype(np.int64) if samples.dtype.kind in "iu" else samples)
+        device = self._parts.device
+        return RewardBatch(self._parts.decode(finished.to(device)), torch.tensor(labels, dtype=torch.int64).to(device))

@@ -29,8 +29,6 @@ from adanat_rl.rl.exploration import action_std
 from adanat_rl.rl.losses import standardise_returns
 from adanat_rl.rl.shards import WARMUP_ITERATION, Shard, ShardKey, digest_weights, hash_batch
 
-_REWARD_STREAM = 6
-
 
 @dataclass(frozen=True)
 class Rollout:
@@ -94,7 +92,7 @@ class GenerationPPO(PPO):
         if not rewards.num_warmup_updates:
             return {}
         shards = self._sample(WARMUP_ITERATION)
-        key = (self._experiment.seed, WARMUP_ITERATION, _REWARD_STREAM)
+        key = (self._experiment.seed, WARMUP_ITERATION)
         rewards.start_update(_join(shards), key, rewards.num_warmup_updates)
         return rewards.finish_update()
 
@@ -110,7 +108,7 @@ class GenerationPPO(PPO):
         self._set_returns(shards, scores)
         clock.lap("score_s")
         if rewards.num_updates:
-            key = (self._experiment.seed, iteration, _REWARD_STREAM)
+            key = (self._experiment.seed, iteration)
             rewards.start_update(_join(shards), key, rewards.num_updates)
         learner_results = self._learn(shards)
         clock.lap("learn_s")

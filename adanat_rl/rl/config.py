@@ -36,13 +36,14 @@ class RLInputs:
 
     Args:
         policy: numbers of actor and critic. effect_mask: `[T, A]`. contexts: labels to draw from, `[M]` int64.
-        generator_factory: builds the generator in whatever process needs one; must survive serialisation.
+        runner_generator, learner_generator: build the generator in the processes of env runners and learners.
     """
 
     policy: PolicySpec
     effect_mask: Tensor
     contexts: np.ndarray
-    generator_factory: GeneratorFactory
+    runner_generator: GeneratorFactory
+    learner_generator: GeneratorFactory
 
 
 class GenerationPPOConfig(PPOConfig):
@@ -54,9 +55,9 @@ class GenerationPPOConfig(PPOConfig):
         self.inputs: RLInputs | None = None
 
 
-def default_generator_factory(config: ExperimentConfig, device: str = "cpu") -> GeneratorFactory:
-    """A factory that ships the configuration, not the weights."""
-    return partial(build_generator, config, device)
+def generator_factory(config: ExperimentConfig, num_gpus: float) -> GeneratorFactory:
+    """A factory that ships the configuration, not the weights; on the GPU where the process has one."""
+    return partial(build_generator, config, "cuda" if num_gpus > 0 else "cpu")
 
 
 def build_algorithm_config(experiment: ExperimentConfig, inputs: RLInputs, algo_class: Any) -> GenerationPPOConfig:
@@ -69,7 +70,7 @@ def build_algorithm_config(experiment: ExperimentConfig, inputs: RLInputs, algo_
     config.environment(
         _ENV_NAME,
         env_config={
-            "generator_factory": inputs.generator_factory,
+            "generator_factory": inputs.runner_generator,
             "contexts": inputs.contexts,
             "shard_size": training.shard_size,
             "keep_features": experiment.keep_features and inputs.policy.needs_features,
@@ -143,7 +144,7 @@ def build_algorithm_config(experiment: ExperimentConfig, inputs: RLInputs, algo_
 
 def _learner_connectors(inputs: RLInputs, normalize_advantages: bool, *_: Any) -> list[Any]:
     return [
-        ShardsToBatch(inputs.effect_mask, inputs.policy.needs_features, inputs.generator_factory, normalize_advantages)
+        ShardsToBatch(inputs.effect_mask, inputs.policy.needs_features, inputs.learner_generator, normalize_advantages)
     ]
 
 

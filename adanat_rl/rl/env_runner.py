@@ -39,7 +39,7 @@ class ShardEnvRunner(SingleAgentEnvRunner):
         env = self.env.unwrapped
         settings = self.config.env_config
         size = settings["shard_size"]
-        noise = ShardNoise(tuple(key), size)
+        noise = ShardNoise((key.seed, key.iteration, key.number), size)
         context = noise.choice(Stream.CONTEXTS, settings["contexts"])
         space = env.generator.decision_space
         mask = space.effect_mask.float()

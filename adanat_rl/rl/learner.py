@@ -16,22 +16,21 @@ from ray.rllib.policy.sample_batch import MultiAgentBatch, SampleBatch
 from ray.rllib.utils.annotations import override
 from torch import Tensor
 
+from adanat_rl.config.metric_keys import (
+    ACTION_STD,
+    APPROX_KL,
+    CLIP_FRACTION,
+    ENTROPY,
+    EXPLAINED_VARIANCE,
+    GRADIENT_NORM,
+    POLICY_LOSS,
+    VALUE_LOSS,
+)
+from adanat_rl.generation.seeding import Purpose, philox
 from adanat_rl.rl.averaging import ActorAverage
 from adanat_rl.rl.losses import PPOLoss, explained_variance, gaussian_entropy, gaussian_log_prob, ppo_loss
 from adanat_rl.rl.rl_module import EFFECT_MASK, RETURNS
 from adanat_rl.rl.shards import Shard
-
-_SHUFFLE_STREAM = 5
-
-# Metrics of an update, means over its gradient steps unless stated
-POLICY_LOSS = "policy_loss"
-VALUE_LOSS = "value_loss"
-ENTROPY = "entropy"
-APPROX_KL = "approx_kl"
-CLIP_FRACTION = "clip_fraction"
-GRADIENT_NORM = "gradient_norm"
-EXPLAINED_VARIANCE = "explained_variance"  # of the critic before the update
-ACTION_STD = "action_std"  # the one that the batch was drawn with
 
 
 class GenerationPPOLearner(PPOTorchLearner):
@@ -67,12 +66,8 @@ class GenerationPPOLearner(PPOTorchLearner):
             if minibatch_size is None or minibatch_size >= size:
                 yield MultiAgentBatch({DEFAULT_MODULE_ID: batch}, size)
                 continue
-            key = (shards[0].key.seed, shards[0].key.iteration, _SHUFFLE_STREAM, epoch)
-            order = torch.from_numpy(
-                np.random.Generator(
-                    np.random.Philox(key=np.random.SeedSequence(key).generate_state(2, np.uint64))
-                ).permutation(size)
-            )
+            key = shards[0].key
+            order = torch.from_numpy(philox(Purpose.SHUFFLE, key.seed, key.iteration, epoch).permutation(size))
             for rows in order.split(minibatch_size):
                 part = SampleBatch({name: column[rows] for name, column in batch.items()})
                 yield MultiAgentBatch({DEFAULT_MODULE_ID: part}, len(rows))

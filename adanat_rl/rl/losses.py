@@ -31,10 +31,11 @@ def gaussian_entropy(std: Tensor, effect_mask: Tensor) -> Tensor:
 def standardise_returns(rewards: Tensor, horizon: int) -> Tensor:
     """Terminal rewards `[B]` as standardised returns `[B, T]` (γ = 1, reward only at the end).
 
-    Mean and unbiased standard deviation are those over all T steps of all trajectories.
+    Mean and unbiased standard deviation are those over all T steps of all trajectories, in float64: equal rewards give
+    zeros, not rounding errors divided by next to nothing.
     """
-    returns = rewards[:, None].expand(-1, horizon)
-    return (returns - returns.mean()) / (returns.std() + _RETURN_EPS)
+    returns = rewards.double()[:, None].expand(-1, horizon)
+    return ((returns - returns.mean()) / (returns.std() + _RETURN_EPS)).to(rewards.dtype)
 
 
 @dataclass(frozen=True)

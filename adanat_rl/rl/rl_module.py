@@ -15,15 +15,13 @@ from ray.rllib.utils.annotations import override
 from torch import Tensor
 
 from adanat_rl.generation.policies.build import PolicySpec
-from adanat_rl.generation.seeding import seeded
+from adanat_rl.generation.seeding import Purpose, seeded
 
 FEATURES = "features"  # [N, L, D] float32, or absent for policies that do not look
 STEP = "step"  # [N] int64
 CONTEXT = "context"  # [N] int64
 RETURNS = "returns"  # [N] float32, standardised
 EFFECT_MASK = "effect_mask"  # [N, A] float32, 1 where an action has an effect
-
-_SEED_STREAM = 4
 
 
 class GenerationRLModule(TorchRLModule, ValueFunctionAPI, InferenceOnlyAPI):
@@ -34,7 +32,7 @@ class GenerationRLModule(TorchRLModule, ValueFunctionAPI, InferenceOnlyAPI):
         """Builds the actor, and the critic unless for inference only; both from the seed alone."""
         super().setup()
         self.policy_spec = PolicySpec(**self.model_config["policy"])
-        with seeded(self.model_config["seed"], _SEED_STREAM):
+        with seeded(Purpose.POLICY_WEIGHTS, self.model_config["seed"]):
             self.actor = self.policy_spec.build_actor()
             if not self.inference_only:
                 self.critic = self.policy_spec.build_critic()

@@ -19,12 +19,14 @@ from typing import Any, Protocol
 import yaml
 
 from adanat_rl.config.files import write_atomically
+from adanat_rl.config.metric_keys import ITERATION, UNIX_TIME
+from adanat_rl.config.run_paths import RunPaths
 from adanat_rl.config.schema import ExperimentConfig
 
 _RETRY_S = 5.0
 _CLOSE_TIMEOUT_S = 60.0
 _BATCH = 500  # metrics of one request
-_SENTINEL = "iteration"  # a metric of every row: its last step tells which rows the server has
+_SENTINEL = ITERATION  # a metric of every row: its last step tells which rows the server has
 _UID_TAG = "adanat_rl.run_uid"
 _PICTURE = re.compile(r"iteration_(\d{6})\.png$")
 _PARAMS = (
@@ -38,21 +40,6 @@ _PARAMS = (
     "training.num_iterations",
     "training.trajectories_per_iteration",
 )
-
-
-class RunFiles(Protocol):
-    """Paths of a run folder that matter here."""
-
-    path: Path
-    config_file: Path
-    metrics_file: Path
-    tracking_file: Path
-    report_file: Path
-    evaluation_file: Path
-    environment_file: Path
-    policy: Path
-    samples: Path
-    figures: Path
 
 
 class Tracker(Protocol):
@@ -85,7 +72,7 @@ def tracking_uri(config: ExperimentConfig, folder: Path) -> str:
 
 
 @contextmanager
-def open_tracker(config: ExperimentConfig, files: RunFiles, warn: Callable[[str], None]) -> Iterator[Tracker]:
+def open_tracker(config: ExperimentConfig, files: RunPaths, warn: Callable[[str], None]) -> Iterator[Tracker]:
     """The tracker of a run; on leaving, what is new is sent within a minute, or stays for the next start."""
     if not config.tracking.enabled:
         yield NoTracker()
@@ -105,7 +92,7 @@ class MlflowTracker:
         config: names, uri, few params. files: the run folder. warn: told once when the server is away.
     """
 
-    def __init__(self, config: ExperimentConfig, files: RunFiles, warn: Callable[[str], None]) -> None:
+    def __init__(self, config: ExperimentConfig, files: RunPaths, warn: Callable[[str], None]) -> None:
         self._config = config
         self._files = files
         self._warn = warn
@@ -166,7 +153,7 @@ class MlflowTracker:
 class _Link:
     """One MLflow run and what of the run folder it already has."""
 
-    def __init__(self, config: ExperimentConfig, files: RunFiles) -> None:
+    def __init__(self, config: ExperimentConfig, files: RunPaths) -> None:
         from mlflow import MlflowClient  # takes two seconds to import
 
         self._config = config
@@ -268,17 +255,15 @@ class _Link:
                     return
                 self._offset += len(line)
                 row = json.loads(line)
-                if row["iteration"] > self._last_step:
+                if row[ITERATION] > self._last_step:
                     yield row
 
     def _send_row(self, row: dict[str, Any]) -> None:
         """All numbers of a row in one transaction: a step is there whole or not at all."""
         from mlflow.entities import Metric
 
-        step, timestamp = int(row["iteration"]), int(row["unix_time_s"] * 1000)
-        numbers = {
-            name: value for name, value in row.items() if isinstance(value, int | float) and name != "unix_time_s"
-        }
+        step, timestamp = int(row[ITERATION]), int(row[UNIX_TIME] * 1000)
+        numbers = {name: value for name, value in row.items() if isinstance(value, int | float) and name != UNIX_TIME}
         self._client.log_batch(
             self.run_id, metrics=[Metric(name, float(value), timestamp, step) for name, value in numbers.items()]
         )

@@ -105,4 +105,5 @@ def test_differences_of_rounding_size_are_no_evidence() -> None:
 
 
 def test_one_seed_is_no_evidence() -> None:
-    assert judge_adaptivity([0.2], [0.21], [0.21]).adaptivity is Adaptivity.NONE
+    with pytest.raises(ValueError, match="at least 2 seeds"):
+        judge_adaptivity([0.2], [0.21], [0.21])

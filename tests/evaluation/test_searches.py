@@ -112,10 +112,13 @@ def test_the_best_mean_over_the_seeds_wins_not_the_luckiest_first_seed() -> None
 
 def test_axes_are_widened_by_the_ratio_at_their_end() -> None:
     axis = Axis("x", (1.0, 2.0, 3.0))
-    assert axis.widened(at_low_end=True).values == (0.5, 1.0, 2.0, 3.0)
-    assert axis.widened(at_low_end=False).values == (1.0, 2.0, 3.0, 4.5)
-    bounded = Axis("x", (0.0, 1.0), least=0.0)
-    assert bounded.widened(at_low_end=True) == bounded
+    assert axis.widened(1.0).values == (0.5, 1.0, 2.0, 3.0)
+    assert axis.widened(3.0).values == (1.0, 2.0, 3.0, 4.5)
+    assert axis.widened(2.0) == axis
+    bounded = Axis("x", (0.5, 1.0), least=0.0).widened(0.5)
+    assert bounded.values == (0.0, 0.5, 1.0)
+    assert bounded.widened(0.0) == bounded
+    assert Axis("x", (1.0, 2.0), num_widenings=0).widened(2.0).values == (1.0, 2.0)
 
 
 def test_a_search_ends_at_the_least_value_of_an_axis() -> None:

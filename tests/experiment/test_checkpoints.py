@@ -21,7 +21,10 @@ from adanat_rl.experiment.checkpoints import (
 
 
 def snapshot(iteration: int) -> Snapshot:
-    tensors = {"learner": {"a.b": torch.arange(6.0).reshape(2, 3) + iteration}, "reward": {"w": torch.tensor([iteration])}}
+    tensors = {
+        "learner": {"a.b": torch.arange(6.0).reshape(2, 3) + iteration},
+        "reward": {"w": torch.tensor([iteration])},
+    }
     return Snapshot(tensors, {"iteration": iteration, "best": None, "num_passes": 1.5})
 
 

@@ -16,7 +16,8 @@ from pathlib import Path
 import psutil
 import pytest
 
-from adanat_rl.experiment.metrics_log import read_metrics, without_times
+from adanat_rl.config.files import read_json_lines
+from adanat_rl.experiment.metrics_log import without_measurements
 from adanat_rl.experiment.run_folder import RunFolder
 from tests import tiny
 
@@ -26,10 +27,7 @@ DEADLINE_S = 120.0
 
 def outcome(run_dir: Path) -> tuple[list[dict], dict[str, str]]:
     """Metric rows without what a clock or a failure decides, and hashes of all that was learned."""
-    rows = [
-        {key: value for key, value in without_times(row).items() if not key.startswith("cluster/")}
-        for row in read_metrics(run_dir / "metrics.jsonl")
-    ]
+    rows = [without_measurements(row) for row in read_json_lines(run_dir / "metrics.jsonl")]
     last = run_dir / "checkpoints" / f"iteration_{ITERATIONS:06d}"
     files = [last / "learner.safetensors", last / "reward.safetensors", run_dir / "policy" / "policy.safetensors"]
     return rows, {file.name: hashlib.sha256(file.read_bytes()).hexdigest() for file in files}
@@ -53,7 +51,7 @@ def wait_for(condition: Callable[[], bool], process: subprocess.Popen[str]) -> N
 
 
 def rows_of(run_dir: Path) -> int:
-    return len(read_metrics(run_dir / "metrics.jsonl"))
+    return len(read_json_lines(run_dir / "metrics.jsonl"))
 
 
 MOMENTS: dict[str, Callable[[Path], bool]] = {
@@ -104,7 +102,9 @@ def test_killed_while_a_checkpoint_is_read_nothing_is_lost(tmp_path: Path, unint
 
 
 @pytest.mark.parametrize(("number", "status"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
-def test_signals_checkpoint_and_name_the_command_to_go_on(tmp_path: Path, uninterrupted, number: int, status: int) -> None:
+def test_signals_checkpoint_and_name_the_command_to_go_on(
+    tmp_path: Path, uninterrupted, number: int, status: int
+) -> None:
     run_dir = tmp_path / "run"
     arguments = (*tiny.OVERRIDES, "resources.num_env_runners=1", "--run-dir", str(run_dir))
     process = tiny.start("train", *arguments, "training.num_iterations=1000", "checkpoints.interval_iterations=1000")
@@ -174,7 +174,9 @@ def test_a_full_disk_stops_the_run_in_one_line_with_what_is_safe(tmp_path: Path)
     run_dir = tmp_path / "run"
     arguments = (*tiny.OVERRIDES, *tiny.IN_PROCESS, "policy.hidden_size=64", "--run-dir", str(run_dir))
     command = [sys.executable, "-m", "adanat_rl.train", *arguments]
-    result = subprocess.run(command, capture_output=True, text=True, preexec_fn=limit_file_size, timeout=300, check=False)
+    result = subprocess.run(
+        command, capture_output=True, text=True, preexec_fn=limit_file_size, timeout=300, check=False
+    )
     assert result.returncode == 1, result.stderr
     lines = result.stderr.strip().splitlines()
     assert lines[0].startswith(f"adanat-rl train: cannot write in {run_dir}: ")

@@ -11,8 +11,9 @@ from pathlib import Path
 import pytest
 
 from adanat_rl.config.errors import UserError
+from adanat_rl.config.files import read_json_lines
 from adanat_rl.config.loading import resolve
-from adanat_rl.experiment.metrics_log import MetricsLog, read_metrics
+from adanat_rl.experiment.metrics_log import MetricsLog
 from adanat_rl.experiment.run_folder import RunFolder
 
 
@@ -39,7 +40,9 @@ def test_the_same_settings_find_their_folder_again(tmp_path: Path) -> None:
         ("ppo.features=recompute", None),
     ],
 )
-def test_settings_that_decide_what_is_learned_must_not_change(tmp_path: Path, override: str, refused: str | None) -> None:
+def test_settings_that_decide_what_is_learned_must_not_change(
+    tmp_path: Path, override: str, refused: str | None
+) -> None:
     folder = RunFolder(tmp_path / "run")
     folder.prepare(resolve())
     folder.release()
@@ -108,11 +111,11 @@ def test_a_metrics_file_that_was_cut_off_loses_only_its_last_line(tmp_path: Path
     for iteration in range(4):
         log.append({"iteration": iteration, "value": iteration / 3})
     path.write_text(path.read_text()[:-7])
-    assert [row["iteration"] for row in read_metrics(path)] == [0, 1, 2]
+    assert [row["iteration"] for row in read_json_lines(path)] == [0, 1, 2]
     log.cut_after(1)
     log.append({"iteration": 2, "value": 0.0})
-    assert [row["iteration"] for row in read_metrics(path)] == [0, 1, 2]
-    assert read_metrics(path)[1]["value"] == 1 / 3
+    assert [row["iteration"] for row in read_json_lines(path)] == [0, 1, 2]
+    assert read_json_lines(path)[1]["value"] == 1 / 3
 
 
 def test_a_number_that_is_none_is_refused_rather_than_written(tmp_path: Path) -> None:

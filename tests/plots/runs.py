@@ -103,7 +103,7 @@ def make_run(
             grid = draw_images(num_classes * 8, side, channels, item["iteration"])
             write_grid(folder.samples / f"iteration_{item['iteration']:06d}.png", grid)
     if compared is not None:
-        folder.evaluation_file.write_text(json.dumps(compared))
+        folder.evaluation_file.write_text(json.dumps({"iteration": iterations, **compared}))
     if finished:
         write_results(folder, iterations, horizon, num_classes, side, channels)
     return folder

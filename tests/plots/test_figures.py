@@ -16,13 +16,13 @@ from matplotlib.lines import Line2D
 from matplotlib.patches import Rectangle
 from PIL import Image
 
+from adanat_rl.generation.decisions import effective_entries
 from adanat_rl.generation.masked.schedules import masked_token_decisions
 from adanat_rl.plots import theme
 from adanat_rl.plots.curves import Curve, Level, curve_figure
 from adanat_rl.plots.decisions import (
     class_figure,
     decision_figure,
-    effective_entries,
     most_distinct,
     steps_figure,
     summarise_decisions,

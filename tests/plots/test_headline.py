@@ -105,7 +105,8 @@ def test_the_verdict_is_repeated_word_by_word(tmp_path: Path) -> None:
 def test_a_comparison_older_than_the_training_is_recognised(tmp_path: Path) -> None:
     folder = make_run(tmp_path / "run", iterations=6, total=6, compared=comparison([0.2, 0.3]))
     assert read_run(folder).is_finished
-    (folder.path / "policy" / "policy.json").write_text(json.dumps({"trained": {"iterations": 4}}))
+    compared = json.loads(folder.evaluation_file.read_text())
+    folder.evaluation_file.write_text(json.dumps({**compared, "iteration": 4}))
     run = read_run(folder)
     assert run.is_outdated
     assert not run.is_finished

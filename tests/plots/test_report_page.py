@@ -75,7 +75,11 @@ def finished(tmp_path_factory: pytest.TempPathFactory) -> Folder:
     folder = make_run(
         tmp_path_factory.mktemp("runs") / "finished",
         compared=compared,
-        overrides=("name=<script>alert(1)</script> & co", "ppo.lr=1e-3", "tracking.uri=http://me:secret@host/"),
+        overrides=(
+            "tracking.experiment=<script>alert(1)</script> & co",
+            "ppo.lr=1e-3",
+            "tracking.uri=http://me:secret@host/",
+        ),
     )
     write_report(folder)
     return folder

@@ -16,7 +16,7 @@ from adanat_rl.rewards.worker import RewardParts, RewardWorker
 
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float32, torch.float64])
 def test_finite_scores_come_out_as_float32(dtype: torch.dtype) -> None:
-    scores = check_scores("mine", RewardOutput(torch.tensor([0.5, -2.0, 0.0], dtype=dtype, requires_grad=True)), 3)
+    scores, _ = check_scores("mine", RewardOutput(torch.tensor([0.5, -2.0, 0.0], dtype=dtype, requires_grad=True)), 3)
     assert isinstance(scores, np.ndarray)
     assert scores.dtype == np.float32
     assert scores.tolist() == [0.5, -2.0, 0.0]

@@ -19,6 +19,8 @@ class PatchTokenizer(nn.Module):
 
     def __init__(self, vocab_size: int, patch_size: int, image_size: int) -> None:
         super().__init__()
+        if image_size % patch_size:
+            raise ValueError(f"patch_size {patch_size} does not divide image_size {image_size}")
         self.vocab_size = vocab_size
         self.patch_size = patch_size
         self.grid_size = image_size // patch_size

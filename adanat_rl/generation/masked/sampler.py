@@ -110,7 +110,7 @@ class MaskedTokenGenerator:
         self.block_rows = block_rows
         self.device = torch.device(device)
         length, vocab_size = tokenizer.grid_size**2, tokenizer.vocab_size
-        storage = np.dtype(np.uint8 if vocab_size < 256 else np.uint16)
+        storage = np.min_scalar_type(vocab_size)  # the mask token is the largest value
         self.sample_spec = SampleSpec("tokens", (length,), torch.int64, 0, vocab_size, storage)
         self.context_spec = ContextSpec(nat.num_classes)
         self.feature_shape = (length, nat.width)

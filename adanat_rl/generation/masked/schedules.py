@@ -68,7 +68,7 @@ def hand_made_schedule(
     if convention == "adanat":
         done, ramp = (t + 1 - 1e-3) / horizon, (t + 1e-3) / horizon
     else:
-        done, ramp = (t + 1) / horizon, t / max(horizon - 1, 1)
+        done, ramp = (t + 1) / horizon, t / (horizon - 1) if horizon > 1 else np.ones(1)
     if curve == "cosine":
         ratio = np.cos(math.pi / 2 * done**curve_power)
     elif curve == "linear":
@@ -97,10 +97,7 @@ def load_schedule(path: Path, horizon: int | None = None) -> np.ndarray:
     except ValueError as error:
         raise UserError(f"schedule file {path} is no JSON: {error}") from None
     rows = content.get("schedule") if isinstance(content, dict) else content
-    try:
-        schedule = np.asarray(rows, np.float64)
-    except (TypeError, ValueError):
-        schedule = np.empty(0)
+    schedule = _numbers(rows)
     if schedule.ndim != 2 or schedule.shape[1] != 4 or (horizon is not None and len(schedule) != horizon):
         expected = f"{horizon if horizon is not None else 'T'} rows of 4 numbers ({', '.join(DECISION_NAMES)})"
         raise UserError(f"schedule file {path} has shape {list(schedule.shape)}, expected {expected}")
@@ -110,3 +107,14 @@ def load_schedule(path: Path, horizon: int | None = None) -> np.ndarray:
             f"schedule file {path}: mask ratios must be in [0, 1], sampling temperatures above 0, the rest at least 0"
         )
     return schedule
+
+
+def _numbers(rows: object) -> np.ndarray:
+    """Rows of numbers as float64 `[T, M]`; an empty array for anything else."""
+    if not isinstance(rows, list) or not all(isinstance(row, list) for row in rows):
+        return np.empty(0)
+    if len({len(row) for row in rows}) != 1:
+        return np.empty(0)
+    if not all(isinstance(value, int | float) and not isinstance(value, bool) for row in rows for value in row):
+        return np.empty(0)
+    return np.array(rows, np.float64)

@@ -65,4 +65,8 @@ class PolicySpec:
 
     def _network(self, out_channels: int) -> PolicyNet:
         grid_size = math.isqrt(self.feature_length)
+        if grid_size**2 != self.feature_length:
+            raise ValueError(
+                f"feature_length is {self.feature_length}, expected a square: the network wants a square map"
+            )
         return PolicyNet(self.feature_width, out_channels, self.hidden_size, grid_size)

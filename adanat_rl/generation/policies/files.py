@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from pydantic import ValidationError
+from pydantic import ConfigDict, TypeAdapter, ValidationError
 from safetensors.torch import save
 from torch import nn
 
@@ -22,6 +22,7 @@ from adanat_rl.config.errors import UserError
 from adanat_rl.config.files import sync_folder, write_atomically
 from adanat_rl.config.paths import resolve_path
 from adanat_rl.config.schema import DecisionsConfig, GeneratorConfig
+from adanat_rl.generation.build import inline_base_schedule
 from adanat_rl.generation.policies.build import PolicySpec
 from adanat_rl.generation.weights import fit_state, read_tensors
 from adanat_rl.version import __version__
@@ -29,6 +30,8 @@ from adanat_rl.version import __version__
 POLICY_FORMAT = 1
 WEIGHTS_FILE = "policy.safetensors"
 DESCRIPTION_FILE = "policy.json"
+_GENERATOR_FILES = ("nat", "tokenizer")
+_SPEC = TypeAdapter(PolicySpec, config=ConfigDict(extra="forbid"))
 
 
 @dataclass(frozen=True)
@@ -51,8 +54,9 @@ class ExportedPolicy:
 
 def hash_generator(config: GeneratorConfig) -> dict[str, str]:
     """SHA-256 of the weight files that a generator is made of."""
-    names = {"nat": config.nat, "tokenizer": config.tokenizer}
-    return {key: _sha256(resolve_path(name, f"generator.{key}").read_bytes()) for key, name in names.items()}
+    return {
+        key: _sha256(resolve_path(getattr(config, key), f"generator.{key}").read_bytes()) for key in _GENERATOR_FILES
+    }
 
 
 def save_policy(folder: Path, policy: ExportedPolicy) -> None:
@@ -64,7 +68,7 @@ def save_policy(folder: Path, policy: ExportedPolicy) -> None:
         "policy": policy.spec.as_dict(),
         "generator": policy.generator.model_dump(mode="json"),
         "generator_sha256": dict(policy.generator_hashes),
-        "decisions": policy.decisions.model_dump(mode="json"),
+        "decisions": inline_base_schedule(policy.decisions, policy.spec.horizon).model_dump(mode="json"),
         "weights_sha256": _sha256(weights),
         "trained": dict(policy.trained),
     }
@@ -95,19 +99,33 @@ def load_policy(folder: Path) -> ExportedPolicy:
     if _sha256(weights_file.read_bytes()) != description["weights_sha256"]:
         raise UserError(f"{weights_file} does not match the hash in {DESCRIPTION_FILE}: one of them is damaged")
     try:
-        spec = PolicySpec(**description["policy"])
+        spec = _SPEC.validate_json(json.dumps(description["policy"]), strict=True)
         generator = GeneratorConfig.model_validate(description["generator"])
         decisions = DecisionsConfig.model_validate(description["decisions"])
-    except (TypeError, ValidationError) as error:
+        hashes = TypeAdapter(dict[str, str]).validate_python(description["generator_sha256"])
+    except ValidationError as error:
         reason = " ".join(str(error).split())
         raise UserError(
             f"{folder / DESCRIPTION_FILE} holds settings that this version does not know: {reason}"
         ) from None
+    _check_consistency(folder / DESCRIPTION_FILE, spec, generator, decisions, hashes)
     actor = spec.build_actor()
     fit_state(actor, tensors, weights_file)
-    return ExportedPolicy(
-        actor.eval(), spec, generator, decisions, description.get("trained", {}), description["generator_sha256"]
+    return ExportedPolicy(actor.eval(), spec, generator, decisions, description.get("trained", {}), hashes)
+
+
+def _check_consistency(
+    file: Path, spec: PolicySpec, generator: GeneratorConfig, decisions: DecisionsConfig, hashes: Mapping[str, str]
+) -> None:
+    """The parts of a description must speak of one policy."""
+    problems = (
+        (spec.horizon, generator.horizon, "policy.horizon", "generator.horizon"),
+        (spec.num_actions, len(decisions.learned), "policy.num_actions", "the number of decisions.learned"),
+        (sorted(hashes), sorted(_GENERATOR_FILES), "generator_sha256", "the generator's files"),
     )
+    for found, expected, name, other in problems:
+        if found != expected:
+            raise UserError(f"{file}: {name} is {found}, but {other} is {expected}")
 
 
 def check_generator_fits(policy: ExportedPolicy, generator: GeneratorConfig) -> None:
