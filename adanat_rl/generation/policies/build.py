@@ -6,6 +6,7 @@ import math
 from dataclasses import asdict, dataclass
 from typing import Any, Literal
 
+from pydantic import ConfigDict, with_config
 from torch import nn
 
 from adanat_rl.config.schema import PolicyConfig
@@ -14,6 +15,7 @@ from adanat_rl.generation.policies.network import PolicyNet
 from adanat_rl.generation.policies.tables import ClassTable, StaticTable
 
 
+@with_config(ConfigDict(extra="forbid"))
 @dataclass(frozen=True)
 class PolicySpec:
     """Plain numbers from which actor and critic are built, in any process and without the generator."""

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from pydantic import ConfigDict, TypeAdapter, ValidationError
+from pydantic import TypeAdapter, ValidationError
 from safetensors.torch import save
 from torch import nn
 
@@ -31,7 +31,7 @@ POLICY_FORMAT = 1
 WEIGHTS_FILE = "policy.safetensors"
 DESCRIPTION_FILE = "policy.json"
 _GENERATOR_FILES = ("nat", "tokenizer")
-_SPEC = TypeAdapter(PolicySpec, config=ConfigDict(extra="forbid"))
+_SPEC = TypeAdapter(PolicySpec)
 
 
 @dataclass(frozen=True)
