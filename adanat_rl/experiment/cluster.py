@@ -92,16 +92,19 @@ def _private_cluster() -> Iterator[None]:
     os.environ.setdefault("RAY_AUTH_TOKEN", secrets.token_hex(32))  # Ray switches token mode on by itself
     python_path = os.pathsep.join(filter(None, [str(Path.cwd()), os.environ.get("PYTHONPATH", "")]))
     with reaper(os.getpid(), folder):
-        ray.init(
-            address="local",
-            num_cpus=usable_cpus(),
-            include_dashboard=False,
-            log_to_driver=False,
-            logging_level=logging.ERROR,
-            object_store_memory=_OBJECT_STORE_BYTES,
-            runtime_env={"env_vars": {"PYTHONPATH": python_path}},  # own rewards are found beside the caller
-            _temp_dir=str(folder),
-        )
+        try:
+            ray.init(
+                address="local",
+                num_cpus=usable_cpus(),
+                include_dashboard=False,
+                log_to_driver=False,
+                logging_level=logging.ERROR,
+                object_store_memory=_OBJECT_STORE_BYTES,
+                runtime_env={"env_vars": {"PYTHONPATH": python_path}},  # own rewards are found beside the caller
+                _temp_dir=str(folder),
+            )
+        except Exception as error:  # Ray raises a bare Exception here
+            raise RunError(f"the private Ray cluster does not start: {_first_line(error)}") from error
         try:
             yield
         finally:
@@ -117,8 +120,7 @@ def _running_cluster(resources: ResourcesConfig) -> Iterator[None]:
     try:
         ray.init(address=address, log_to_driver=False, logging_level=logging.ERROR)
     except (ConnectionError, RuntimeError) as error:
-        reason = str(error).strip().splitlines()[0]
-        raise RunError(f"no Ray cluster at {resources.ray_address}: {reason}") from None
+        raise RunError(f"no Ray cluster at {resources.ray_address}: {_first_line(error)}") from None
     try:
         _check_size(resources, ray.cluster_resources(), f"the cluster at {resources.ray_address}")
         yield
@@ -189,3 +191,7 @@ def filtered_stderr(*unwanted: str) -> Iterator[None]:
             wanted = [line for line in lines if not any(text in line for text in unwanted)]
             if wanted:
                 print("\n".join(wanted), file=sys.stderr)
+
+
+def _first_line(error: Exception) -> str:
+    return (str(error).strip().splitlines() or [type(error).__name__])[0]
