@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import os
+import signal
 import socket
 import subprocess
 import sys
 from collections.abc import Sequence
 from pathlib import Path
+from types import FrameType
 
-from adanat_rl.cli import EXIT_INTERRUPTED, CommandParser, Invocation, run_command
+from adanat_rl.cli import CommandParser, Invocation, run_command
 from adanat_rl.config.errors import RunError, UserError
+from adanat_rl.experiment.signals import EXIT_STATUS
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -52,16 +55,19 @@ def _serve(store: Path, port: int) -> int:
     command = [sys.executable, "-m", "mlflow", "server", "--host", "127.0.0.1", "--port", str(port), "--workers", "1"]
     command += ["--backend-store-uri", f"sqlite:///{store}"]
     command += ["--default-artifact-root", (store.parent / "mlartifacts").as_uri()]
-    server = subprocess.Popen(command, env=environment)
-    try:
-        status = server.wait()
-    except KeyboardInterrupt:
-        server.terminate()
-        server.wait()
-        return EXIT_INTERRUPTED
-    if status != 0:
-        raise RunError(f"the MLflow server ended with status {status}")
-    return status
+    server = subprocess.Popen(command, env=environment, start_new_session=True)
+    stopped: list[int] = []
+
+    def stop(number: int, frame: FrameType | None) -> None:
+        stopped.append(number)
+        os.killpg(server.pid, signal.SIGTERM)
+
+    for number in EXIT_STATUS:
+        signal.signal(number, stop)
+    status = server.wait()
+    if stopped:
+        return EXIT_STATUS[signal.Signals(stopped[0])]
+    raise RunError(f"the MLflow server ended with status {status}")
 
 
 if __name__ == "__main__":

@@ -48,7 +48,7 @@ EVALUATION_SECONDS = TIME + "evaluation_s"
 
 def decision_key(step: int, name: str, statistic: str) -> str:
     """Key of a decision's statistic ("mean" or "sd" over the images of an evaluation) at a step."""
-    return f"decisions/step_{step}/{name}/{statistic}"
+    return f"decisions/{name}/step_{step}_{statistic}"
 
 
 def is_measured(key: str) -> bool:

@@ -216,7 +216,7 @@ def _summarise(
 
 def _decision_names(evaluated: list[dict[str, Any]]) -> tuple[str, ...]:
     """Names in the order of the generator, as logged."""
-    found = (re.fullmatch(r"decisions/step_0/(.+)/mean", key) for key in (evaluated[0] if evaluated else {}))
+    found = (re.fullmatch(r"decisions/(.+)/step_0_mean", key) for key in (evaluated[0] if evaluated else {}))
     return tuple(match.group(1) for match in found if match) or DECISION_NAMES
 
 

@@ -22,6 +22,8 @@ from adanat_rl.config.files import write_atomically
 from adanat_rl.config.metric_keys import ITERATION, UNIX_TIME
 from adanat_rl.config.run_paths import RunPaths
 from adanat_rl.config.schema import ExperimentConfig
+from adanat_rl.evaluation.evaluator import NAT_PASSES
+from adanat_rl.evaluation.judge import FD_A, FD_B
 
 _RETRY_S = 5.0
 _CLOSE_TIMEOUT_S = 60.0
@@ -186,6 +188,7 @@ class _Link:
             if file.exists():
                 self._client.log_artifact(self.run_id, str(file))
         self._send_evaluation()
+        self._describe()
         if status == "FINISHED" and self._files.policy.exists():
             self._client.log_artifacts(self.run_id, str(self._files.policy), "policy")
             self._log_model()
@@ -203,7 +206,9 @@ class _Link:
             run_id = str(found[0].info.run_id)
             self._client.update_run(run_id, status="RUNNING")
             return run_id
-        run = self._client.create_run(experiment_id, run_name=self._config.name, tags={_UID_TAG: uid})
+        tags = {_UID_TAG: uid, "adanat_rl.kind": "training", "adanat_rl.run_dir": str(self._files.path.resolve())}
+        tags["mlflow.source.name"] = "adanat-rl train"
+        run = self._client.create_run(experiment_id, run_name=self._config.name, tags=tags)
         self._client.log_batch(run.info.run_id, params=self._params())
         return str(run.info.run_id)
 
@@ -291,6 +296,20 @@ class _Link:
         for start in range(0, len(metrics), _BATCH):
             self._client.log_batch(self.run_id, metrics=metrics[start : start + _BATCH])
 
+    def _describe(self) -> None:
+        """What was learned, as the run's description: Markdown that the dashboard shows at the top."""
+        if not self._files.evaluation_file.exists():
+            return
+        comparison = json.loads(self._files.evaluation_file.read_text())
+        lines = ["| | T | FD A | FD B | NAT passes |", "|---|---|---|---|---|"]
+        for row in comparison["rows"]:
+            numbers = row["summary"]
+            distances = [f"{numbers[key]['mean']:.3f} ± {numbers[key]['sd']:.3f}" for key in (FD_A, FD_B)]
+            passes = f"{numbers[NAT_PASSES]['mean']:.1f}"
+            lines.append(f"| {row['title']} | {row['horizon']} | {' | '.join(distances)} | {passes} |")
+        verdict = comparison["verdict"]["sentence"] + "\n\n" if comparison["verdict"] else ""
+        self._client.set_tag(self.run_id, "mlflow.note.content", verdict + "\n".join(lines))
+
     def _log_model(self) -> None:
         from adanat_rl.tracking.mlflow_model import log_policy_model
 
@@ -335,7 +354,8 @@ def experiment_of(client: Any, config: ExperimentConfig, folder: Path) -> str:
     location = None
     if config.tracking.uri is None:
         location = (folder.resolve().parent / "mlartifacts").as_uri()
-    return str(client.create_experiment(config.tracking.experiment, artifact_location=location))
+    tags = {"mlflow.experimentKind": "custom_model_development"}  # the UI opens on training runs, not on GenAI
+    return str(client.create_experiment(config.tracking.experiment, artifact_location=location, tags=tags))
 
 
 def final_metrics(evaluation: Path) -> dict[str, float]:

@@ -11,6 +11,7 @@ import signal
 import subprocess
 import time
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from pathlib import Path
 
 import psutil
@@ -45,9 +46,10 @@ def wait_for(condition: Callable[[], bool], process: subprocess.Popen[str]) -> N
     """Until the condition holds; a process that ends before is an error."""
     deadline = time.monotonic() + DEADLINE_S
     while not condition():
-        assert process.poll() is None, process.communicate()
         assert time.monotonic() < deadline, "the moment to break things never came"
-        time.sleep(0.005)
+        with suppress(subprocess.TimeoutExpired):
+            process.wait(timeout=0.005)
+            pytest.fail(f"the process ended before: {process.communicate()}")
 
 
 def rows_of(run_dir: Path) -> int:

@@ -130,8 +130,8 @@ def metrics_row(iteration: int, interval: int, horizon: int) -> dict[str, Any]:
         item |= {"eval/fd_a": 0.5 - 0.01 * iteration, "eval/fd_b": 0.6, "eval/nat_passes_per_image": 2.0 * horizon - 2}
         for step in range(horizon):
             for number, name in enumerate(NAMES):
-                item[f"decisions/step_{step}/{name}/mean"] = number + 0.1 * step + 0.01 * iteration
-                item[f"decisions/step_{step}/{name}/sd"] = 0.01 * iteration
+                item[f"decisions/{name}/step_{step}_mean"] = number + 0.1 * step + 0.01 * iteration
+                item[f"decisions/{name}/step_{step}_sd"] = 0.01 * iteration
     return item
 
 
