@@ -205,7 +205,7 @@ class RewardConfig(Section):
 class TrainingConfig(Section):
     """The length of a run and the size of its batches."""
 
-    num_iterations: int = setting(400, "Policy updates of the whole run.", unit="iterations", source="measured", ge=1)
+    num_iterations: int = setting(350, "Policy updates of the whole run.", unit="iterations", source="measured", ge=1)
     trajectories_per_iteration: int = setting(
         512, "Images drawn for one policy update; the paper draws 4096.", unit="trajectories", source="measured", ge=2
     )
@@ -233,7 +233,7 @@ class CheckpointConfig(Section):
 class EvaluationConfig(Section):
     """How good the policy is."""
 
-    interval_iterations: int = setting(25, "Iterations between evaluations.", unit="iterations", ge=1)
+    interval_iterations: int = setting(50, "Iterations between evaluations.", unit="iterations", ge=1)
     num_images: int = setting(1797, "Images of one evaluation.", unit="images", source="measured", ge=16)
     num_seeds: int = setting(5, "Repetitions of the final evaluation, each with its own seeds.", ge=2)
     seed: int = setting(1000, "First seed of the evaluation images; kept apart from training.", ge=0, lt=2**31)
@@ -261,7 +261,12 @@ class ResourcesConfig(Section):
     num_gpus_per_env_runner: float = setting(0.0, "GPUs of an env runner; may be a fraction.", unit="GPUs", ge=0)
     num_gpus_per_reward_actor: float = setting(0.0, "GPUs of a reward actor; may be a fraction.", unit="GPUs", ge=0)
     num_gpus_per_learner: float = setting(0.0, "GPUs of a learner; may be a fraction.", unit="GPUs", ge=0)
-    torch_threads: int = setting(1, "Threads of torch in every process; part of what makes results reproducible.", ge=1)
+    torch_threads: int = setting(
+        1, "Threads of torch where images are drawn and scored; part of what makes results reproducible.", ge=1
+    )
+    driver_threads: int = setting(
+        2, "Batches that driver and learner work on at once, and threads of torch in a gradient step.", ge=1
+    )
     start_timeout_s: float = setting(120.0, "How long workers may take to start.", unit="seconds", gt=0)
     shard_timeout_s: float = setting(
         120.0, "An env runner without a result for this long is replaced.", unit="seconds", gt=0

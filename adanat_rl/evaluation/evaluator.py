@@ -16,6 +16,7 @@ from adanat_rl.generation.generator import Generator
 from adanat_rl.generation.noise import ImageNoise
 from adanat_rl.generation.policies.base import Drawing, GenerationPolicy, draw
 from adanat_rl.generation.seeding import Purpose, philox
+from adanat_rl.generation.threads import map_in_threads
 
 NAT_PASSES = "nat_passes_per_image"
 IMAGES_PER_SECOND = "images_per_s"
@@ -41,12 +42,16 @@ def evaluation_set(dataset: ImageDataset, num_images: int, seed: int) -> Evaluat
     return EvaluationSet(context, torch.from_numpy(seeds))
 
 
-def draw_set(generator: Generator, policy: GenerationPolicy, images: EvaluationSet, batch_size: int) -> Drawing:
-    """Draws the set in batches; the result does not depend on their size."""
-    parts = []
-    for rows in torch.arange(len(images.context)).split(batch_size):
+def draw_set(
+    generator: Generator, policy: GenerationPolicy, images: EvaluationSet, batch_size: int, num_threads: int = 1
+) -> Drawing:
+    """Draws the set in batches, some at once; the result depends on neither number."""
+
+    def draw_rows(rows: Tensor) -> Drawing:
         noise = ImageNoise(images.seeds[rows].to(generator.device))
-        parts.append(draw(generator, policy.for_images(rows), images.context[rows].to(generator.device), noise))
+        return draw(generator, policy.for_images(rows), images.context[rows].to(generator.device), noise)
+
+    parts = map_in_threads(draw_rows, torch.arange(len(images.context)).split(batch_size), num_threads)
     return Drawing(
         sample=torch.cat([part.sample for part in parts]),
         decisions=torch.cat([part.decisions for part in parts]),
@@ -88,21 +93,28 @@ class Evaluator:
 
     Args:
         generator: with the horizon of the policies that come. dataset: the real images. judge: made for it.
-        num_images: N of each seed. batch_size: images drawn at once.
+        num_images: N of each seed. batch_size: images drawn at once. num_threads: batches drawn at once.
     """
 
     def __init__(
-        self, generator: Generator, dataset: ImageDataset, judge: Judge, num_images: int, batch_size: int
+        self,
+        generator: Generator,
+        dataset: ImageDataset,
+        judge: Judge,
+        num_images: int,
+        batch_size: int,
+        num_threads: int = 1,
     ) -> None:
         self.generator = generator
         self.dataset = dataset
         self.judge = judge
         self.num_images = num_images
         self.batch_size = batch_size
+        self.num_threads = num_threads
 
     def with_generator(self, generator: Generator) -> Evaluator:
         """The same evaluation of another generator."""
-        return Evaluator(generator, self.dataset, self.judge, self.num_images, self.batch_size)
+        return Evaluator(generator, self.dataset, self.judge, self.num_images, self.batch_size, self.num_threads)
 
     def evaluate(self, policy: GenerationPolicy, seeds: Sequence[int]) -> Evaluation:
         """Numbers of a policy over seeds."""
@@ -112,7 +124,7 @@ class Evaluator:
         """Numbers and drawing of one seed."""
         images = evaluation_set(self.dataset, self.num_images, seed)
         start = time.perf_counter()
-        drawing = draw_set(self.generator, policy, images, self.batch_size)
+        drawing = draw_set(self.generator, policy, images, self.batch_size, self.num_threads)
         decoded = self.generator.decode(drawing.sample).cpu()
         elapsed = time.perf_counter() - start
         row = self.judge(decoded, images.context)
@@ -123,5 +135,5 @@ class Evaluator:
     def distance(self, policy: GenerationPolicy, seed: int) -> float:
         """Fréchet distance by extractor A of one seed: what searches minimise."""
         images = evaluation_set(self.dataset, self.num_images, seed)
-        drawing = draw_set(self.generator, policy, images, self.batch_size)
+        drawing = draw_set(self.generator, policy, images, self.batch_size, self.num_threads)
         return self.judge.distance(self.generator.decode(drawing.sample).cpu())

@@ -47,7 +47,14 @@ def build_scene(config: ExperimentConfig) -> Scene:
     dataset = load_dataset(config.data)
     generator = build_generator(config)
     evaluation = config.evaluation
-    evaluator = Evaluator(generator, dataset, load_judge(dataset), evaluation.num_images, evaluation.batch_size)
+    evaluator = Evaluator(
+        generator,
+        dataset,
+        load_judge(dataset),
+        evaluation.num_images,
+        evaluation.batch_size,
+        config.resources.driver_threads,
+    )
     return Scene(dataset, generator, evaluator)
 
 

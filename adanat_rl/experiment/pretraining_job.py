@@ -151,7 +151,8 @@ def _evaluator(
 ) -> Evaluator:
     generator = _generator(config, nat, tokenizer, horizon)
     evaluation = config.evaluation
-    return Evaluator(generator, dataset, judge, evaluation.num_images, evaluation.batch_size)
+    threads = config.resources.driver_threads
+    return Evaluator(generator, dataset, judge, evaluation.num_images, evaluation.batch_size, threads)
 
 
 def _quick_numbers(

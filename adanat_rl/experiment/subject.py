@@ -59,7 +59,12 @@ def load_subject(config: ExperimentConfig, policy: str | None, schedule: Path | 
         )
     evaluation = config.evaluation
     evaluator = Evaluator(
-        pipeline.generator, dataset, load_judge(dataset), evaluation.num_images, evaluation.batch_size
+        pipeline.generator,
+        dataset,
+        load_judge(dataset),
+        evaluation.num_images,
+        evaluation.batch_size,
+        config.resources.driver_threads,
     )
     horizon = pipeline.generator.horizon
     if schedule is not None:

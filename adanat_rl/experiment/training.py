@@ -74,6 +74,11 @@ def _run(
     tracker: Tracker,
     guard: InterruptGuard,
 ) -> int:
+    workers = config.resources
+    display.message(
+        f"run folder {folder.path}: starting {workers.num_env_runners} env runners, "
+        f"{workers.num_reward_actors} reward actors, {workers.num_learners} learner actors"
+    )
     experiment = Experiment(config, folder, guard)
     try:
         store = CheckpointStore(
@@ -108,7 +113,6 @@ def _resume_or_begin(experiment: Experiment, store: CheckpointStore, display: Di
         display.message(f"going on after iteration {experiment.iteration} of {total}")
         tracker.wake()
         return
-    display.message(f"run folder {experiment.folder.path}")
     display.row(0, total, experiment.begin())
     store.save(experiment.save, 0)
     tracker.wake()

@@ -31,5 +31,7 @@ def precision_recall(
 
 
 def _distances(left: Tensor, right: Tensor) -> Tensor:
-    """Euclidean distances `[N, M]`, by differences: the form with a matrix product cancels far from the origin."""
-    return torch.cdist(left, right, compute_mode="donot_use_mm_for_euclid_dist")
+    """Euclidean distances `[N, M]` float64, by a matrix product around a common centre, where it does not cancel."""
+    centre = left.double().mean(dim=0)
+    shifted = (left.double() - centre, right.double() - centre)
+    return torch.cdist(*shifted, compute_mode="use_mm_for_euclid_dist")

@@ -110,10 +110,11 @@ def build_algorithm_config(experiment: ExperimentConfig, inputs: RLInputs, algo_
             "torch_threads": resources.torch_threads,
             "adam_betas": ppo.adam_betas,
             "horizon": inputs.policy.horizon,
+            "driver_threads": resources.driver_threads,
             "average_decay": experiment.policy.average_decay,
         },
         add_default_connectors_to_learner_pipeline=False,
-        learner_connector=partial(_learner_connectors, inputs, ppo.normalize_advantages),
+        learner_connector=partial(_learner_connectors, inputs, experiment),
     )
     config.training(
         lr=ppo.lr,
@@ -142,9 +143,15 @@ def build_algorithm_config(experiment: ExperimentConfig, inputs: RLInputs, algo_
     return config
 
 
-def _learner_connectors(inputs: RLInputs, normalize_advantages: bool, *_: Any) -> list[Any]:
+def _learner_connectors(inputs: RLInputs, experiment: ExperimentConfig, *_: Any) -> list[Any]:
     return [
-        ShardsToBatch(inputs.effect_mask, inputs.policy.needs_features, inputs.learner_generator, normalize_advantages)
+        ShardsToBatch(
+            inputs.effect_mask,
+            inputs.policy.needs_features,
+            inputs.learner_generator,
+            experiment.ppo.normalize_advantages,
+            experiment.resources.driver_threads,
+        )
     ]
 
 

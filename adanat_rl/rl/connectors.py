@@ -18,6 +18,7 @@ from ray.rllib.utils.annotations import override
 from torch import Tensor
 
 from adanat_rl.generation.generator import Generator, Observation
+from adanat_rl.generation.threads import map_in_threads, torch_threads
 from adanat_rl.rl.rl_module import CONTEXT, EFFECT_MASK, FEATURES, RETURNS, STEP
 from adanat_rl.rl.shards import Shard
 
@@ -29,6 +30,7 @@ class ShardsToBatch(ConnectorV2):
         effect_mask: `[T, A]`. needs_features: whether the policy looks at the image.
         generator_factory: builds the frozen generator; called once, on the first batch that lacks features.
         normalize_advantages: whether advantages are standardised over the batch too.
+        num_threads: shards whose features are computed at once.
         value_chunk: samples of one pass of the critic.
     """
 
@@ -38,6 +40,7 @@ class ShardsToBatch(ConnectorV2):
         needs_features: bool,
         generator_factory: Callable[[], Generator],
         normalize_advantages: bool,
+        num_threads: int = 1,
         value_chunk: int = 4096,
     ) -> None:
         super().__init__()
@@ -46,6 +49,7 @@ class ShardsToBatch(ConnectorV2):
         self._generator_factory = generator_factory
         self._generator: Generator | None = None
         self._normalize_advantages = normalize_advantages
+        self._num_threads = num_threads
         self._value_chunk = value_chunk
 
     @override(ConnectorV2)
@@ -64,25 +68,21 @@ class ShardsToBatch(ConnectorV2):
         }
         columns = {name: column.to(device) for name, column in columns.items()}
         if self._needs_features:
-            columns[FEATURES] = torch.cat([self._features(shard, device) for shard in episodes])
+            columns[FEATURES] = torch.cat(self._all_features(episodes)).to(device)
         columns[Columns.VF_PREDS] = self._values(module, columns)
         columns[Columns.ADVANTAGES] = self._advantages(columns)
         return {DEFAULT_MODULE_ID: columns}
 
-    def _features(self, shard: Shard, device: torch.device) -> Tensor:
-        """`[B·T, L, D]`, with the same calls as in the rollout and so the same bits."""
-        if shard.features is not None:
-            return torch.from_numpy(shard.features).flatten(0, 1).to(device)
+    def _all_features(self, shards: list[Shard]) -> list[Tensor]:
+        """`[B·T, L, D]` of each shard: those that the rollout kept, or the same bits computed again."""
+        kept = [torch.from_numpy(shard.features).flatten(0, 1) for shard in shards if shard.features is not None]
+        if len(kept) == len(shards):
+            return kept
         if self._generator is None:
             self._generator = self._generator_factory()
         generator = self._generator
-        context = torch.tensor(shard.context, device=generator.device)  # a copy: what Ray hands out is read-only
-        per_step = []
-        for step in range(generator.horizon):
-            sample = torch.from_numpy(shard.samples[:, step].astype(np.int64)).to(generator.device)
-            sample = sample.to(generator.sample_spec.dtype)
-            per_step.append(generator.features(Observation(sample, context, step, None)))
-        return torch.stack(per_step, dim=1).flatten(0, 1).to(device)
+        with torch_threads(1):  # as in the rollout: other kernels would give other bits
+            return map_in_threads(lambda shard: _features(generator, shard), shards, self._num_threads)
 
     @torch.no_grad()
     def _values(self, module: Any, columns: dict[str, Tensor]) -> Tensor:
@@ -108,3 +108,14 @@ def _returns(shard: Shard) -> np.ndarray:
     if shard.returns is None:
         raise ValueError(f"shard {tuple(shard.key)} has no returns yet: it was not scored")
     return shard.returns
+
+
+def _features(generator: Generator, shard: Shard) -> Tensor:
+    """`[B·T, L, D]`, with the same calls as in the rollout."""
+    context = torch.tensor(shard.context, device=generator.device)  # a copy: what Ray hands out is read-only
+    per_step = []
+    for step in range(generator.horizon):
+        sample = torch.from_numpy(shard.samples[:, step].astype(np.int64)).to(generator.device)
+        sample = sample.to(generator.sample_spec.dtype)
+        per_step.append(generator.features(Observation(sample, context, step, None)))
+    return torch.stack(per_step, dim=1).flatten(0, 1)

@@ -27,6 +27,7 @@ from adanat_rl.config.metric_keys import (
     VALUE_LOSS,
 )
 from adanat_rl.generation.seeding import Purpose, philox
+from adanat_rl.generation.threads import torch_threads
 from adanat_rl.rl.averaging import ActorAverage
 from adanat_rl.rl.losses import PPOLoss, explained_variance, gaussian_entropy, gaussian_log_prob, ppo_loss
 from adanat_rl.rl.rl_module import EFFECT_MASK, RETURNS
@@ -45,6 +46,12 @@ class GenerationPPOLearner(PPOTorchLearner):
         self._num_gradient_steps = 0
         self._average = ActorAverage(self._unwrapped.actor, self.config.learner_config_dict["average_decay"])
         self._advantages: np.ndarray = np.zeros((0, 0), np.float32)
+
+    @override(Learner)
+    def update(self, *args: Any, **kwargs: Any) -> Any:
+        """The host's update, with more threads than drawing has: its bits need to agree with nobody else's."""
+        with torch_threads(self.config.learner_config_dict["driver_threads"]):
+            return super().update(*args, **kwargs)
 
     @override(TorchLearner)
     def configure_optimizers_for_module(self, module_id: str, config: Any = None) -> None:
