@@ -206,7 +206,8 @@ def report() -> None:
     for kind, title in (("static", "static"), ("per_class", "per class")):
         distances = [read(name)["distance"] for name in names[kind]]
         best = int(np.argmin(distances))
-        how = f"the same PPO, learning rate {rates[kind]:g} (best of {len(TABLE_RATES)}), best of {len(distances)} training seeds"
+        trials = f"best of {len(TABLE_RATES)} rates and {len(distances)} training seeds"
+        how = f"the same PPO, learning rate {rates[kind]:g}, {trials}"
         decisions = decisions_of(pipelines[kind][best], kind == "per_class")
         baseline = Baseline(f"{kind}_ppo", f"{title}, T = 4, learned by PPO", how, decisions)
         baselines.append(with_numbers(baseline, judge([baseline.policy], four)))

@@ -1,0 +1,116 @@
+"""Wrong input: one line on standard error that names key, value and what is accepted; exit status 2."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+
+from adanat_rl.cli import main
+
+DAMAGED = "damaged.safetensors"
+
+
+@pytest.fixture(autouse=True)
+def in_a_folder_with_odd_things(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / DAMAGED).write_bytes(b"\x00" * 100)
+    (tmp_path / "list.yaml").write_text("- a\n- b\n")
+    (tmp_path / "broken.yaml").write_text("a: [1\n")
+    (tmp_path / "unknown.yaml").write_text("ppo:\n  learning_rate: 1\n")
+    (tmp_path / "schedule.json").write_text("[[0.5, 1, 1]]")
+    (tmp_path / "other").mkdir()
+    (tmp_path / "other" / "file").write_text("")
+    monkeypatch.chdir(tmp_path)
+
+
+CASES = [
+    ("trian", ["'trian' is no command", "accepted: train", "did you mean 'train'?"]),
+    ("train --preset digit", ["--preset: 'digit'", "accepted: digits", "did you mean 'digits'?"]),
+    ("train --prest digits", ["--prest", "did you mean '--preset'?"]),
+    ("train --preset digits --config list.yaml", ["--config", "not allowed with"]),
+    ("train --config nowhere.yaml", ["--config: nowhere.yaml: No such file"]),
+    ("train --config list.yaml", ["list.yaml holds a list, expected a mapping"]),
+    ("train --config broken.yaml", ["broken.yaml is no YAML"]),
+    ("train --config unknown.yaml", ["ppo.learning_rate: unknown key"]),
+    ("train ppo.lrr=1", ["ppo.lrr: unknown key", "did you mean 'lr'?"]),
+    ("train lr=1", ["lr: unknown key", "did you mean 'ppo.lr'?"]),
+    ("train ppo.lr", ["'ppo.lr' is no override", "expected KEY=VALUE"]),
+    ("train ppo.lr=fast", ['ppo.lr: "fast" is not accepted', "valid number"]),
+    ("train ppo.lr=-1", ["ppo.lr: -1 is not accepted", "greater than 0"]),
+    ("train ppo.lr=.nan", ["ppo.lr", "finite"]),
+    (
+        "train policy.kind=adaptve",
+        ['policy.kind: "adaptve"', "'adaptive', 'per_class' or 'static'", "mean 'adaptive'?"],
+    ),
+    ("train training.shard_size=100", ["training.shard_size: 100 does not divide", "512"]),
+    ("train resources.ray_address=ray://x", ["resources.ray_address"]),
+    ("train resources.num_env_runners=1000", ["reserve 400.2 CPUs", "this machine has", "resources.num_env_runners"]),
+    ("train resources.num_gpus_per_env_runner=9", ["18 GPUs", "this machine has"]),
+    ("train ppo.features=keep", ["ppo.features: keep needs runner and learner in one process"]),
+    ("train generator.nat=nowhere", ["generator.nat: no such file: nowhere"]),
+    (
+        "train generator.nat=asset:digits/nut.safetensors",
+        ["no such asset", "did you mean 'asset:digits/nat.safetensors'?"],
+    ),
+    (f"train generator.nat={DAMAGED}", [f"{DAMAGED} is damaged or no safetensors file"]),
+    ("train generator.nat=asset:digits/tokenizer.safetensors", ["holds: patch; accepted here: transformer"]),
+    ("train decisions.base.file=schedule.json", ["schedule.json has shape [1, 3], expected 4 rows of 4 numbers"]),
+    ("train reward.kind=adversary", ["reward.kind: 'adversary' is no reward", "did you mean 'adversarial'?"]),
+    ("train reward.kind=nowhere:Reward", ["reward.kind: nowhere:Reward: cannot import nowhere"]),
+    ("train reward.kind=json:Reward", ["json has no Reward"]),
+    ("train reward.kind=json:JSONDecoder", ["is no subclass of adanat_rl.rewards.base.RewardModel"]),
+    ("train evaluation.reference=nowhere.json", ["evaluation.reference: no such file: nowhere.json"]),
+    ("train --run-dir other", ["run_dir: other holds other files and is no run folder"]),
+    ("train --run-dir list.yaml", ["run_dir: list.yaml is a file"]),
+    ("evaluate --policy nowhere", ["nowhere is no exported policy"]),
+    ("evaluate --policy list.yaml", ["list.yaml is a file"]),
+    ("evaluate --schedule schedule.json", ["schedule.json has shape [1, 3], expected T rows of 4 numbers"]),
+    ("evaluate --policy a --schedule b", ["not allowed with"]),
+    ("sample --context 3,x", ["--context: '3,x' is not accepted: expected labels 0 … 9"]),
+    ("sample --context 12", ["context: 12 is no label; accepted: 0 … 9"]),
+    ("sample --per-context 0", ["--per-context: 0 is not accepted"]),
+    ("sample --output picture.jpg", ["--output: picture.jpg is not accepted"]),
+    ("pretrain --run-dir other", ["run_dir: other is not empty"]),
+    ("pretrain pretraining.num_heads=5", ["pretraining.num_heads: 5 does not divide width (96)"]),
+    ("export --run-dir other --output new", ["other is no run folder"]),
+    ("export --run-dir other --output other", ["--output: other exists and is not empty"]),
+    ("export --run-dir other", ["--output"]),
+    ("report --run-dir other", ["other is no run folder"]),
+    ("audit --run-dir nowhere", ["nowhere is no run folder"]),
+    ("ui --runs other", ["--runs: other has no mlflow.db"]),
+    ("ui --runs other --port x", ["--port", "'x'"]),
+    ("schema --output", ["--output"]),
+]
+
+
+@pytest.mark.parametrize(("line", "expected"), CASES, ids=[line for line, _ in CASES])
+def test_wrong_input_is_one_line_and_status_2(
+    capsys: pytest.CaptureFixture[str], line: str, expected: list[str]
+) -> None:
+    status = main(line.split())
+    captured = capsys.readouterr()
+    assert status == 2, captured.out + captured.err
+    lines = captured.err.strip().splitlines()
+    assert len(lines) == 1
+    assert lines[0].startswith("adanat-rl")
+    for part in expected:
+        assert part in lines[0]
+    assert not Path("runs").exists(), "nothing was written"
+
+
+def test_a_folder_without_permission_is_named(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    if os.geteuid() == 0:
+        folder = "/proc/adanat"  # root may write anywhere but here
+    else:
+        (tmp_path / "closed").mkdir(mode=0o500)
+        folder = str(tmp_path / "closed" / "run")
+    assert main(["train", "--run-dir", folder]) == 2
+    assert "run_dir: " in capsys.readouterr().err
+
+
+def test_another_runs_folder_is_refused_with_the_setting_that_differs(capsys, finished_run: Path) -> None:
+    from tests import tiny
+
+    assert main(["train", *tiny.OVERRIDES, "ppo.clip=0.3", "--run-dir", str(finished_run)]) == 2
+    assert "belongs to another run: ppo.clip is 0.2 there and 0.3 here" in capsys.readouterr().err
