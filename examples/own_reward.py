@@ -1,6 +1,8 @@
 """A reward of your own: how much ink an image has. Train with it from the folder of this file:
 
     cd examples && adanat-rl train reward.kind=own_reward:InkReward reward.args.target=0.3 --run-dir runs/ink
+
+Needs nothing but this file.
 """
 
 from __future__ import annotations

@@ -61,6 +61,20 @@ def required_gpus(resources: ResourcesConfig) -> float:
     )
 
 
+def is_private(resources: ResourcesConfig) -> bool:
+    """Whether a run starts a cluster of its own on this machine."""
+    return resources.ray_address == "local" and not in_ray_job()
+
+
+def check_this_machine(resources: ResourcesConfig) -> None:
+    """Before anything is started or written.
+
+    Raises:
+        UserError: this machine is smaller than what the workers reserve.
+    """
+    _check_size(resources, {"CPU": float(usable_cpus()), "GPU": float(_usable_gpus())}, "this machine")
+
+
 @contextmanager
 def connect(resources: ResourcesConfig) -> Iterator[None]:
     """Starts or joins the cluster, and leaves it.
@@ -70,8 +84,8 @@ def connect(resources: ResourcesConfig) -> Iterator[None]:
         RunError: the cluster does not answer.
     """
     quiet_environment()
-    if resources.ray_address == "local" and not in_ray_job():
-        _check_size(resources, {"CPU": float(usable_cpus()), "GPU": float(_usable_gpus())}, "this machine")
+    if is_private(resources):
+        check_this_machine(resources)
         with _private_cluster():
             yield
     else:

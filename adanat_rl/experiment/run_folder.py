@@ -51,6 +51,8 @@ class RunFolder(RunPaths):
             raise UserError(f"run_dir: no permission to write in {error.filename}; choose another --run-dir") from None
         except (FileExistsError, NotADirectoryError):
             raise UserError(f"run_dir: {self.path} is a file, expected a folder") from None
+        except FileNotFoundError as error:  # a file system that makes no folders, as /proc
+            raise UserError(f"run_dir: cannot make {error.filename}: {error.strerror}") from None
         if self.config_file.exists():
             self._compare(config)
         elif any(entry.name != "run.lock" for entry in self.path.iterdir()):

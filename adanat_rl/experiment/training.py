@@ -14,7 +14,7 @@ from adanat_rl.config.schema import ExperimentConfig
 from adanat_rl.evaluation.comparison import Comparison
 from adanat_rl.evaluation.judge import FD_A
 from adanat_rl.experiment.checkpoints import CheckpointStore, checkpoint_folders
-from adanat_rl.experiment.cluster import connect, in_ray_job
+from adanat_rl.experiment.cluster import check_this_machine, connect, in_ray_job, is_private
 from adanat_rl.experiment.experiment import Experiment
 from adanat_rl.experiment.progress import Display, open_display
 from adanat_rl.experiment.run_folder import RunFolder, disk_error
@@ -34,6 +34,8 @@ def train(config: ExperimentConfig, path: Path, again: str, *, quiet: bool = Fal
         raise UserError(
             f"run_dir: {path} is relative, but a Ray job runs in a folder that is deleted; give an absolute path"
         )
+    if is_private(config.resources):
+        check_this_machine(config.resources)
     folder = RunFolder(path)
     folder.prepare(config)
     try:

@@ -26,7 +26,18 @@ def save_network(path: Path, kind: str, arguments: Mapping[str, Any], network: n
     """Writes a network, atomically."""
     tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in network.state_dict().items()}
     metadata = {"format": _FORMAT, "kind": kind, "arguments": json.dumps(dict(arguments)), "adanat_rl": __version__}
-    write_atomically(path, save(tensors, metadata))
+    write_atomically(path, _in_order(save(tensors, metadata)))
+
+
+def _in_order(data: bytes) -> bytes:
+    """The same file with sorted metadata: the library writes them in random order, and equal networks should be equal
+    files."""
+    length = int.from_bytes(data[:8], "little")
+    header = json.loads(data[8 : 8 + length])
+    header["__metadata__"] = dict(sorted(header["__metadata__"].items()))
+    text = json.dumps(header, separators=(",", ":"), ensure_ascii=False).encode()
+    text += b" " * (-len(text) % 8)  # tensors begin at a multiple of 8 bytes
+    return len(text).to_bytes(8, "little") + text + data[8 + length :]
 
 
 def load_network(path: Path, classes: Mapping[str, type[nn.Module]]) -> nn.Module:

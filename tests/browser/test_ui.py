@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import shutil
 import signal
 import socket
@@ -104,9 +105,10 @@ def test_the_dashboard_shows_the_run_a_chart_and_a_sample_image(browser: Browser
     assert page.locator(".js-plotly-plot .scatterlayer path.js-line").count() >= 1
     page.get_by_role("tab", name="Artifacts").click()
     page.get_by_text("images", exact=True).first.click()
-    image = page.locator("img[src*='get-artifact'], img[src^='blob:'], img[src*='artifact']").first
-    expect(image).to_be_visible(timeout=SLOW_MS)
-    page.wait_for_function("image => image.naturalWidth > 0", arg=image.element_handle(), timeout=SLOW_MS)
+    page.get_by_text(re.compile(r"samples\+step\+2.*\.png")).first.click()
+    image = page.locator("img[src*='artifact'], img[src^='blob:']").first
+    image.wait_for(state="attached", timeout=SLOW_MS)
+    page.wait_for_function("image => image.naturalWidth === 64", arg=image.element_handle(), timeout=SLOW_MS)
     page.close()
 
 

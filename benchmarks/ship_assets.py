@@ -1,0 +1,72 @@
+"""The trained assets of the digits: the policy of a finished run, and its discriminator as a fixed reward.
+
+make demo && python -m benchmarks.ship_assets runs/digits
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+from pathlib import Path
+
+from adanat_rl.config.files import write_atomically
+from adanat_rl.config.paths import ASSET_PREFIX, assets_folder
+from adanat_rl.evaluation.judge import FD_A, FD_B, PRECISION, RECALL
+from adanat_rl.experiment.checkpoints import checkpoint_folders, read_snapshot
+from adanat_rl.experiment.exporting import export_from_checkpoint
+from adanat_rl.experiment.gymnasium_envs import DISCRIMINATOR
+from adanat_rl.experiment.run_folder import RunFolder
+from adanat_rl.generation.weights import fit_state, save_network
+from adanat_rl.rewards.discriminator import PatchDiscriminator
+
+_PREFIX = "discriminator."
+NUM_CLASSES = 10
+COLUMNS = {"FD A": FD_A, "FD B": FD_B, "precision": PRECISION, "recall": RECALL}
+
+
+def ship_policy(folder: RunFolder, target: Path) -> None:
+    """Writes the exported policy and a card that says where it comes from."""
+    iteration = export_from_checkpoint(folder, None, target)
+    summary = json.loads(folder.summary_file.read_text())
+    config = folder.saved_config()
+    rows = [(name, (summary["policy"][key]["mean"], summary["policy"][key]["sd"])) for name, key in COLUMNS.items()]
+    card = [
+        "# Model card: the trained policy of the digits",
+        "",
+        f"Made by `make demo` (seed {config.seed}, {iteration} iterations of "
+        f"{config.training.trajectories_per_iteration} trajectories); `../discriminator.safetensors` is the "
+        "discriminator that judged it last, frozen: the reward of the registered environments.",
+        "",
+        f"**What came out**, {config.evaluation.num_images} images × {config.evaluation.num_seeds} seeds: "
+        + ", ".join(f"{name} {numbers[0]:.3f} ± {numbers[1]:.3f}" for name, numbers in rows)
+        + f". {summary['verdict']}",
+        "",
+        "**Licence**: Apache-2.0. **Use**: trying the platform.",
+        "",
+    ]
+    write_atomically(target / "MODEL_CARD.md", "\n".join(card))
+
+
+def ship_discriminator(folder: RunFolder, target: Path) -> None:
+    """Writes the discriminator of the newest checkpoint."""
+    found = checkpoint_folders(folder.checkpoints)
+    snapshot = read_snapshot(found[max(found)])
+    channels = folder.saved_config().reward.adversarial.channels
+    arguments = {"num_classes": NUM_CLASSES, "channels": channels}
+    discriminator = PatchDiscriminator(**arguments)
+    tensors = snapshot.tensors["reward"]
+    own = {name.removeprefix(_PREFIX): value for name, value in tensors.items() if name.startswith(_PREFIX)}
+    fit_state(discriminator, own, target)
+    save_network(target, "patch_discriminator", arguments, discriminator)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("run_dir", type=Path)
+    folder = RunFolder(parser.parse_args().run_dir)
+    ship_policy(folder, assets_folder() / "digits" / "policy")
+    ship_discriminator(folder, assets_folder() / DISCRIMINATOR.removeprefix(ASSET_PREFIX))
+
+
+if __name__ == "__main__":
+    main()
