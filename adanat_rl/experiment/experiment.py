@@ -197,7 +197,8 @@ class Experiment:
         row[keys.REWARD_MEAN] = float(numbers["reward"]["mean"])
         row[keys.REWARD_STD] = float(numbers["reward"]["std"])
         row[keys.REWARD_VERSION] = int(numbers["reward"]["version"])
-        row |= {keys.REWARD_MODEL + name: float(value) for name, value in numbers["reward_model"].items()}
+        reward_model = numbers.get("reward_model", {})  # RLlib drops an empty dict on the way
+        row |= {keys.REWARD_MODEL + name: float(value) for name, value in reward_model.items()}
         row |= {keys.LEARNER + name: float(learner[name]) for name in keys.LEARNER_METRICS}
         row[keys.NAT_PASSES_PER_IMAGE] = float(numbers["rollout"]["nat_passes_per_image"])
         row[keys.NAT_PASSES_TOTAL] = self._num_passes

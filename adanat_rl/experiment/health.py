@@ -190,9 +190,10 @@ def _store(config: ExperimentConfig, run_dir: Path) -> list[Finding]:
 
 
 def _ports() -> list[Finding]:
-    """Ray's own ports of a local cluster are free ones; these two are asked for by name."""
+    """Ray's other ports of a local cluster are free ones; these are asked for by number."""
     findings = []
-    for port, use in ((5000, "adanat-rl ui"), (8265, "Ray's dashboard")):
+    uses = ((5000, "adanat-rl ui"), (8265, "Ray's dashboard"), (52365, "agent that starts Ray jobs"))
+    for port, use in uses:
         with socket.socket() as probe:
             probe.settimeout(0.5)
             taken = probe.connect_ex(("127.0.0.1", port)) == 0

@@ -31,7 +31,8 @@ def save_network(path: Path, kind: str, arguments: Mapping[str, Any], network: n
 
 def _in_order(data: bytes) -> bytes:
     """The same file with sorted metadata: the library writes them in random order, and equal networks should be equal
-    files."""
+    files.
+    """
     length = int.from_bytes(data[:8], "little")
     header = json.loads(data[8 : 8 + length])
     header["__metadata__"] = dict(sorted(header["__metadata__"].items()))
