@@ -1,4 +1,4 @@
-"""Makes the generated pages and pictures: configuration.md from the schema, architecture.svg from the code's imports.
+"""Makes what is generated: configuration.md from the schema, architecture.svg from the imports, the README's tables.
 
 python docs/make_docs.py            # writes them
 python docs/make_docs.py --check    # fails if a committed one is not what would be written
@@ -21,10 +21,12 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.patches import FancyArrowPatch, FancyBboxPatch
 from matplotlib.path import Path as MplPath
+from readme_tables import with_tables
 
 from adanat_rl.config.loading import settings_markdown
 
 ROOT = Path(__file__).parent
+README = ROOT.parent / "README.md"
 INK, MUTED, FILL, ACCENT = "#1f2937", "#6b7280", "#f1f5f9", "#2563eb"
 WIDTH, ROW, BOX, BOX_WIDTH, BOX_RIGHT = 10.0, 0.62, 0.44, 1.5, 6.0
 BESIDE = {"envs": "rl"}  # a package of its own, drawn in the row of this layer
@@ -123,6 +125,7 @@ def main() -> int:
     files = {
         ROOT / "configuration.md": settings_markdown().encode(),
         ROOT / "figures" / "architecture.svg": architecture(),
+        README: with_tables(README.read_text()).encode(),
     }
     stale = []
     for path, content in files.items():

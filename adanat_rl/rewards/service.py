@@ -1,8 +1,8 @@
 """The driver's handle to the reward model: M actors that score shards, one of them trained, or a worker in the driver.
 
 The service mirrors the trainable state. An actor that dies, hangs or gives no number is replaced by a fresh one with
-that
-state, and what it owed is asked again; after the configured number of retries the run stops with the reward's name.
+that state, and what it owed is asked again; after the configured number of retries the run stops with the reward's
+name.
 """
 
 from __future__ import annotations

@@ -91,10 +91,20 @@ class GenerationPPO(PPO):
         rewards = self._reward_service
         if not rewards.num_warmup_updates:
             return {}
-        shards = self._sample(WARMUP_ITERATION)
+        shards = self.sample(WARMUP_ITERATION)
         key = (self._experiment.seed, WARMUP_ITERATION)
         rewards.start_update(_join(shards), key, rewards.num_warmup_updates)
         return rewards.finish_update()
+
+    def sample(self, iteration: int) -> list[Shard]:
+        """Draws all shards of an iteration with the weights as they are, wherever the runners are."""
+        training = self._experiment.training
+        count = training.trajectories_per_iteration // training.shard_size
+        keys = [ShardKey(self._experiment.seed, iteration, number) for number in range(count)]
+        weights = self._weights()
+        if self._dealer is None:
+            return [self._sample_here(weights, key) for key in keys]
+        return self._dealer.collect(weights, keys, self._check_interrupt)
 
     @override(PPO)
     def training_step(self) -> None:
@@ -102,7 +112,7 @@ class GenerationPPO(PPO):
         iteration = self.iteration + 1
         rewards = self._reward_service
         clock = _Clock()
-        shards = self._sample(iteration)
+        shards = self.sample(iteration)
         clock.lap("sample_s")
         scores = rewards.score([Finished(shard.final_samples, shard.context) for shard in shards])
         self._set_returns(shards, scores)
@@ -166,15 +176,6 @@ class GenerationPPO(PPO):
         if self._rewards is None:
             raise RuntimeError("call attach(rewards) before training")
         return self._rewards
-
-    def _sample(self, iteration: int) -> list[Shard]:
-        training = self._experiment.training
-        count = training.trajectories_per_iteration // training.shard_size
-        keys = [ShardKey(self._experiment.seed, iteration, number) for number in range(count)]
-        weights = self._weights()
-        if self._dealer is None:
-            return [self._sample_here(weights, key) for key in keys]
-        return self._dealer.collect(weights, keys, self._check_interrupt)
 
     def _weights(self) -> PolicyWeights:
         """What runners draw with; for remote ones it lies in the object store, once."""

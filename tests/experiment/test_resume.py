@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 import os
 import re
@@ -18,20 +17,12 @@ import psutil
 import pytest
 
 from adanat_rl.config.files import read_json_lines
-from adanat_rl.experiment.metrics_log import without_measurements
 from adanat_rl.experiment.run_folder import RunFolder
+from benchmarks.resume import outcome
 from tests import tiny
 
 ITERATIONS = 4
 DEADLINE_S = 120.0
-
-
-def outcome(run_dir: Path) -> tuple[list[dict], dict[str, str]]:
-    """Metric rows without what a clock or a failure decides, and hashes of all that was learned."""
-    rows = [without_measurements(row) for row in read_json_lines(run_dir / "metrics.jsonl")]
-    last = run_dir / "checkpoints" / f"iteration_{ITERATIONS:06d}"
-    files = [last / "learner.safetensors", last / "reward.safetensors", run_dir / "policy" / "policy.safetensors"]
-    return rows, {file.name: hashlib.sha256(file.read_bytes()).hexdigest() for file in files}
 
 
 @pytest.fixture(scope="module")

@@ -1,0 +1,20 @@
+"""All measurements, the quick ones first; each is also a module of its own.
+
+python -m benchmarks          # about 3 hours on two cores
+"""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+
+MODULES = ("startup", "traffic", "scaling", "overhead", "resume", "demo", "reference_numbers")
+
+
+def main() -> None:
+    for module in MODULES:
+        subprocess.run([sys.executable, "-m", f"benchmarks.{module}"], check=True)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,87 @@
+"""The README's tables out of benchmarks/results, between `<!-- NAME -->` and `<!-- end -->`."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+RESULTS = Path(__file__).parents[1] / "benchmarks" / "results"
+_TRAINED = {
+    "adaptive": "**adaptive policy, T = 4**, mean of 5 trainings",
+    "per_class": "per-class table, T = 4, same PPO, mean of 5 trainings",
+    "static": "static schedule, T = 4, same PPO, mean of 5 trainings",
+}
+_BASELINES = {
+    "static_search": "static schedule, T = 4, CMA-ES over all its values",
+    "hand_made_t4": "hand-made, T = 4, best of a grid",
+    "hand_made_t8": "hand-made, T = 8, best of a grid",
+}
+_COLUMNS = ("fd_a", "fd_b", "precision", "recall")
+
+
+def with_tables(text: str) -> str:
+    """The text with every marked table made anew."""
+
+    def replace(match: re.Match[str]) -> str:
+        return f"<!-- {match[1]} -->\n{TABLES[match[1]]()}\n<!-- end -->"
+
+    return re.sub(r"<!-- (\w+) -->\n.*?<!-- end -->", replace, text, flags=re.DOTALL)
+
+
+def result(name: str) -> dict[str, Any]:
+    """What a measurement wrote."""
+    content: dict[str, Any] = json.loads((RESULTS / f"{name}.json").read_text())
+    return content
+
+
+def quality() -> str:
+    """Policies and baselines on unseen evaluation seeds."""
+    numbers = result("quality")
+    lines = ["| policy | FD A ↓ | FD B ↓ | precision ↑ | recall ↑ | NAT passes |", "|---|---|---|---|---|---|"]
+    rows = [(title, numbers["trained"][name]) for name, title in _TRAINED.items()]
+    rows += [(title, numbers["baselines"][name]) for name, title in _BASELINES.items()]
+    lines += [quality_row(title, row) for title, row in rows]
+    return "\n".join(lines)
+
+
+def quality_row(title: str, row: Mapping[str, Any]) -> str:
+    """One line of the table."""
+    cells = [f"{row[name]['mean']:.3f} ± {row[name]['sd']:.3f}" for name in _COLUMNS]
+    return f"| {title} | {' | '.join(cells)} | {row['nat_passes_per_image']['mean']:.1f} |"
+
+
+def measurements() -> str:
+    """Speed and size."""
+    startup, demo, resume = result("startup"), result("demo"), result("resume")
+    overhead, scaling, traffic = result("overhead"), result("scaling"), result("traffic")
+    rows = [
+        ("`make demo` after the installation", f"{demo['seconds'] / 60:.1f} min", "6 min", "demo"),
+        ("`import adanat_rl`", f"{startup['seconds']['import adanat_rl']:.2f} s", "0.5 s", "startup"),
+        ("`adanat-rl --help`", f"{startup['seconds']['adanat-rl --help']:.2f} s", "1 s", "startup"),
+    ]
+    for count, row in overhead["iterations"].items():
+        name = f"iteration on Ray in one process ÷ plain PyTorch loop, {int(count):,} trajectories"
+        rows.append((name, f"{row['ratio']:.2f}", f"{overhead['limit']}", "overhead"))
+    for count, row in scaling["sampling"].items():
+        name = f"sampling speed, 2 env runners ÷ 1, {int(count):,} trajectories"
+        rows.append((name, f"{row['ratio']:.2f}", f"≥ {scaling['limit']}", "scaling"))
+    rows.append(
+        ("bytes per trajectory between processes", f"{traffic['total']:,.0f}", f"{traffic['limit']:,}", "traffic")
+    )
+    verdict = "equal bits" if all(resume["equal"].values()) else "NOT equal"
+    rows.append(
+        (
+            f"killed {len(resume['kills'])} × with `kill -9` and resumed, against never killed",
+            verdict,
+            "equal bits",
+            "resume",
+        )
+    )
+    lines = ["| what | measured | reach | `python -m benchmarks.…` |", "|---|---|---|---|"]
+    return "\n".join(lines + [f"| {' | '.join(row[:3])} | `{row[3]}` |" for row in rows])
+
+
+TABLES: dict[str, Callable[[], str]] = {"quality": quality, "measurements": measurements}
