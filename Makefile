@@ -26,7 +26,7 @@ demo: install ## train the digits policy (about 6 minutes), print a table, leave
 
 test: install ## run all tests (at most 15 minutes on two cores), with coverage
 	$(BIN)/coverage erase
-	COVERAGE_PROCESS_START=$(CURDIR)/pyproject.toml $(BIN)/python -m pytest --cov --cov-report=term:skip-covered $(ARGS)
+	COVERAGE_PROCESS_START=$(CURDIR)/pyproject.toml $(BIN)/python -m pytest -n 2 --dist loadfile --cov --cov-report=term:skip-covered $(ARGS)
 
 check: install ## format, lint, types, import layers, duplicates, spelling
 	$(BIN)/ruff format --check .

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import signal
 import threading
+import time
 
 import numpy as np
 import pytest
@@ -67,13 +68,24 @@ def test_batches_and_weights_are_the_same_bits_for_any_number_of_workers(build, 
     assert equal(state, reference[1])
 
 
+def process_of(runner) -> int:
+    """Process of an env runner, asked until it is back from its last restart."""
+    deadline = time.monotonic() + 120
+    while True:
+        try:
+            return ray.get(runner.process_id.remote())
+        except ray.exceptions.RayError:
+            assert time.monotonic() < deadline, "the runner does not come back"
+            threading.Event().wait(0.1)
+
+
 def test_a_killed_and_a_stopped_runner_change_nothing(build, reference) -> None:
     algorithm, _ = build("resources.num_env_runners=2", "resources.num_reward_actors=0", "resources.shard_timeout_s=3")
     runners = list(algorithm._dealer._runners.values())
     algorithm.warm_up()
     hashes = []
     for number in range(ITERATIONS):
-        process = ray.get(runners[number % 2].process_id.remote())
+        process = process_of(runners[number % 2])
         breaking = signal.SIGKILL if number != 1 else signal.SIGSTOP
         timer = threading.Timer(0.01, os.kill, (process, breaking))
         timer.start()
