@@ -38,8 +38,8 @@ TRAINING_SEEDS = range(5)
 KINDS = ("adaptive", "per_class", "static")
 EVALUATION_SEEDS_PER_GROUP = 10
 SEARCH_SEEDS = range(1, 9)  # of grid and CMA-ES; never used for reporting
-# Learning rate of tables; the networks' is too small for them. On the search seeds, from another base schedule (guidance
-# 2), 0.003, 0.01, 0.03 and 0.1 gave FD A .245, .230, .215, .219 (static) and .235, .204, .203, .208 (per class).
+# Learning rate of tables; the networks' is too small for them. On the search seeds and from another base schedule,
+# 0.003, 0.01, 0.03 and 0.1 gave FD A .245, .230, .215, .219 (static) and .235, .204, .203, .208 (per class).
 TABLE_RATE = 0.03
 IN_PROCESS = (
     "resources.num_env_runners=0",

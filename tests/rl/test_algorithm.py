@@ -6,6 +6,7 @@ import os
 import signal
 import threading
 import time
+from contextlib import suppress
 
 import numpy as np
 import pytest
@@ -87,12 +88,13 @@ def test_a_killed_and_a_stopped_runner_change_nothing(build, reference) -> None:
     for number in range(ITERATIONS):
         process = process_of(runners[number % 2])
         breaking = signal.SIGKILL if number != 1 else signal.SIGSTOP
-        timer = threading.Timer(0.01, os.kill, (process, breaking))
+        timer = threading.Timer(0.01, os.kill, (process, breaking))  # while shards are drawn
         timer.start()
         algorithm.train()
         timer.join()
         hashes.append(algorithm.last_rollout.batch_hash)
-        os.kill(process, signal.SIGKILL) if breaking == signal.SIGSTOP else None
+        with suppress(ProcessLookupError):  # the dealer may have ended the one that hangs
+            os.kill(process, signal.SIGKILL)
     assert hashes == reference[0]
     assert equal(algorithm.training_state(), reference[1])
     assert algorithm.dealer_counters.lost_runners >= 1

@@ -151,7 +151,7 @@ def test_a_server_that_is_away_is_told_once_and_gets_everything_later(
 def test_a_training_leaves_one_complete_run_whose_model_draws_images(tmp_path: Path) -> None:
     run_dir = tmp_path / "runs" / "tiny"
     settings = (*tiny.IN_PROCESS, "tracking.enabled=true")
-    often = {"MLFLOW_SYSTEM_METRICS_SAMPLING_INTERVAL": "1"}
+    often = {"MLFLOW_SYSTEM_METRICS_SAMPLING_INTERVAL": "0.05"}
     first = tiny.train(run_dir, *settings, "training.num_iterations=2", **often)
     assert first.returncode == 0, first.stderr
     second = tiny.train(run_dir, *settings)
