@@ -21,8 +21,8 @@ from adanat_rl.experiment.metrics_log import without_measurements
 from benchmarks.common import print_rows, write_result
 
 SETTINGS = (
-    "training.num_iterations=20",
-    "evaluation.interval_iterations=10",
+    "training.num_iterations=100",
+    "evaluation.interval_iterations=50",
     "evaluation.num_images=512",
     "evaluation.num_seeds=2",
     "evaluation.reference=null",

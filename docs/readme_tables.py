@@ -74,7 +74,7 @@ def measurements() -> str:
     verdict = "equal bits" if all(resume["equal"].values()) else "NOT equal"
     rows.append(
         (
-            f"killed {len(resume['kills'])} × with `kill -9` and resumed, against never killed",
+            f"killed {sum(kill.startswith('killed') for kill in resume['kills'])} × with `kill -9` and resumed, against never killed",
             verdict,
             "equal bits",
             "resume",
