@@ -71,10 +71,11 @@ def measurements() -> str:
     rows.append(
         ("bytes per trajectory between processes", f"{traffic['total']:,.0f}", f"{traffic['limit']:,}", "traffic")
     )
+    kills = sum(entry.startswith("killed") for entry in resume["kills"])
     verdict = "equal bits" if all(resume["equal"].values()) else "NOT equal"
     rows.append(
         (
-            f"killed {sum(kill.startswith('killed') for kill in resume['kills'])} × with `kill -9` and resumed, against never killed",
+            f"killed {kills} × with `kill -9` and resumed, against never killed",
             verdict,
             "equal bits",
             "resume",
