@@ -46,6 +46,7 @@ bench: install ## all measurements that README quotes (about 3 hours on two core
 
 docs: install ## make the generated pages and pictures again
 	$(BIN)/python docs/make_docs.py
+	$(BIN)/python docs/make_picture.py
 
 ui: install ## the MLflow dashboard on 127.0.0.1:5000
 	$(BIN)/adanat-rl ui

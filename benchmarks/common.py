@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import datetime
 import json
-from collections.abc import Sequence
+import time
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -27,6 +28,23 @@ def write_result(name: str, content: dict[str, Any]) -> None:
     path = RESULTS / f"{name}.json"
     write_atomically(path, json.dumps(dated, indent=1, ensure_ascii=False) + "\n")
     print(f"numbers: {path}")
+
+
+def seconds(call: Callable[[], object]) -> float:
+    """Wall time of a call."""
+    start = time.perf_counter()
+    call()
+    return time.perf_counter() - start
+
+
+def print_ratios(title: str, columns: Mapping[str, str], measured: Mapping[int, Mapping[str, float]]) -> None:
+    """A line per number of trajectories.
+
+    Args:
+        columns: key of a number and its heading. measured: the numbers, by trajectories.
+    """
+    rows = [[f"{count:,}", *(f"{numbers[key]:.3f}" for key in columns)] for count, numbers in measured.items()]
+    print_rows(title, ["trajectories", *columns.values()], rows)
 
 
 def print_rows(title: str, columns: Sequence[str], rows: Sequence[Sequence[Any]]) -> None:

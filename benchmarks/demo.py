@@ -9,10 +9,10 @@ import json
 import shutil
 import subprocess
 import sys
-import time
+from functools import partial
 from pathlib import Path
 
-from benchmarks.common import print_rows, write_result
+from benchmarks.common import print_rows, seconds, write_result
 
 RUN_DIR = Path(__file__).parent / "out" / "demo"
 LIMIT_S = 360
@@ -20,13 +20,12 @@ LIMIT_S = 360
 
 def main() -> None:
     shutil.rmtree(RUN_DIR, ignore_errors=True)
-    start = time.perf_counter()
-    subprocess.run([sys.executable, "-m", "adanat_rl.train", "--run-dir", str(RUN_DIR)], check=True)
-    seconds = time.perf_counter() - start
+    command = [sys.executable, "-m", "adanat_rl.train", "--run-dir", str(RUN_DIR)]
+    spent = seconds(partial(subprocess.run, command, check=True))
     summary = json.loads((RUN_DIR / "summary.json").read_text())
-    content = {"seconds": seconds, "train_seconds": summary["train_seconds"], "limit_s": LIMIT_S}
+    content = {"seconds": spent, "train_seconds": summary["train_seconds"], "limit_s": LIMIT_S}
     write_result("demo", {"command": "python -m benchmarks.demo", **content, "summary": summary})
-    rows = [["iterations", f"{summary['train_seconds']:.0f}"], [f"everything (at most {LIMIT_S})", f"{seconds:.0f}"]]
+    rows = [["iterations", f"{summary['train_seconds']:.0f}"], [f"everything (at most {LIMIT_S})", f"{spent:.0f}"]]
     print_rows("The demo, seconds of wall time", ["what", "seconds"], rows)
 
 

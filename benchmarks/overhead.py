@@ -10,15 +10,13 @@ from __future__ import annotations
 
 import statistics
 import tempfile
-import time
-from collections.abc import Callable
 from pathlib import Path
 
 from adanat_rl.config.loading import resolve
 from adanat_rl.experiment.cluster import connect
 from adanat_rl.experiment.experiment import Experiment
 from adanat_rl.experiment.run_folder import RunFolder
-from benchmarks.common import print_rows, write_result
+from benchmarks.common import print_ratios, seconds, write_result
 from benchmarks.reference_loop import ReferenceLoop
 
 ROUNDS = {512: 30, 4096: 8}  # of each, by trajectories per iteration
@@ -31,13 +29,6 @@ IN_PROCESS = (
     "evaluation.num_images=64",
     "tracking.enabled=false",
 )
-
-
-def seconds(call: Callable[[], object]) -> float:
-    """Wall time of a call."""
-    start = time.perf_counter()
-    call()
-    return time.perf_counter() - start
 
 
 def measure(num_trajectories: int, rounds: int) -> dict[str, float]:
@@ -66,12 +57,8 @@ def main() -> None:
     with connect(resolve(overrides=IN_PROCESS).resources):
         measured = {count: measure(count, rounds) for count, rounds in ROUNDS.items()}
     write_result("overhead", {"command": "python -m benchmarks.overhead", "iterations": measured, "limit": LIMIT})
-    rows = [
-        [f"{count:,}", f"{m['platform_s']:.3f}", f"{m['plain_loop_s']:.3f}", f"{m['ratio']:.2f}"]
-        for count, m in measured.items()
-    ]
-    columns = ["trajectories", "platform, s", "plain loop, s", f"ratio (at most {LIMIT})"]
-    print_rows("An iteration, in one process, medians, interleaved", columns, rows)
+    columns = {"platform_s": "platform, s", "plain_loop_s": "plain loop, s", "ratio": f"ratio (at most {LIMIT})"}
+    print_ratios("An iteration, in one process, medians, interleaved", columns, measured)
 
 
 if __name__ == "__main__":

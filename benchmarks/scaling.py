@@ -6,24 +6,16 @@ python -m benchmarks.scaling
 from __future__ import annotations
 
 import statistics
-import time
+from functools import partial
 
 from adanat_rl.config.loading import resolve
 from adanat_rl.experiment.build import build_algorithm, build_scene
 from adanat_rl.experiment.cluster import connect
-from adanat_rl.rl.algorithm import GenerationPPO
-from benchmarks.common import print_rows, write_result
+from benchmarks.common import print_ratios, seconds, write_result
 
 ROUNDS = {512: 20, 4096: 6}
 LIMIT = 1.6
 SETTINGS = ("resources.num_reward_actors=0", "resources.num_cpus_per_env_runner=0.4")
-
-
-def seconds(algorithm: GenerationPPO, iteration: int) -> float:
-    """Wall time until all shards of an iteration are in the driver."""
-    start = time.perf_counter()
-    algorithm.sample(iteration)
-    return time.perf_counter() - start
 
 
 def measure(num_trajectories: int, rounds: int) -> dict[str, float]:
@@ -36,7 +28,7 @@ def measure(num_trajectories: int, rounds: int) -> dict[str, float]:
     taken: dict[int, list[float]] = {1: [], 2: []}
     for iteration in range(rounds + 2):
         for count, (algorithm, _) in built.items():
-            spent = seconds(algorithm, iteration)
+            spent = seconds(partial(algorithm.sample, iteration))  # until all shards are in the driver
             if iteration >= 2:  # the first ones fill caches
                 taken[count].append(spent)
     for algorithm, rewards in built.values():
@@ -50,12 +42,8 @@ def main() -> None:
     with connect(resolve(overrides=SETTINGS).resources):
         measured = {count: measure(count, rounds) for count, rounds in ROUNDS.items()}
     write_result("scaling", {"command": "python -m benchmarks.scaling", "sampling": measured, "limit": LIMIT})
-    rows = [
-        [f"{count:,}", f"{m['one_runner_s']:.3f}", f"{m['two_runners_s']:.3f}", f"{m['ratio']:.2f}"]
-        for count, m in measured.items()
-    ]
-    columns = ["trajectories", "1 runner, s", "2 runners, s", f"ratio (at least {LIMIT})"]
-    print_rows("Sampling, medians, interleaved", columns, rows)
+    columns = {"one_runner_s": "1 runner, s", "two_runners_s": "2 runners, s", "ratio": f"ratio (at least {LIMIT})"}
+    print_ratios("Sampling, medians, interleaved", columns, measured)
 
 
 if __name__ == "__main__":

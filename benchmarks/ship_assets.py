@@ -20,7 +20,6 @@ from adanat_rl.generation.weights import fit_state, save_network
 from adanat_rl.rewards.discriminator import PatchDiscriminator
 
 _PREFIX = "discriminator."
-NUM_CLASSES = 10
 COLUMNS = {"FD A": FD_A, "FD B": FD_B, "precision": PRECISION, "recall": RECALL}
 
 
@@ -29,7 +28,7 @@ def ship_policy(folder: RunFolder, target: Path) -> None:
     iteration = export_from_checkpoint(folder, None, target)
     summary = json.loads(folder.summary_file.read_text())
     config = folder.saved_config()
-    rows = [(name, (summary["policy"][key]["mean"], summary["policy"][key]["sd"])) for name, key in COLUMNS.items()]
+    numbers = {name: summary["policy"][key] for name, key in COLUMNS.items()}
     card = [
         "# Model card: the trained policy of the digits",
         "",
@@ -38,7 +37,7 @@ def ship_policy(folder: RunFolder, target: Path) -> None:
         "discriminator that judged it last, frozen: the reward of the registered environments.",
         "",
         f"**What came out**, {config.evaluation.num_images} images × {config.evaluation.num_seeds} seeds: "
-        + ", ".join(f"{name} {numbers[0]:.3f} ± {numbers[1]:.3f}" for name, numbers in rows)
+        + ", ".join(f"{name} {value['mean']:.3f} ± {value['sd']:.3f}" for name, value in numbers.items())
         + f". {summary['verdict']}",
         "",
         "**Licence**: Apache-2.0. **Use**: trying the platform.",
@@ -51,11 +50,11 @@ def ship_discriminator(folder: RunFolder, target: Path) -> None:
     """Writes the discriminator of the newest checkpoint."""
     found = checkpoint_folders(folder.checkpoints)
     snapshot = read_snapshot(found[max(found)])
-    channels = folder.saved_config().reward.adversarial.channels
-    arguments = {"num_classes": NUM_CLASSES, "channels": channels}
-    discriminator = PatchDiscriminator(**arguments)
     tensors = snapshot.tensors["reward"]
     own = {name.removeprefix(_PREFIX): value for name, value in tensors.items() if name.startswith(_PREFIX)}
+    channels = folder.saved_config().reward.adversarial.channels
+    arguments = {"num_classes": len(own["class_projection.weight"]), "channels": channels}
+    discriminator = PatchDiscriminator(**arguments)
     fit_state(discriminator, own, target)
     save_network(target, "patch_discriminator", arguments, discriminator)
 

@@ -8,9 +8,9 @@ from __future__ import annotations
 import statistics
 import subprocess
 import sys
-import time
+from functools import partial
 
-from benchmarks.common import print_rows, write_result
+from benchmarks.common import print_rows, seconds, write_result
 
 REPEATS = 7
 COMMANDS = {
@@ -22,19 +22,16 @@ COMMANDS = {
 LIMITS = {"import adanat_rl": 0.5, "adanat-rl --help": 1.0}
 
 
-def seconds(arguments: list[str]) -> float:
-    """Wall time of a new interpreter."""
-    start = time.perf_counter()
+def run(arguments: list[str]) -> None:
+    """A new interpreter."""
     subprocess.run([sys.executable, *arguments], check=True, stdout=subprocess.DEVNULL)
-    return time.perf_counter() - start
 
 
 def main() -> None:
-    for arguments in COMMANDS.values():  # fills the caches of files and bytecode
-        seconds(arguments)
-    taken = {
-        name: statistics.median(seconds(arguments) for _ in range(REPEATS)) for name, arguments in COMMANDS.items()
-    }
+    taken = {}
+    for name, arguments in COMMANDS.items():
+        run(arguments)  # fills the caches of files and bytecode
+        taken[name] = statistics.median(seconds(partial(run, arguments)) for _ in range(REPEATS))
     write_result("startup", {"command": "python -m benchmarks.startup", "seconds": taken, "limits": LIMITS})
     rows = [[name, f"{value:.2f}", LIMITS.get(name, "")] for name, value in taken.items()]
     print_rows(f"Start, median of {REPEATS}, seconds of wall time", ["command", "seconds", "at most"], rows)

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 from typing import Any
 
-import numpy as np
 import ray
 
 from adanat_rl.config.loading import resolve
@@ -29,7 +28,8 @@ def size(value: Any) -> int:
 def main() -> None:
     config = resolve(overrides=SETTINGS)
     with connect(config.resources):
-        algorithm, rewards = build_algorithm(config, build_scene(config), lambda: False)
+        scene = build_scene(config)
+        algorithm, rewards = build_algorithm(config, scene, lambda: False)
         algorithm.warm_up()
         algorithm.train()
         rollout = algorithm.last_rollout
@@ -44,7 +44,8 @@ def main() -> None:
             "driver → learner actor, if there is one: a shard with returns": size(shard) / count,
         }
         weights = size(algorithm.inference_state())
-        features = int(np.prod((config.generator.horizon, *algorithm_features(algorithm)))) * 4
+        length, width = scene.generator.feature_shape
+        features = config.generator.horizon * length * width * 4  # float32
         rewards.close()
         algorithm.stop()
     total = sum(per_trajectory.values())
@@ -55,12 +56,6 @@ def main() -> None:
     rows += [["for comparison: NAT features of a trajectory, which stay where they are", f"{features:,}"]]
     rows += [["policy weights, once per iteration, not per trajectory", f"{weights:,}"]]
     print_rows(f"Bytes per trajectory, T = {config.generator.horizon}, shards of {count}", ["what", "bytes"], rows)
-
-
-def algorithm_features(algorithm: Any) -> tuple[int, int]:
-    """Length and width of the features of an image."""
-    generator = build_scene(algorithm.config.experiment).generator
-    return generator.feature_shape
 
 
 if __name__ == "__main__":

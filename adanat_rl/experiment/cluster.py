@@ -61,18 +61,14 @@ def required_gpus(resources: ResourcesConfig) -> float:
     )
 
 
-def is_private(resources: ResourcesConfig) -> bool:
-    """Whether a run starts a cluster of its own on this machine."""
-    return resources.ray_address == "local" and not in_ray_job()
-
-
 def check_this_machine(resources: ResourcesConfig) -> None:
-    """Before anything is started or written.
+    """For a run that starts a cluster of its own; another cluster tells its size only to those who joined it.
 
     Raises:
         UserError: this machine is smaller than what the workers reserve.
     """
-    _check_size(resources, {"CPU": float(usable_cpus()), "GPU": float(_usable_gpus())}, "this machine")
+    if _is_private(resources):
+        _check_size(resources, {"CPU": float(usable_cpus()), "GPU": float(_usable_gpus())}, "this machine")
 
 
 @contextmanager
@@ -84,8 +80,8 @@ def connect(resources: ResourcesConfig) -> Iterator[None]:
         RunError: the cluster does not answer.
     """
     quiet_environment()
-    if is_private(resources):
-        check_this_machine(resources)
+    check_this_machine(resources)
+    if _is_private(resources):
         with _private_cluster():
             yield
     else:
@@ -140,6 +136,11 @@ def _running_cluster(resources: ResourcesConfig) -> Iterator[None]:
         yield
     finally:
         ray.shutdown()
+
+
+def _is_private(resources: ResourcesConfig) -> bool:
+    """Whether a run starts a cluster of its own on this machine."""
+    return resources.ray_address == "local" and not in_ray_job()
 
 
 def _remove_stale_folders() -> None:

@@ -14,7 +14,7 @@ from adanat_rl.config.schema import ExperimentConfig
 from adanat_rl.evaluation.comparison import Comparison
 from adanat_rl.evaluation.judge import FD_A
 from adanat_rl.experiment.checkpoints import CheckpointStore, checkpoint_folders
-from adanat_rl.experiment.cluster import check_this_machine, connect, in_ray_job, is_private
+from adanat_rl.experiment.cluster import check_this_machine, connect, in_ray_job
 from adanat_rl.experiment.experiment import Experiment
 from adanat_rl.experiment.progress import Display, open_display
 from adanat_rl.experiment.run_folder import RunFolder, disk_error
@@ -34,9 +34,9 @@ def train(config: ExperimentConfig, path: Path, again: str, *, quiet: bool = Fal
         raise UserError(
             f"run_dir: {path} is relative, but a Ray job runs in a folder that is deleted; give an absolute path"
         )
-    if is_private(config.resources):
-        check_this_machine(config.resources)
     folder = RunFolder(path)
+    if not is_complete(config, folder):  # a finished run is shown on any machine
+        check_this_machine(config.resources)
     folder.prepare(config)
     try:
         if is_complete(config, folder):
@@ -162,9 +162,11 @@ def summarise(experiment: Experiment, comparison: Comparison) -> dict[str, Any]:
 
 def is_complete(config: ExperimentConfig, folder: RunFolder) -> bool:
     """Whether the run has all its iterations and its results."""
-    if not folder.summary_file.exists():
+    try:
+        summary = json.loads(folder.summary_file.read_text())
+    except OSError:  # not there yet; what else may be wrong with the folder, `prepare` says
         return False
-    return int(json.loads(folder.summary_file.read_text())["iterations"]) >= config.training.num_iterations
+    return int(summary["iterations"]) >= config.training.num_iterations
 
 
 def _show_result(folder: RunFolder, display: Display) -> None:

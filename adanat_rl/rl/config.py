@@ -69,14 +69,7 @@ def build_algorithm_config(experiment: ExperimentConfig, inputs: RLInputs, algo_
     config.inputs = inputs
     config.environment(
         _ENV_NAME,
-        env_config={
-            "generator_factory": inputs.runner_generator,
-            "contexts": inputs.contexts,
-            "shard_size": training.shard_size,
-            "keep_features": experiment.keep_features and inputs.policy.needs_features,
-            "torch_threads": resources.torch_threads,
-            "action_limit": experiment.decisions.action_limit,
-        },
+        env_config=_env_config(experiment, inputs),
         disable_env_checking=True,
     )
     config.env_runners(
@@ -106,13 +99,7 @@ def build_algorithm_config(experiment: ExperimentConfig, inputs: RLInputs, algo_
         num_cpus_per_learner=resources.num_cpus_per_learner if resources.num_learners else 0,
         num_gpus_per_learner=resources.num_gpus_per_learner,
         learner_class=GenerationPPOLearner,
-        learner_config_dict={
-            "torch_threads": resources.torch_threads,
-            "adam_betas": ppo.adam_betas,
-            "horizon": inputs.policy.horizon,
-            "driver_threads": resources.driver_threads,
-            "average_decay": experiment.policy.average_decay,
-        },
+        learner_config_dict=_learner_config(experiment, inputs),
         add_default_connectors_to_learner_pipeline=False,
         learner_connector=partial(_learner_connectors, inputs, experiment),
     )
@@ -141,6 +128,29 @@ def build_algorithm_config(experiment: ExperimentConfig, inputs: RLInputs, algo_
     )
     config.debugging(seed=experiment.seed, log_level="ERROR", log_sys_usage=False)
     return config
+
+
+def _env_config(experiment: ExperimentConfig, inputs: RLInputs) -> dict[str, Any]:
+    """What `ShardEnvRunner` reads."""
+    return {
+        "generator_factory": inputs.runner_generator,
+        "contexts": inputs.contexts,
+        "shard_size": experiment.training.shard_size,
+        "keep_features": experiment.keep_features and inputs.policy.needs_features,
+        "torch_threads": experiment.resources.torch_threads,
+        "action_limit": experiment.decisions.action_limit,
+    }
+
+
+def _learner_config(experiment: ExperimentConfig, inputs: RLInputs) -> dict[str, Any]:
+    """What `GenerationPPOLearner` reads."""
+    return {
+        "torch_threads": experiment.resources.torch_threads,
+        "driver_threads": experiment.resources.driver_threads,
+        "adam_betas": experiment.ppo.adam_betas,
+        "horizon": inputs.policy.horizon,
+        "average_decay": experiment.policy.average_decay,
+    }
 
 
 def _learner_connectors(inputs: RLInputs, experiment: ExperimentConfig, *_: Any) -> list[Any]:

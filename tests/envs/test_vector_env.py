@@ -234,3 +234,4 @@ def test_closing_twice_does_no_harm(make_envs) -> None:
     envs.reset(seed=0)
     envs.close()
     envs.close()
+    assert envs.closed

@@ -65,6 +65,9 @@ def test_a_finished_run_given_again_says_so_and_changes_nothing(tmp_path: Path, 
     result = tiny.train(run_dir, *tiny.IN_PROCESS)
     assert result.returncode == 0, result.stderr
     assert "is complete" in result.stdout
+    smaller = tiny.train(run_dir, "resources.num_env_runners=1000")
+    assert smaller.returncode == 0, "a finished run needs no workers"
+    assert "is complete" in smaller.stdout
     assert before == {path: path.stat().st_mtime_ns for path in (run_dir / "checkpoints").rglob("*")}
 
 

@@ -159,11 +159,13 @@ def test_the_core_imports_without_ray_and_mlflow() -> None:
         "adanat_rl.rl.losses",
         "envs",
     )
-    run_python(BLOCK + "import importlib\nfor name in sys.argv[1:]: importlib.import_module(name)", *modules)
+    code = BLOCK + "import importlib\nfor name in sys.argv[1:]: print(importlib.import_module(name).__name__)"
+    assert run_python(code, *modules).split() == list(modules)
 
 
 def test_the_environments_import_nothing_of_the_product() -> None:
-    run_python("import sys\nsys.modules['adanat_rl'] = None\nimport envs.contracts, envs.rendering, envs")
+    code = "import sys\nsys.modules['adanat_rl'] = None\nimport envs.rendering\nprint(envs.GenerationEnv.__module__)"
+    assert run_python(code).strip() == "envs.single_env"
 
 
 def test_an_unknown_public_name_is_an_attribute_error() -> None:
