@@ -55,7 +55,7 @@ def _main(invocation: Invocation) -> int:
     from adanat_rl.experiment.subject import load_drawer
 
     pipeline = load_drawer(config, arguments.policy, arguments.schedule)
-    labels = parse_labels(arguments.context, pipeline.generator.context_spec.num_classes)
+    labels = parse_labels(arguments.context, pipeline.generator.context_spec.num_contexts)
     context = np.repeat(labels, arguments.per_context)
     seeds = np.arange(arguments.seed, arguments.seed + len(context))
     output = pipeline(context, seeds, keep_steps=arguments.steps)

@@ -213,7 +213,7 @@ def compute(num_processes: int) -> None:
 
 def decisions_of(pipeline: GenerationPipeline, per_class: bool) -> np.ndarray:
     """What a table policy decides: `[T, K]`, or `[C, T, K]`."""
-    labels = np.arange(pipeline.generator.context_spec.num_classes)
+    labels = np.arange(pipeline.generator.context_spec.num_contexts)
     decisions = pipeline(labels).decisions
     return decisions if per_class else decisions[0]
 

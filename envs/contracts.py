@@ -42,8 +42,8 @@ class ContextSpec(Protocol):
     """What images are conditioned on."""
 
     @property
-    def num_classes(self) -> int:
-        """Labels are 0 … num_classes - 1."""
+    def num_contexts(self) -> int:
+        """Contexts are 0 … num_contexts - 1."""
         ...
 
 

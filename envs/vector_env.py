@@ -67,7 +67,7 @@ class GenerationVectorEnv(gym.vector.VectorEnv):
         self.horizon = generator.horizon
         self._scorer = scorer
         self._noise_factory = noise_factory
-        self._contexts = _checked_labels(contexts, generator.context_spec.num_classes, "contexts")
+        self._contexts = _checked_labels(contexts, generator.context_spec.num_contexts, "contexts")
         self._observation_mode = observation_mode
         self._frame_size = frame_size
         self._rngs: list[np.random.Generator] = []
@@ -168,7 +168,7 @@ class GenerationVectorEnv(gym.vector.VectorEnv):
     def _chosen_context(self, options: dict[str, Any] | None, drawn: np.ndarray) -> np.ndarray:
         if not options or options.get("context") is None:
             return drawn
-        labels = _checked_labels(options["context"], self.generator.context_spec.num_classes, "options['context']")
+        labels = _checked_labels(options["context"], self.generator.context_spec.num_contexts, "options['context']")
         if labels.shape not in {(), (1,), (self.num_envs,)}:
             raise ValueError(f"options['context'] has shape {labels.shape}, expected one label or {self.num_envs}")
         return np.broadcast_to(labels, (self.num_envs,)).copy()
@@ -193,7 +193,7 @@ class GenerationVectorEnv(gym.vector.VectorEnv):
         if observation.features is not None:
             flat[:, :size] = observation.features.reshape(self.num_envs, size).cpu().numpy()
         flat[np.arange(self.num_envs), size + context] = 1
-        flat[:, size + self.generator.context_spec.num_classes + observation.step] = 1
+        flat[:, size + self.generator.context_spec.num_contexts + observation.step] = 1
         return flat
 
     def _info(self, decision: np.ndarray) -> dict[str, Any]:
@@ -201,7 +201,7 @@ class GenerationVectorEnv(gym.vector.VectorEnv):
 
 
 def _observation_space(generator: Generator, mode: ObservationMode) -> spaces.Space[Any]:
-    num_classes, num_steps = generator.context_spec.num_classes, generator.horizon + 1
+    num_classes, num_steps = generator.context_spec.num_contexts, generator.horizon + 1
     if mode == "features":
         size = int(np.prod(generator.feature_shape)) + num_classes + num_steps
         return spaces.Box(-np.inf, np.inf, (size,), np.float32)

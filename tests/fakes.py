@@ -71,7 +71,7 @@ class PointGenerator:
 
     def with_base_schedule(self, base_schedule: np.ndarray) -> PointGenerator:
         """The same around another schedule."""
-        other = PointGenerator(self.effect, len(base_schedule), self.context_spec.num_classes)
+        other = PointGenerator(self.effect, len(base_schedule), self.context_spec.num_contexts)
         other.decision_space = self.decision_space.with_base_schedule(base_schedule)
         return other
 
@@ -79,7 +79,7 @@ class PointGenerator:
         """A trait of -1 or 1 for each image, cost 0."""
         batch_size = len(context)
         assert context.dtype == torch.int64
-        assert ((context >= 0) & (context < self.context_spec.num_classes)).all()
+        assert ((context >= 0) & (context < self.context_spec.num_contexts)).all()
         if plan is not None:
             assert plan.shape == (batch_size, self.horizon, self.decision_space.num_decisions)
         draws = noise.exponential(self.horizon, Stream.TOKENS, (2,))

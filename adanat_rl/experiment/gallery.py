@@ -44,13 +44,13 @@ def png_bytes(image: Image.Image) -> bytes:
 
 def write_sample_grid(path: Path, pipeline: GenerationPipeline) -> None:
     """Draws the fixed grid and writes it as PNG."""
-    labels, seeds = grid_contexts(pipeline.generator.context_spec.num_classes)
+    labels, seeds = grid_contexts(pipeline.generator.context_spec.num_contexts)
     write_atomically(path, png_bytes(image_grid(pipeline(labels, seeds).images, IMAGES_PER_CLASS)))
 
 
 def write_gallery(path: Path, pipeline: GenerationPipeline, per_class: int = 2) -> None:
     """Draws some images with all their steps and writes them as `.npz`: images, steps, decisions, context, seeds."""
-    labels, seeds = grid_contexts(pipeline.generator.context_spec.num_classes, per_class)
+    labels, seeds = grid_contexts(pipeline.generator.context_spec.num_contexts, per_class)
     write_npz(path, pipeline(labels, seeds, keep_steps=True), labels, seeds)
 
 

@@ -52,9 +52,9 @@ def load_subject(config: ExperimentConfig, policy: str | None, schedule: Path | 
     """The same, ready to be judged."""
     pipeline = load_drawer(config, policy, schedule)
     dataset = load_dataset(config.data)
-    if pipeline.generator.context_spec.num_classes != dataset.num_classes:
+    if pipeline.generator.context_spec.num_contexts != dataset.num_classes:
         raise UserError(
-            f"the policy was trained for {pipeline.generator.context_spec.num_classes} classes, "
+            f"the policy was trained for {pipeline.generator.context_spec.num_contexts} classes, "
             f"data {dataset.name} has {dataset.num_classes}"
         )
     evaluation = config.evaluation

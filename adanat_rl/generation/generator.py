@@ -8,7 +8,7 @@ of drawings is a value that its methods take and return.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any, Literal, Protocol
 
 import numpy as np
 import torch
@@ -35,9 +35,14 @@ class SampleSpec:
 
 @dataclass(frozen=True)
 class ContextSpec:
-    """What an image is conditioned on: class labels 0 … num_classes-1; the generator adds the null value itself."""
+    """What an image is conditioned on, named by integers 0 … num_contexts-1; the generator adds the null value itself.
 
-    num_classes: int
+    `kind` says what the integers mean: class labels, or rows of a table of captions. A caption's embedding never leaves
+    the processes that hold the table.
+    """
+
+    num_contexts: int
+    kind: Literal["class", "text"] = "class"
 
 
 @dataclass(frozen=True)
@@ -46,7 +51,7 @@ class Observation:
 
     Args:
         sample: `[B, *sample shape]`.
-        context: `[B]` int64 labels.
+        context: `[B]` int64.
         step: t in [0, T].
         features: `[B, L, D]` float32; None once nothing is left to decide.
     """

@@ -102,7 +102,7 @@ class GenerationPipeline:
         )
 
     def _check(self, labels: np.ndarray, seeds: np.ndarray) -> None:
-        num_classes = self.generator.context_spec.num_classes
+        num_classes = self.generator.context_spec.num_contexts
         if labels.ndim != 1 or len(labels) == 0 or labels.dtype.kind not in "iu":
             raise UserError(f"context: expected a list of labels 0 … {num_classes - 1}")
         wrong = labels[(labels < 0) | (labels >= num_classes)]

@@ -62,7 +62,7 @@ def test_numpy_mode_and_tensor_mode_are_the_same_mdp(make_envs, generator) -> No
     seen_seeds = []
     numpy_envs._noise_factory = lambda seeds: (seen_seeds.append(seeds), ImageNoise(seeds))[1]
     flat, _ = numpy_envs.reset(seed=9)
-    context = torch.from_numpy(flat[:, _feature_size(generator) :][:, : generator.context_spec.num_classes].argmax(1))
+    context = torch.from_numpy(flat[:, _feature_size(generator) :][:, : generator.context_spec.num_contexts].argmax(1))
     observation = tensor_envs.reset_tensors(context, ImageNoise(seen_seeds[0]))
     for step, action in enumerate(actions_of(2, generator.horizon, numpy_envs.action_space.shape)):
         assert np.array_equal(flat[:, : _feature_size(generator)], observation.features.flatten(1).numpy())
@@ -85,7 +85,7 @@ def _feature_size(generator) -> int:
 def test_features_are_followed_by_one_hot_context_and_step(make_envs, generator) -> None:
     envs = make_envs(3, observation_mode="features")
     flat, _ = envs.reset(seed=0, options={"context": [2, 0, 3]})
-    num_classes = generator.context_spec.num_classes
+    num_classes = generator.context_spec.num_contexts
     for step in range(envs.horizon + 1):
         tail = flat[:, _feature_size(generator) :]
         assert tail.shape == (3, num_classes + envs.horizon + 1)

@@ -138,7 +138,7 @@ def test_the_contract_describes_the_digits(digits_generator) -> None:
     spec = digits_generator.sample_spec
     assert (spec.name, spec.shape, spec.low, spec.high) == ("tokens", (16,), 0, 128)
     assert np.iinfo(spec.storage_dtype).max >= spec.high
-    assert digits_generator.context_spec.num_classes == 10
+    assert digits_generator.context_spec.num_contexts == 10
     assert digits_generator.feature_shape == (16, 96)
     assert digits_generator.image_shape == (1, 8, 8)
     tokens = torch.full((3, 16), MASK)

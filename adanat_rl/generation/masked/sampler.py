@@ -131,7 +131,7 @@ class MaskedTokenGenerator:
     def reset(self, context: Tensor, noise: Noise, plan: Tensor | None = None) -> MaskedTokenState:
         """All tokens masked; logits and features from the cache of the first step."""
         logits, features = self._first_step()
-        null = logits[self.context_spec.num_classes]
+        null = logits[self.context_spec.num_contexts]
         tokens = torch.full((len(context), *self.sample_spec.shape), self._mask_token_id, device=self.device)
         return MaskedTokenState(
             tokens=tokens,
@@ -189,7 +189,7 @@ class MaskedTokenGenerator:
         """
         wanted = self._may_be_guided(state)
         batch_size, chosen = len(state.tokens), wanted.nonzero()[:, 0]
-        null = torch.full_like(chosen, self.context_spec.num_classes)
+        null = torch.full_like(chosen, self.context_spec.num_contexts)
         logits, features = self._forward(
             torch.cat([state.tokens, state.tokens[chosen]]), torch.cat([state.context, null])
         )
@@ -217,7 +217,7 @@ class MaskedTokenGenerator:
         chosen = missing.nonzero()[:, 0]
         if len(chosen) == 0 or state.unconditional is None:
             return state
-        logits, _ = self._forward(state.tokens[chosen], torch.full_like(chosen, self.context_spec.num_classes))
+        logits, _ = self._forward(state.tokens[chosen], torch.full_like(chosen, self.context_spec.num_contexts))
         return replace(
             state,
             unconditional=_merge_rows(state.unconditional, chosen, logits),
@@ -231,7 +231,7 @@ class MaskedTokenGenerator:
     def _first_step(self) -> tuple[Tensor, Tensor]:
         """Logits and features of the all-masked step for each label and, last, the null label."""
         if self._first is None:
-            context = torch.arange(self.context_spec.num_classes + 1, device=self.device)
+            context = torch.arange(self.context_spec.num_contexts + 1, device=self.device)
             tokens = torch.full((len(context), *self.sample_spec.shape), self._mask_token_id, device=self.device)
             self._first = self._forward(tokens, context)
         return self._first

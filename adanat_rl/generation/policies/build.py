@@ -36,7 +36,7 @@ class PolicySpec:
             kind=config.kind,
             hidden_size=config.hidden_size,
             horizon=generator.horizon,
-            num_classes=generator.context_spec.num_classes,
+            num_classes=generator.context_spec.num_contexts,
             num_actions=generator.decision_space.num_actions,
             feature_length=length,
             feature_width=width,
