@@ -66,6 +66,8 @@ class PointGenerator:
         self.sample_spec = SampleSpec("point", (2,), torch.float32, -1.0, 1e4, np.dtype(np.float32))
         self.context_spec = ContextSpec(num_classes)
         self.feature_shape = (4, 3)
+        self.feature_dtype = torch.float32
+        self.block_rows = 64
         self.image_shape = (1, 1, 2)
         self.device = torch.device("cpu")
 

@@ -55,6 +55,19 @@ class GeneratorConfig(Section):
     tokenizer: str = setting(
         "asset:digits/tokenizer.safetensors", "Weights of the tokenizer: a file, or asset:NAME for shipped ones."
     )
+    captions: str | None = setting(
+        None, "Folder of encoded captions (`prepare --captions`) that a text-conditional NAT draws from."
+    )
+    precision: Literal["float32", "tf32", "bfloat16", "float16"] = setting(
+        "float32", "Arithmetic of the NAT; logits and features are float32 in any case."
+    )
+    compile: bool = setting(False, "Whether the NAT is compiled by torch; pays on a GPU, after a minute of waiting.")
+    first_step_mb: int = setting(
+        2048,
+        "The all-masked first step is kept for all class labels if it takes no more: one NAT pass less an image.",
+        unit="MiB",
+        ge=0,
+    )
     block_rows: int = setting(
         64, "Rows of one network call; results do not depend on the batch because every call has this size.", ge=1
     )
@@ -165,9 +178,20 @@ class PPOConfig(Section):
     )
     normalize_advantages: bool = setting(False, "Standardise advantages over the train batch too.", source="paper")
     grad_clip: float | None = setting(None, "Largest global norm of a gradient; null: no limit.", source="paper", gt=0)
-    features: Literal["auto", "keep", "recompute"] = setting(
+    features: Literal["auto", "keep", "recompute", "disk"] = setting(
         "auto",
-        "NAT features of the train batch: keep those of the rollout (needs one process), or recompute them.",
+        "NAT features of the train batch: keep those of the rollout (needs one process), recompute them into memory, or "
+        "into a temporary file that micro-batches are read from.",
+    )
+    micro_batch_size: int | None = setting(
+        None,
+        "Env steps that go through actor and critic at once; gradients are added up, so results depend on it only "
+        "by rounding. null: as many as a gradient step has.",
+        unit="env steps",
+        ge=1,
+    )
+    precision: Literal["float32", "tf32", "bfloat16"] = setting(
+        "float32", "Arithmetic of actor and critic while they learn; their weights stay float32."
     )
 
 
@@ -345,6 +369,8 @@ class ExperimentConfig(Section):
     @model_validator(mode="after")
     def _features_stay_in_process(self) -> ExperimentConfig:
         spread = self.resources.num_env_runners > 0 or self.resources.num_learners > 0
+        if self.ppo.features == "disk" and self.ppo.micro_batch_size is None:
+            raise ValueError("ppo.features: disk saves nothing without ppo.micro_batch_size; set both")
         if self.ppo.features == "keep" and spread:
             raise ValueError(
                 "ppo.features: keep needs runner and learner in one process; use recompute, "

@@ -29,6 +29,7 @@ from adanat_rl.experiment.pretraining import (
 )
 from adanat_rl.experiment.progress import Display, open_display
 from adanat_rl.generation.build import build_decision_space
+from adanat_rl.generation.masked.contexts import ClassLabels
 from adanat_rl.generation.masked.nat import TransformerNAT
 from adanat_rl.generation.masked.patch_tokenizer import PatchTokenizer
 from adanat_rl.generation.masked.sampler import MaskedTokenGenerator
@@ -125,7 +126,7 @@ def _generator(
     config: ExperimentConfig, nat: TransformerNAT, tokenizer: PatchTokenizer, horizon: int
 ) -> MaskedTokenGenerator:
     space = build_decision_space(config.decisions, config.generator.horizon)
-    generator = MaskedTokenGenerator(nat, tokenizer, space, config.generator.block_rows)
+    generator = MaskedTokenGenerator(nat, tokenizer, space, config.generator.block_rows, ClassLabels(nat.num_classes))
     return generator.with_base_schedule(_card_schedule(horizon))
 
 

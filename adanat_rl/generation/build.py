@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import cast
 
 import numpy as np
+import torch
 from torch import nn
 
 from adanat_rl.config.errors import UserError
@@ -13,11 +14,13 @@ from adanat_rl.config.paths import resolve_path
 from adanat_rl.config.schema import BaseScheduleConfig, DecisionsConfig, ExperimentConfig, GeneratorConfig
 from adanat_rl.generation.decisions import DecisionSpace
 from adanat_rl.generation.generator import Generator
+from adanat_rl.generation.masked.contexts import ClassLabels, ContextTable
 from adanat_rl.generation.masked.nat import TransformerNAT
 from adanat_rl.generation.masked.patch_tokenizer import PatchTokenizer
 from adanat_rl.generation.masked.sampler import NAT, MaskedTokenGenerator, Tokenizer
 from adanat_rl.generation.masked.schedules import hand_made_schedule, load_schedule, masked_token_decisions
-from adanat_rl.generation.weights import load_network
+from adanat_rl.generation.precision import weight_dtype
+from adanat_rl.generation.weights import share_network
 
 NAT_CLASSES: dict[str, type[nn.Module]] = {"transformer": TransformerNAT}
 TOKENIZER_CLASSES: dict[str, type[nn.Module]] = {"patch": PatchTokenizer}
@@ -37,20 +40,45 @@ def assemble_generator(
 ) -> MaskedTokenGenerator:
     """The masked-token generator of two sections of a configuration."""
     tokenizer = load_tokenizer(config, device)
-    nat = cast(NAT, load_network(resolve_path(config.nat, "generator.nat"), NAT_CLASSES).to(device))
+    nat = load_nat(config, device)
     if (nat.vocab_size, nat.grid_size) != (tokenizer.vocab_size, tokenizer.grid_size):
         raise UserError(
             f"generator.nat: {config.nat} predicts {nat.vocab_size} codes on a {nat.grid_size}×{nat.grid_size} grid, "
             f"but the tokenizer has {tokenizer.vocab_size} on {tokenizer.grid_size}×{tokenizer.grid_size}"
         )
-    space = build_decision_space(decisions, config.horizon)
-    return MaskedTokenGenerator(nat, tokenizer, space, config.block_rows, device=device)
+    return MaskedTokenGenerator(
+        nat,
+        tokenizer,
+        build_decision_space(decisions, config.horizon),
+        config.block_rows,
+        build_contexts(config, nat, device),
+        first_step_mb=config.first_step_mb,
+        precision=config.precision,
+        device=device,
+    )
+
+
+def load_nat(config: GeneratorConfig, device: str = "cpu") -> NAT:
+    """The frozen NAT, in its precision."""
+    dtype = weight_dtype(config.precision)
+    network = share_network(resolve_path(config.nat, "generator.nat"), NAT_CLASSES, device, dtype)
+    return cast(NAT, torch.compile(network) if config.compile else network)
 
 
 def load_tokenizer(config: GeneratorConfig, device: str = "cpu") -> Tokenizer:
     """The tokenizer alone: reward models need no more to see images."""
-    network = load_network(resolve_path(config.tokenizer, "generator.tokenizer"), TOKENIZER_CLASSES)
-    return cast(Tokenizer, network.to(device))
+    network = share_network(resolve_path(config.tokenizer, "generator.tokenizer"), TOKENIZER_CLASSES, device)
+    return cast(Tokenizer, network)
+
+
+def build_contexts(config: GeneratorConfig, nat: NAT, device: str = "cpu") -> ContextTable:
+    """What the numbers of contexts stand for: the class labels of the NAT, or rows of the table of captions."""
+    num_classes = getattr(nat, "num_classes", None)
+    if num_classes is not None:
+        if config.captions is not None:
+            raise UserError(f"generator.captions: {config.nat} draws class labels and takes no captions; leave it out")
+        return ClassLabels(num_classes)
+    raise UserError("generator.captions")
 
 
 def build_decision_space(config: DecisionsConfig, horizon: int) -> DecisionSpace:

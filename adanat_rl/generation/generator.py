@@ -84,7 +84,9 @@ class Generator(Protocol):
     sample_spec: SampleSpec
     context_spec: ContextSpec
     feature_shape: tuple[int, int]  # L, D
+    feature_dtype: torch.dtype  # the smallest that holds the features without loss; they are handed out as float32
     image_shape: tuple[int, int, int]  # C, H, W
+    block_rows: int  # rows of one network call, and so of one call of a policy's actor
     device: torch.device
 
     def with_base_schedule(self, base_schedule: np.ndarray) -> Generator:

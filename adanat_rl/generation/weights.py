@@ -7,10 +7,13 @@ Nothing in such a file can run code. Layout: the tensors of the state dict, and 
 from __future__ import annotations
 
 import json
+import threading
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
+from weakref import WeakValueDictionary
 
+import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 from torch import Tensor, nn
@@ -20,6 +23,7 @@ from adanat_rl.config.files import write_atomically
 from adanat_rl.version import __version__
 
 _FORMAT = "adanat-rl network 1"
+_COPIED_BYTES = 64 * 2**20
 
 
 def save_network(path: Path, kind: str, arguments: Mapping[str, Any], network: nn.Module) -> None:
@@ -63,6 +67,34 @@ def load_network(path: Path, classes: Mapping[str, type[nn.Module]]) -> nn.Modul
     return network.eval()
 
 
+_shared: WeakValueDictionary[tuple[object, ...], nn.Module] = WeakValueDictionary()
+_shared_lock = threading.Lock()
+
+
+def share_network(
+    path: Path, classes: Mapping[str, type[nn.Module]], device: str = "cpu", dtype: torch.dtype = torch.float32
+) -> nn.Module:
+    """The frozen network of a file, one copy for all who ask in this process for the same file, device and dtype.
+
+    On a CPU the tensors of a large network are the mapped file, so all processes of a machine share one copy in memory,
+    and the second one reads nothing from the disk. It lives as long as somebody uses it.
+
+    Raises:
+        UserError: as `load_network`.
+    """
+    try:
+        facts = path.stat()
+    except OSError:
+        raise UserError(f"no such file: {path}") from None
+    key = (path.resolve(), facts.st_mtime_ns, facts.st_size, str(torch.device(device)), dtype, tuple(classes))
+    with _shared_lock:
+        network = _shared.get(key)
+        if network is None:
+            network = load_network(path, classes).requires_grad_(False).to(device, dtype)
+            _shared[key] = network
+    return network
+
+
 def read_tensors(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
     """All tensors of a safetensors file and its metadata.
 
@@ -79,7 +111,10 @@ def read_tensors(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
 
 
 def fit_state(network: nn.Module, tensors: Mapping[str, Tensor], path: Path) -> None:
-    """Loads tensors into a network after checking that names, shapes and dtypes are all there and no more.
+    """Puts tensors into a network after checking that names, shapes and dtypes are all there and no more.
+
+    Large ones are taken as they are, so that those of a file stay mapped; small ones are copied, which puts them where
+    kernels like them.
 
     Raises:
         UserError: naming what is missing, too many or of another shape.
@@ -96,4 +131,5 @@ def fit_state(network: nn.Module, tensors: Mapping[str, Tensor], path: Path) -> 
         if names:
             shown = ", ".join(names[:5]) + (f" and {len(names) - 5} more" if len(names) > 5 else "")
             raise UserError(f"{path} {problem}: {shown}")
-    network.load_state_dict(dict(tensors))
+    size = sum(tensor.nbytes for tensor in tensors.values())
+    network.load_state_dict(dict(tensors), assign=size > _COPIED_BYTES)

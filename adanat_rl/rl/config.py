@@ -150,6 +150,8 @@ def _learner_config(experiment: ExperimentConfig, inputs: RLInputs) -> dict[str,
         "adam_betas": experiment.ppo.adam_betas,
         "horizon": inputs.policy.horizon,
         "average_decay": experiment.policy.average_decay,
+        "micro_batch_size": experiment.ppo.micro_batch_size,
+        "precision": experiment.ppo.precision,
     }
 
 
@@ -160,7 +162,10 @@ def _learner_connectors(inputs: RLInputs, experiment: ExperimentConfig, *_: Any)
             inputs.policy.needs_features,
             inputs.learner_generator,
             experiment.ppo.normalize_advantages,
+            experiment.resources.torch_threads,
             experiment.resources.driver_threads,
+            value_chunk=experiment.ppo.micro_batch_size or 4096,
+            on_disk=experiment.ppo.features == "disk",
         )
     ]
 

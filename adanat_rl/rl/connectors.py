@@ -1,7 +1,8 @@
 """The learner's pipeline: shards in, one train batch of tensors out.
 
 Features are the only large column. They are those that the rollout kept, or they are computed here by a frozen
-generator that lives in the connector: in no optimizer, no weight sync, no checkpoint.
+generator that lives in the connector: in no optimizer, no weight sync, no checkpoint. Where they would not fit, they go
+to a file and the batch names its rows.
 """
 
 from __future__ import annotations
@@ -19,7 +20,8 @@ from torch import Tensor
 
 from adanat_rl.generation.generator import Generator, Observation
 from adanat_rl.generation.threads import map_in_threads, torch_threads
-from adanat_rl.rl.rl_module import CONTEXT, EFFECT_MASK, FEATURES, RETURNS, STEP
+from adanat_rl.rl.feature_file import FeatureFile
+from adanat_rl.rl.rl_module import CONTEXT, EFFECT_MASK, FEATURE_ROWS, FEATURES, RETURNS, STEP
 from adanat_rl.rl.shards import Shard
 
 
@@ -30,8 +32,10 @@ class ShardsToBatch(ConnectorV2):
         effect_mask: `[T, A]`. needs_features: whether the policy looks at the image.
         generator_factory: builds the frozen generator; called once, on the first batch that lacks features.
         normalize_advantages: whether advantages are standardised over the batch too.
+        rollout_threads: threads of torch while features are computed, as many as in the rollout.
         num_threads: shards whose features are computed at once.
         value_chunk: samples of one pass of the critic.
+        on_disk: whether features go to a file (`feature_file`), a block of rows at a time.
     """
 
     def __init__(
@@ -40,8 +44,10 @@ class ShardsToBatch(ConnectorV2):
         needs_features: bool,
         generator_factory: Callable[[], Generator],
         normalize_advantages: bool,
+        rollout_threads: int = 1,
         num_threads: int = 1,
         value_chunk: int = 4096,
+        on_disk: bool = False,
     ) -> None:
         super().__init__()
         self._effect_mask = effect_mask.float()
@@ -49,8 +55,11 @@ class ShardsToBatch(ConnectorV2):
         self._generator_factory = generator_factory
         self._generator: Generator | None = None
         self._normalize_advantages = normalize_advantages
+        self._rollout_threads = rollout_threads
         self._num_threads = num_threads
         self._value_chunk = value_chunk
+        self._on_disk = on_disk
+        self.feature_file: FeatureFile | None = None
 
     @override(ConnectorV2)
     def __call__(self, *, rl_module: Any, batch: Any, episodes: list[Shard], **kwargs: Any) -> dict[str, Any]:
@@ -67,30 +76,53 @@ class ShardsToBatch(ConnectorV2):
             EFFECT_MASK: self._effect_mask.repeat(trajectories, 1),
         }
         columns = {name: column.to(device) for name, column in columns.items()}
-        if self._needs_features:
-            columns[FEATURES] = torch.cat(self._all_features(episodes)).to(device)
+        if self._needs_features and self._on_disk:
+            columns[FEATURE_ROWS] = self._write_features(episodes)
+        elif self._needs_features:
+            columns[FEATURES] = torch.cat(self._all_features(episodes)).to(device, torch.float32)
         columns[Columns.VF_PREDS] = self._values(module, columns)
         columns[Columns.ADVANTAGES] = self._advantages(columns)
         return {DEFAULT_MODULE_ID: columns}
 
     def _all_features(self, shards: list[Shard]) -> list[Tensor]:
         """`[B·T, L, D]` of each shard: those that the rollout kept, or the same bits computed again."""
-        kept = [torch.from_numpy(shard.features).flatten(0, 1) for shard in shards if shard.features is not None]
+        kept = [shard.features.flatten(0, 1) for shard in shards if shard.features is not None]
         if len(kept) == len(shards):
             return kept
+        generator = self._frozen_generator
+        with torch_threads(self._rollout_threads):  # as in the rollout: other kernels would give other bits
+            return map_in_threads(lambda shard: _features(generator, shard), shards, self._num_threads)
+
+    def _write_features(self, shards: list[Shard]) -> Tensor:
+        """Computes features block by block into a new file; returns the number of each sample's row."""
+        generator = self._frozen_generator
+        if self.feature_file is not None:
+            self.feature_file.close()
+        file = self.feature_file = FeatureFile(generator.feature_shape, generator.feature_dtype)
+        horizon, first = generator.horizon, 0
+        with torch_threads(self._rollout_threads):
+            for shard in shards:
+                rows = torch.arange(first, first + len(shard)).view(-1, horizon)
+                for step in range(horizon):
+                    for part in torch.arange(len(rows)).split(generator.block_rows):
+                        file.write(rows[part, step], _features_of_step(generator, shard, step, part))
+                first += len(shard)
+        return torch.arange(first)
+
+    @property
+    def _frozen_generator(self) -> Generator:
         if self._generator is None:
             self._generator = self._generator_factory()
-        generator = self._generator
-        with torch_threads(1):  # as in the rollout: other kernels would give other bits
-            return map_in_threads(lambda shard: _features(generator, shard), shards, self._num_threads)
+        return self._generator
 
     @torch.no_grad()
     def _values(self, module: Any, columns: dict[str, Tensor]) -> Tensor:
         size, chunk = len(columns[STEP]), self._value_chunk
-        parts = [
-            module.compute_values({name: column[start : start + chunk] for name, column in columns.items()})
-            for start in range(0, size, chunk)
-        ]
+        device = columns[STEP].device
+        parts = []
+        for start in range(0, size, chunk):
+            part = {name: column[start : start + chunk] for name, column in columns.items()}
+            parts.append(module.compute_values(with_features(part, self.feature_file, device)))
         return torch.cat(parts)
 
     def _advantages(self, columns: dict[str, Tensor]) -> Tensor:
@@ -98,6 +130,14 @@ class ShardsToBatch(ConnectorV2):
         if self._normalize_advantages:
             advantages = (advantages - advantages.mean()) / (advantages.std() + 1e-7)
         return advantages
+
+
+def with_features(part: dict[str, Tensor], file: FeatureFile | None, device: torch.device) -> dict[str, Tensor]:
+    """A piece of a batch whose features are named by rows of a file, with the features themselves."""
+    if FEATURE_ROWS not in part or file is None:
+        return part
+    rest = {name: column for name, column in part.items() if name != FEATURE_ROWS}
+    return {**rest, FEATURES: file.read(part[FEATURE_ROWS]).to(device)}
 
 
 def _concatenate(columns: list[np.ndarray]) -> Tensor:
@@ -112,10 +152,13 @@ def _returns(shard: Shard) -> np.ndarray:
 
 def _features(generator: Generator, shard: Shard) -> Tensor:
     """`[B·T, L, D]`, with the same calls as in the rollout."""
-    context = torch.tensor(shard.context, device=generator.device)  # a copy: what Ray hands out is read-only
-    per_step = []
-    for step in range(generator.horizon):
-        sample = torch.from_numpy(shard.samples[:, step].astype(np.int64)).to(generator.device)
-        sample = sample.to(generator.sample_spec.dtype)
-        per_step.append(generator.features(Observation(sample, context, step, None)))
+    rows = torch.arange(shard.num_trajectories)
+    per_step = [_features_of_step(generator, shard, step, rows) for step in range(generator.horizon)]
     return torch.stack(per_step, dim=1).flatten(0, 1)
+
+
+def _features_of_step(generator: Generator, shard: Shard, step: int, rows: Tensor) -> Tensor:
+    """Features `[R, L, D]` of some trajectories of a shard at a step."""
+    context = torch.tensor(shard.context[rows], device=generator.device)  # a copy: what Ray hands out is read-only
+    sample = torch.from_numpy(shard.samples[rows, step].astype(np.int64)).to(generator.device)
+    return generator.features(Observation(sample.to(generator.sample_spec.dtype), context, step, None))

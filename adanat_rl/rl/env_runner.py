@@ -99,7 +99,7 @@ class _Columns:
             log_probs=_stack(self.log_probs),
             decisions=_stack(self.decisions),
             num_passes=env.num_passes.cpu().numpy().astype(np.int16),
-            features=_stack(self.features) if self.keep_features else None,
+            features=torch.stack(self.features, dim=1).to(env.generator.feature_dtype) if self.keep_features else None,
         )
 
 

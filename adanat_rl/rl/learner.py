@@ -26,9 +26,12 @@ from adanat_rl.config.metric_keys import (
     POLICY_LOSS,
     VALUE_LOSS,
 )
+from adanat_rl.generation.precision import autocast
 from adanat_rl.generation.seeding import Purpose, philox
 from adanat_rl.generation.threads import torch_threads
 from adanat_rl.rl.averaging import ActorAverage
+from adanat_rl.rl.connectors import ShardsToBatch, with_features
+from adanat_rl.rl.feature_file import FeatureFile
 from adanat_rl.rl.losses import PPOLoss, explained_variance, gaussian_entropy, gaussian_log_prob, ppo_loss
 from adanat_rl.rl.rl_module import EFFECT_MASK, RETURNS
 from adanat_rl.rl.shards import Shard
@@ -44,6 +47,7 @@ class GenerationPPOLearner(PPOTorchLearner):
         super().build()
         self._sums: dict[str, Tensor] = {}
         self._num_gradient_steps = 0
+        self._part = 1.0  # of the train batch, that a micro-batch is
         self._average = ActorAverage(self._unwrapped.actor, self.config.learner_config_dict["average_decay"])
         self._advantages: np.ndarray = np.zeros((0, 0), np.float32)
 
@@ -79,6 +83,29 @@ class GenerationPPOLearner(PPOTorchLearner):
                 part = SampleBatch({name: column[rows] for name, column in batch.items()})
                 yield MultiAgentBatch({DEFAULT_MODULE_ID: part}, len(rows))
 
+    @override(TorchLearner)
+    def _uncompiled_update(self, batch: dict[str, Any], **kwargs: Any) -> tuple[Any, Any, dict[str, Any]]:
+        """One gradient step; gradients of micro-batches are added up, which gives those of the whole batch."""
+        whole = batch[DEFAULT_MODULE_ID]
+        count = len(whole[RETURNS])
+        size = self.config.learner_config_dict["micro_batch_size"] or count
+        for optimizer in self._optimizer_parameters:
+            optimizer.zero_grad(set_to_none=True)
+        result, total = {}, torch.zeros((), device=self._device)
+        for start in range(0, count, size):
+            part = {name: column[start : start + size] for name, column in whole.items()}
+            part = with_features(part, self._feature_file, self._device)
+            self._part = len(part[RETURNS]) / count
+            with autocast(self.config.learner_config_dict["precision"], self._device.type):
+                result = self.module.forward_train({DEFAULT_MODULE_ID: part})
+                losses = self.compute_losses(fwd_out=result, batch={DEFAULT_MODULE_ID: part})
+            loss = losses[DEFAULT_MODULE_ID] * self._part
+            loss.backward()
+            total = total + loss.detach()
+        gradients = {name: parameter.grad for name, parameter in self._params.items()}
+        self.apply_gradients(self.postprocess_gradients(gradients))
+        return result, {DEFAULT_MODULE_ID: total}, {}
+
     @override(PPOTorchLearner)
     def compute_loss_for_module(
         self, *, module_id: str, config: Any, batch: dict[str, Tensor], fwd_out: dict[str, Tensor]
@@ -103,7 +130,8 @@ class GenerationPPOLearner(PPOTorchLearner):
 
     @override(Learner)
     def postprocess_gradients(self, gradients_dict: dict[Any, Tensor]) -> dict[Any, Tensor]:
-        """Counts the norm before the host clips."""
+        """Counts the step and its norm before the host clips."""
+        self._num_gradient_steps += 1
         norms = torch.stack([gradient.norm() for gradient in gradients_dict.values()])
         self._sums[GRADIENT_NORM] = self._sums.get(GRADIENT_NORM, torch.zeros(())) + norms.norm()
         return dict(super().postprocess_gradients(gradients_dict))
@@ -163,6 +191,14 @@ class GenerationPPOLearner(PPOTorchLearner):
         )
 
     @property
+    def _feature_file(self) -> FeatureFile | None:
+        """Where the connector has put the features of the train batch."""
+        for connector in self._learner_connector.connectors:
+            if isinstance(connector, ShardsToBatch):
+                return connector.feature_file
+        return None
+
+    @property
     def _unwrapped(self) -> Any:
         return self.module[DEFAULT_MODULE_ID].unwrapped()
 
@@ -182,7 +218,6 @@ class GenerationPPOLearner(PPOTorchLearner):
         self._sums, self._num_gradient_steps = {}, 0
 
     def _add_up(self, loss: PPOLoss) -> None:
-        self._num_gradient_steps += 1
         parts = {
             POLICY_LOSS: loss.policy,
             VALUE_LOSS: loss.value,
@@ -191,4 +226,4 @@ class GenerationPPOLearner(PPOTorchLearner):
             CLIP_FRACTION: loss.clip_fraction,
         }
         for name, value in parts.items():
-            self._sums[name] = self._sums.get(name, torch.zeros(())) + value.detach()
+            self._sums[name] = self._sums.get(name, torch.zeros(())) + self._part * value.detach()

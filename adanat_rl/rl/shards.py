@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from typing import NamedTuple
 
 import numpy as np
+from torch import Tensor
 
 WARMUP_ITERATION = 0
 """Iteration whose trajectories only warm up the reward model; training starts with 1."""
@@ -34,7 +35,8 @@ class Shard:
         context: `[B]` int64. actions: `[B, T, A]` float32. log_probs: `[B, T]` float32.
         decisions: `[B, T, K]` float32. num_passes: `[B]` int16.
         returns: `[B, T]` float32, standardised; set by the algorithm once rewards are in.
-        features: `[B, T, L, D]` float32, kept only where runner and learner are one process; never serialised.
+        features: `[B, T, L, D]` in the generator's `feature_dtype` on its device, kept only where runner and learner
+            are one process; never serialised.
     """
 
     key: ShardKey
@@ -46,7 +48,7 @@ class Shard:
     decisions: np.ndarray
     num_passes: np.ndarray
     returns: np.ndarray | None = None
-    features: np.ndarray | None = field(default=None, repr=False)
+    features: Tensor | None = field(default=None, repr=False)
 
     def __len__(self) -> int:
         return self.actions.shape[0] * self.actions.shape[1]

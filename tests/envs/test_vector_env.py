@@ -7,6 +7,7 @@ import torch
 from gymnasium.vector import AutoresetMode
 
 from adanat_rl.generation.decisions import DecisionSpace
+from adanat_rl.generation.masked.contexts import ClassLabels
 from adanat_rl.generation.masked.sampler import MaskedTokenGenerator
 from adanat_rl.generation.noise import ImageNoise, ShardNoise
 from envs import GenerationVectorEnv
@@ -122,7 +123,7 @@ def test_the_decision_in_the_info_is_that_of_the_decision_space(make_envs, gener
 def test_smoothing_carries_over_the_steps_of_an_episode_and_not_into_the_next(digits_generator) -> None:
     space = digits_generator.decision_space
     smooth = DecisionSpace(space.decisions, space.base_schedule.numpy(), smoothing=0.7)
-    generator = MaskedTokenGenerator(digits_generator.nat, digits_generator.tokenizer, smooth, block_rows=64)
+    generator = MaskedTokenGenerator(digits_generator.nat, digits_generator.tokenizer, smooth, 64, ClassLabels(10))
     envs = GenerationVectorEnv(**parts(generator), num_envs=2)
     actions = actions_of(5, 4, (2, 4))
     for seed in (0, 1):

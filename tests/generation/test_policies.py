@@ -6,6 +6,7 @@ import torch
 from adanat_rl.config.schema import PolicyConfig
 from adanat_rl.generation.decisions import DecisionSpace
 from adanat_rl.generation.generator import Observation
+from adanat_rl.generation.masked.contexts import ClassLabels
 from adanat_rl.generation.masked.sampler import MaskedTokenGenerator
 from adanat_rl.generation.noise import ImageNoise
 from adanat_rl.generation.policies.base import (
@@ -84,7 +85,7 @@ def test_an_actor_needs_features_to_decide() -> None:
 def test_an_actor_with_smoothing_hands_its_carry_on(digits_generator) -> None:
     space = digits_generator.decision_space
     smooth = DecisionSpace(space.decisions, space.base_schedule.numpy(), smoothing=0.5)
-    generator = MaskedTokenGenerator(digits_generator.nat, digits_generator.tokenizer, smooth, 64)
+    generator = MaskedTokenGenerator(digits_generator.nat, digits_generator.tokenizer, smooth, 64, ClassLabels(10))
     actor = StaticTable(4, 4)
     actions = torch.tensor([[1.0, -1.0, 0.5, 2.0], [0.0] * 4, [-1.0] * 4, [0.3] * 4])
     with torch.no_grad():

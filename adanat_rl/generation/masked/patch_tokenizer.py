@@ -15,6 +15,7 @@ class PatchTokenizer(nn.Module):
     The codebook `[V, patch_size²]` holds grey values in [0, 1], patches in row-major order; it starts black.
     """
 
+    image_channels = 1
     codebook: Tensor
 
     def __init__(self, vocab_size: int, patch_size: int, image_size: int) -> None:

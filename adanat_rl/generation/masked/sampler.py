@@ -1,7 +1,8 @@
 """The masked-token generator: T steps of parallel decoding around a frozen NAT and tokenizer.
 
-Cost per guided class-conditional image: 2T - 2 NAT passes. The all-masked first step depends on the class alone and is
-cached; nothing runs after the last draw; an image whose guidance scale is known to be 0 takes no unconditional pass.
+Cost per guided image: 2T - 2 NAT passes with class labels, 2T - 1 with captions. The all-masked first step depends on
+the context alone and is kept (of captions only the null one's); nothing runs after the last draw; an image whose
+guidance scale is known to be 0 takes no unconditional pass.
 """
 
 from __future__ import annotations
@@ -15,7 +16,9 @@ from torch import Tensor
 
 from adanat_rl.generation.blocks import run_in_blocks
 from adanat_rl.generation.decisions import DecisionSpace
-from adanat_rl.generation.generator import ContextSpec, Observation, SampleSpec
+from adanat_rl.generation.generator import Observation, SampleSpec
+from adanat_rl.generation.masked.contexts import ContextTable
+from adanat_rl.generation.masked.first_step import FirstStep
 from adanat_rl.generation.masked.schedules import (
     CONFIDENCE_TEMPERATURE,
     GUIDANCE_SCALE,
@@ -24,6 +27,7 @@ from adanat_rl.generation.masked.schedules import (
 )
 from adanat_rl.generation.masked.step_rule import draw_tokens, guided_logits, remask
 from adanat_rl.generation.noise import Noise, Stream, gumbel
+from adanat_rl.generation.precision import Precision, matmul_precision, weight_dtype
 
 
 class Tokenizer(Protocol):
@@ -32,6 +36,7 @@ class Tokenizer(Protocol):
     vocab_size: int
     grid_size: int
     image_size: int
+    image_channels: int
 
     def encode(self, images: Tensor) -> Tensor:
         """Tokens int64 `[B, L]` of images."""
@@ -47,11 +52,10 @@ class NAT(Protocol):
 
     vocab_size: int
     grid_size: int
-    num_classes: int  # also the null label
     width: int
 
     def __call__(self, tokens: Tensor, context: Tensor) -> tuple[Tensor, Tensor]:
-        """Logits `[B, L, V]` and features `[B, L, D]` of tokens `[B, L]` and labels `[B]`."""
+        """Logits `[B, L, V]` and features `[B, L, D]` of tokens `[B, L]` and what the context table gives."""
         ...
 
     def eval(self) -> Self:
@@ -91,6 +95,9 @@ class MaskedTokenGenerator:
         nat, tokenizer: on `device`, frozen from here on.
         decision_space: its four decisions in the order of `schedules.DECISION_NAMES`.
         block_rows: rows of one call of the NAT; part of what makes results reproducible (see `blocks`).
+        contexts: what the NAT is conditioned on.
+        first_step_mb: the first step is kept for all class labels if it takes no more than this.
+        precision: of the NAT; logits and features are float32 in any case.
     """
 
     def __init__(
@@ -99,8 +106,10 @@ class MaskedTokenGenerator:
         tokenizer: Tokenizer,
         decision_space: DecisionSpace,
         block_rows: int,
+        contexts: ContextTable,
         *,
-        image_channels: int = 1,
+        first_step_mb: int = 2048,
+        precision: Precision = "float32",
         device: torch.device | str = "cpu",
     ) -> None:
         self.nat = nat.eval().requires_grad_(False)
@@ -108,42 +117,53 @@ class MaskedTokenGenerator:
         self.decision_space = decision_space
         self.horizon = decision_space.horizon
         self.block_rows = block_rows
+        self.contexts = contexts
         self.device = torch.device(device)
+        self.precision = precision
         length, vocab_size = tokenizer.grid_size**2, tokenizer.vocab_size
         storage = np.min_scalar_type(vocab_size)  # the mask token is the largest value
         self.sample_spec = SampleSpec("tokens", (length,), torch.int64, 0, vocab_size, storage)
-        self.context_spec = ContextSpec(nat.num_classes)
+        self.context_spec = contexts.spec
         self.feature_shape = (length, nat.width)
-        self.image_shape = (image_channels, tokenizer.image_size, tokenizer.image_size)
+        self.feature_dtype = weight_dtype(precision)
+        self.image_shape = (tokenizer.image_channels, tokenizer.image_size, tokenizer.image_size)
         self._mask_token_id = vocab_size
-        self._first: tuple[Tensor, Tensor] | None = None
+        self._first_step_mb = first_step_mb
+        self._first_step = self._make_first_step()
 
     def with_base_schedule(self, base_schedule: np.ndarray) -> MaskedTokenGenerator:
         """The same networks around another base schedule `[T, 4]`, whose length is the new horizon."""
-        space = self.decision_space.with_base_schedule(base_schedule)
         other = MaskedTokenGenerator(
-            self.nat, self.tokenizer, space, self.block_rows, image_channels=self.image_shape[0], device=self.device
+            self.nat,
+            self.tokenizer,
+            self.decision_space.with_base_schedule(base_schedule),
+            self.block_rows,
+            self.contexts,
+            first_step_mb=self._first_step_mb,
+            precision=self.precision,
+            device=self.device,
         )
-        other._first = self._first
+        other._first_step = self._first_step
         return other
 
     @torch.no_grad()
     def reset(self, context: Tensor, noise: Noise, plan: Tensor | None = None) -> MaskedTokenState:
-        """All tokens masked; logits and features from the cache of the first step."""
-        logits, features = self._first_step()
-        null = logits[self.context_spec.num_contexts]
+        """All tokens masked; logits and features of the first step are computed once per label, not per image."""
+        logits, features = self._first_step(context)
+        null, _ = self._first_step.null()
         tokens = torch.full((len(context), *self.sample_spec.shape), self._mask_token_id, device=self.device)
+        num_passes = torch.full((len(context),), 0 if self._first_step.keeps_contexts else 1, device=self.device)
         return MaskedTokenState(
             tokens=tokens,
             context=context,
             step=0,
             noise=noise,
             plan=plan,
-            features=features[context],
-            conditional=logits[context],
+            features=features,
+            conditional=logits,
             unconditional=null.expand(len(context), *null.shape),
             has_unconditional=torch.ones(len(context), dtype=torch.bool, device=self.device),
-            num_passes=torch.zeros(len(context), dtype=torch.int64, device=self.device),
+            num_passes=num_passes,
         )
 
     @torch.no_grad()
@@ -175,7 +195,7 @@ class MaskedTokenGenerator:
     def features(self, observation: Observation) -> Tensor:
         """Features `[B, L, D]` by a conditional pass, or from the cache at step 0."""
         if observation.step == 0:
-            return self._first_step()[1][observation.context]
+            return self._first_step(observation.context)[1]
         return self._forward(observation.sample, observation.context)[1]
 
     @torch.no_grad()
@@ -225,16 +245,19 @@ class MaskedTokenGenerator:
         )
 
     def _forward(self, tokens: Tensor, context: Tensor) -> tuple[Tensor, Tensor]:
-        logits, features = run_in_blocks(self.nat, self.block_rows, tokens, context)
-        return logits, features
+        with matmul_precision(self.precision):
+            logits, features = run_in_blocks(self._call_nat, self.block_rows, tokens, context)
+        return logits.float(), features.float()
 
-    def _first_step(self) -> tuple[Tensor, Tensor]:
-        """Logits and features of the all-masked step for each label and, last, the null label."""
-        if self._first is None:
-            context = torch.arange(self.context_spec.num_contexts + 1, device=self.device)
-            tokens = torch.full((len(context), *self.sample_spec.shape), self._mask_token_id, device=self.device)
-            self._first = self._forward(tokens, context)
-        return self._first
+    def _call_nat(self, tokens: Tensor, context: Tensor) -> tuple[Tensor, Tensor]:
+        """One block: captions are looked up here, so that never more than a block of embeddings is in memory."""
+        return self.nat(tokens, self.contexts(context))
+
+    def _make_first_step(self) -> FirstStep:
+        num_contexts, (length, width) = self.context_spec.num_contexts, self.feature_shape
+        size_mb = 4 * (num_contexts + 1) * length * (self._mask_token_id + width) / 2**20
+        keep = self.context_spec.kind == "class" and size_mb <= self._first_step_mb
+        return FirstStep(self._forward, num_contexts, length, self._mask_token_id, self.device, keep_contexts=keep)
 
 
 def _merge_rows(base: Tensor, chosen: Tensor, rows: Tensor) -> Tensor:

@@ -1,0 +1,75 @@
+"""What stands behind the numbers of contexts: class labels as they are, or rows of a table of encoded captions."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Protocol
+
+import torch
+from torch import Tensor
+
+from adanat_rl.generation.generator import ContextSpec
+
+
+class ContextTable(Protocol):
+    """Gives a NAT what it is conditioned on."""
+
+    @property
+    def spec(self) -> ContextSpec:
+        """How many contexts there are, and of which kind."""
+        ...
+
+    def __call__(self, context: Tensor) -> Tensor:
+        """What the NAT takes for contexts `[B]` int64, of which `spec.num_contexts` is the null one."""
+        ...
+
+
+@dataclass(frozen=True)
+class ClassLabels:
+    """Class labels: the NAT embeds the numbers themselves."""
+
+    num_classes: int
+
+    @property
+    def spec(self) -> ContextSpec:
+        """As many contexts as classes."""
+        return ContextSpec(self.num_classes)
+
+    def __call__(self, context: Tensor) -> Tensor:
+        """The labels as they are."""
+        return context
+
+
+class EncodedCaptions(Protocol):
+    """Captions with their embeddings, memory-mapped; the last row is the empty prompt."""
+
+    @property
+    def num_contexts(self) -> int:
+        """N, the number of captions without the empty prompt."""
+        ...
+
+    def hidden(self, index: Tensor) -> Tensor:
+        """Last hidden states float32 `[B, S, C]` of rows `[B]` in 0 … N."""
+        ...
+
+
+@dataclass(frozen=True)
+class CaptionContexts:
+    """Captions: embeddings are read row by row when a block of the NAT wants them.
+
+    Args:
+        captions: the table. device, dtype: of the NAT.
+    """
+
+    captions: EncodedCaptions
+    device: torch.device
+    dtype: torch.dtype = torch.float32
+
+    @property
+    def spec(self) -> ContextSpec:
+        """As many contexts as captions."""
+        return ContextSpec(self.captions.num_contexts, "text")
+
+    def __call__(self, context: Tensor) -> Tensor:
+        """Embeddings `[B, S, C]`."""
+        return self.captions.hidden(context.cpu()).to(self.device, self.dtype)

@@ -1,0 +1,45 @@
+"""Numerical precision of frozen networks and of the learner: what float32, TF32, bfloat16 and float16 mean here."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from typing import Literal
+
+import torch
+
+Precision = Literal["float32", "tf32", "bfloat16", "float16"]
+
+_DTYPES = {
+    "float32": torch.float32,
+    "tf32": torch.float32,
+    "bfloat16": torch.bfloat16,
+    "float16": torch.float16,
+}
+
+
+def weight_dtype(precision: Precision) -> torch.dtype:
+    """What the weights of a frozen network are stored as."""
+    return _DTYPES[precision]
+
+
+@contextmanager
+def matmul_precision(precision: Precision) -> Iterator[None]:
+    """Lets float32 matrix products of a block run in TF32 where asked for; full float32 otherwise."""
+    before = torch.get_float32_matmul_precision()
+    wanted = "high" if precision == "tf32" else "highest"
+    if wanted == before:
+        yield
+        return
+    torch.set_float32_matmul_precision(wanted)
+    try:
+        yield
+    finally:
+        torch.set_float32_matmul_precision(before)
+
+
+def autocast(precision: Precision, device_type: str) -> AbstractContextManager[object]:
+    """Automatic mixed precision for networks that are trained: their weights stay float32."""
+    if precision in ("float32", "tf32"):
+        return nullcontext()
+    return torch.autocast(device_type, _DTYPES[precision])

@@ -1,0 +1,1 @@
+"""Captions as context: text encoders, tables of encoded captions, a cache of embeddings."""
