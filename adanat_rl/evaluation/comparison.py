@@ -11,7 +11,7 @@ import torch
 
 from adanat_rl.evaluation.controls import Control, Verdict, deal, judge_adaptivity
 from adanat_rl.evaluation.evaluator import Evaluation, Evaluator, evaluation_set
-from adanat_rl.evaluation.judge import FD_A
+from adanat_rl.evaluation.judge import FD_A, JudgeNames
 from adanat_rl.evaluation.reference import Baseline
 from adanat_rl.generation.policies.base import GenerationPolicy, SchedulePolicy
 
@@ -50,12 +50,14 @@ class Comparison:
     """The table and what it says.
 
     Args:
-        rows: the policy first. verdict: adaptivity of the policy, None for a policy that was not tested.
+        rows: the policy first.
+        judge: what the distances are called. verdict: adaptivity of the policy, None for a policy that was not tested.
         seeds: evaluation seeds. num_images: of each seed.
         decisions: `[N, T, K]` of the policy on the first seed. context: `[N]` their labels.
     """
 
     rows: tuple[Row, ...]
+    judge: JudgeNames
     verdict: Verdict | None
     seeds: tuple[int, ...]
     num_images: int
@@ -82,7 +84,13 @@ class Comparison:
             for row in self.rows
         ]
         verdict = asdict(self.verdict) if self.verdict is not None else None
-        return {"rows": rows, "verdict": verdict, "seeds": list(self.seeds), "num_images": self.num_images}
+        return {
+            "rows": rows,
+            "judge": asdict(self.judge),
+            "verdict": verdict,
+            "seeds": list(self.seeds),
+            "num_images": self.num_images,
+        }
 
 
 def compare(
@@ -125,6 +133,7 @@ def compare(
     first = evaluation_set(evaluator.dataset, evaluator.num_images, seeds[0])
     return Comparison(
         tuple(rows),
+        evaluator.judge.names,
         _verdict(rows),
         tuple(seeds),
         evaluator.num_images,

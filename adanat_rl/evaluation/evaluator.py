@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -125,12 +125,21 @@ class Evaluator:
         images = evaluation_set(self.dataset, self.num_images, seed)
         start = time.perf_counter()
         drawing = draw_set(self.generator, policy, images, self.batch_size, self.num_threads)
-        decoded = self.generator.decode(drawing.sample).cpu()
         elapsed = time.perf_counter() - start
-        row = self.judge(decoded, images.context)
+        judgement = self.judge.begin()
+        for sample, context in self._batches(drawing.sample, images.context):
+            start = time.perf_counter()
+            decoded = self.generator.decode(sample)
+            elapsed += time.perf_counter() - start
+            judgement.add(decoded, context)
+        row = judgement.result()
         row[NAT_PASSES] = float(drawing.num_passes.float().mean())
         row[IMAGES_PER_SECOND] = self.num_images / elapsed
         return row, drawing
+
+    def _batches(self, *columns: Tensor) -> Iterator[tuple[Tensor, ...]]:
+        """Columns `[N, …]` in batches: images of a large set would not fit into memory."""
+        yield from zip(*(column.split(self.batch_size) for column in columns), strict=True)
 
     def distance(self, policy: GenerationPolicy, seed: int) -> float:
         """Fréchet distance by extractor A of one seed: what searches minimise."""

@@ -1,18 +1,20 @@
-"""The judge: numbers that say how good a set of generated images is, from two independent extractors.
+"""The judge: numbers that say how good a set of generated images is, and the contract that every judge meets.
 
-Extractor A gives FD, precision, recall and accuracy; extractor B, trained apart from it, gives a second FD. Neither is
-ever used as a reward.
+The judge of small data sets has two independent extractors: A gives FD, precision, recall and accuracy; B, trained
+apart from it, a second FD. Neither is ever used as a reward. The judge of full scale is in `inception_judge`.
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
-from typing import cast
+from typing import Protocol, cast
 
 import torch
 from torch import Tensor
 
 from adanat_rl.config.paths import resolve_path
+from adanat_rl.config.schema import EvaluationConfig
 from adanat_rl.data.digits import ImageDataset
 from adanat_rl.generation.weights import load_network
 from adanat_rl.metrics.features import ConvClassifier
@@ -26,6 +28,9 @@ PRECISION = "precision"  # share of generated images within the real manifold
 RECALL = "recall"  # share of real images within the generated manifold
 ACCURACY = "accuracy"  # share of images that classifier A takes for what they were drawn as
 
+INCEPTION_SCORE = "inception_score"  # by Inception's logits; higher is better
+CLIP_SCORE = "clip_score"  # mean similarity of images and their captions by CLIP, times 100; higher is better
+
 QUALITY_METRICS = (FD_A, FD_B, PRECISION, RECALL, ACCURACY)
 
 _CLASSES = {"conv_classifier": ConvClassifier}
@@ -33,14 +38,72 @@ _CLASSES = {"conv_classifier": ConvClassifier}
 
 @dataclass(frozen=True)
 class JudgeNames:
-    """What the distances are called in tables: never FID, the features are not Inception's."""
+    """What the distances are called in tables: FID only with Inception's features.
+
+    Args:
+        fd_a, fd_b: with their features, for titles. short_a, short_b: for columns.
+        second: who gives the second distance, for sentences. note: what the distances are, a sentence.
+    """
 
     fd_a: str = "FD (features of digit classifier A)"
     fd_b: str = "FD (features of digit classifier B)"
+    short_a: str = "FD A"
+    short_b: str = "FD B"
+    second: str = "classifier B"
+    note: str = "FD A, B: Fréchet distance in the features of two independent digit classifiers; it is no FID."
+
+    @property
+    def features_a(self) -> str:
+        """What the features of the first distance are."""
+        return self.fd_a.partition("(")[2].removesuffix(")")
 
 
-class Judge:
-    """Compares images with the real ones.
+INCEPTION_NAMES = JudgeNames(
+    fd_a="FID (features of Inception-v3)",
+    fd_b="FD (features of a second extractor)",
+    short_a="FID",
+    short_b="FD B",
+    second="extractor B",
+    note="FID is comparable only between equal numbers of images and equal conventions of resizing.",
+)
+
+
+def judge_names(config: EvaluationConfig) -> JudgeNames:
+    """What the distances of a configured judge are called."""
+    return INCEPTION_NAMES if config.judge == "inception" else JudgeNames()
+
+
+class Judgement(Protocol):
+    """A set of images under judgement, handed over in batches."""
+
+    def add(self, images: Tensor, labels: Tensor) -> None:
+        """Takes images float32 `[B, C, H, W]` in [0, 1] that were drawn for contexts `[B]`."""
+        ...
+
+    def result(self) -> dict[str, float]:
+        """The numbers of all images so far."""
+        ...
+
+
+class Judge(Protocol):
+    """Compares sets of images with the real ones."""
+
+    @property
+    def names(self) -> JudgeNames:
+        """What its distances are called."""
+        ...
+
+    def begin(self) -> Judgement:
+        """An empty set."""
+        ...
+
+    def distance(self, images: Tensor) -> float:
+        """The first distance alone: what searches minimise."""
+        ...
+
+
+class ClassifierJudge:
+    """Compares images with all the real ones of a small data set.
 
     Args:
         dataset: the real images. first, second: extractors A and B.
@@ -55,6 +118,10 @@ class Judge:
             self._distance_a = FrechetDistance(self._real)
             self._distance_b = FrechetDistance(second(dataset.images))
         self._radii = neighbour_radii(self._real)
+
+    def begin(self) -> Judgement:
+        """An empty set."""
+        return Collected(self)
 
     @torch.no_grad()
     def __call__(self, images: Tensor, labels: Tensor) -> dict[str, float]:
@@ -75,7 +142,29 @@ class Judge:
         return self._distance_a(self._first(images))
 
 
-def load_judge(dataset: ImageDataset) -> Judge:
+class Collected:
+    """Images of a small data set, kept and judged together.
+
+    Args:
+        judge: images and labels in, numbers out.
+    """
+
+    def __init__(self, judge: Callable[[Tensor, Tensor], dict[str, float]]) -> None:
+        self._judge = judge
+        self._images: list[Tensor] = []
+        self._labels: list[Tensor] = []
+
+    def add(self, images: Tensor, labels: Tensor) -> None:
+        """Keeps a batch."""
+        self._images.append(images.cpu())
+        self._labels.append(labels.cpu())
+
+    def result(self) -> dict[str, float]:
+        """The numbers of all that was kept."""
+        return self._judge(torch.cat(self._images), torch.cat(self._labels))
+
+
+def load_judge(dataset: ImageDataset) -> ClassifierJudge:
     """The judge with the shipped extractors of a data set."""
     first, second = (
         cast(
@@ -84,4 +173,4 @@ def load_judge(dataset: ImageDataset) -> Judge:
         )
         for name in ("a", "b")
     )
-    return Judge(dataset, first, second)
+    return ClassifierJudge(dataset, first, second)

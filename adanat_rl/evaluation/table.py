@@ -10,14 +10,23 @@ from rich.text import Text
 
 from adanat_rl.evaluation.comparison import BASELINE, CONTROL, POLICY
 from adanat_rl.evaluation.evaluator import IMAGES_PER_SECOND, NAT_PASSES
-from adanat_rl.evaluation.judge import ACCURACY, FD_A, FD_B, PRECISION, RECALL
+from adanat_rl.evaluation.judge import (
+    ACCURACY,
+    CLIP_SCORE,
+    FD_A,
+    FD_B,
+    INCEPTION_SCORE,
+    PRECISION,
+    RECALL,
+    JudgeNames,
+)
 
 _COLUMNS = (
-    (FD_A, "FD A ↓", 3),
-    (FD_B, "FD B ↓", 3),
+    (INCEPTION_SCORE, "IS ↑", 2),
     (PRECISION, "precision ↑", 3),
     (RECALL, "recall ↑", 3),
     (ACCURACY, "accuracy ↑", 3),
+    (CLIP_SCORE, "CLIPScore ↑", 2),
     (NAT_PASSES, "NAT passes ↓", 1),
     (IMAGES_PER_SECOND, "images/s ↑", 0),
 )
@@ -27,22 +36,25 @@ _STYLES = {POLICY: "bold green", CONTROL: "dim", BASELINE: ""}
 def comparison_table(comparison: Mapping[str, Any]) -> Table:
     """The table of `Comparison.as_dict()`, mean ± sd over the evaluation seeds."""
     count = len(comparison["seeds"])
+    names = JudgeNames(**comparison.get("judge", {}))
+    distances = ((FD_A, f"{names.short_a} ↓", 3), (FD_B, f"{names.short_b} ↓", 3))
+    columns = [column for column in (*distances, *_COLUMNS) if column[0] in comparison["rows"][0]["summary"]]
     table = Table(
         title=f"{comparison['num_images']} images × {count} seeds, mean ± sd over seeds",
-        caption="FD A, B: Fréchet distance in the features of two independent digit classifiers; it is no FID.",
+        caption=names.note,
         title_justify="left",
         caption_justify="left",
     )
     table.add_column("policy", no_wrap=False, min_width=24)
     table.add_column("T", justify="right")
-    for _, title, _ in _COLUMNS:
+    for _, title, _ in columns:
         table.add_column(title, justify="right", no_wrap=True)
     section = None
     for row in comparison["rows"]:
         if section not in (None, row["kind"]):
             table.add_section()
         section = row["kind"]
-        cells = [format_value(row["summary"][name], digits) for name, _, digits in _COLUMNS]
+        cells = [format_value(row["summary"][name], digits) for name, _, digits in columns]
         table.add_row(Text(row["title"]), str(row["horizon"]), *cells, style=_STYLES.get(row["kind"], ""))
     return table
 

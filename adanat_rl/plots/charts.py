@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -26,7 +26,7 @@ from adanat_rl.config.metric_keys import (
     VALUE_LOSS,
 )
 from adanat_rl.evaluation.comparison import BASELINE
-from adanat_rl.evaluation.judge import FD_A, FD_B, Judge
+from adanat_rl.evaluation.judge import FD_A, FD_B
 from adanat_rl.plots.curves import Curve, Level, curve_figure
 from adanat_rl.plots.decisions import (
     DecisionSummary,
@@ -135,7 +135,7 @@ def _learning(run: RunData) -> list[Chart]:
     passes = np.array([row.get(NAT_PASSES_TOTAL, 0.0) for row in rows], float)
     times = np.array([row.get(TRAIN_SECONDS_TOTAL, 0.0) for row in rows], float) / length
     charts = []
-    for metric, title in ((FD_A, Judge.names.fd_a), (FD_B, Judge.names.fd_b)):
+    for metric, title in _distances(run, [key.removeprefix(EVAL) for key in rows[0]]):
         y = np.array([row[EVAL + metric] for row in rows], float)
         end = _final(run, metric)
         levels = baseline_levels(run, metric)
@@ -147,6 +147,12 @@ def _learning(run: RunData) -> list[Chart]:
             figure = curve_figure(title, x_label, [Curve("this policy", x, y, end=end)], levels, x_format=compact)
             charts.append(Chart(f"{metric}_over_{name}", figure, f"{alt}, over {x_label}"))
     return charts
+
+
+def _distances(run: RunData, known: Collection[str]) -> list[tuple[str, str]]:
+    """Keys and titles of the distances that were measured."""
+    titles = ((FD_A, run.judge_names.fd_a), (FD_B, run.judge_names.fd_b))
+    return [(key, title) for key, title in titles if key in known]
 
 
 def _final(run: RunData, metric: str) -> tuple[float, float] | None:
@@ -161,7 +167,7 @@ def _ranking(run: RunData) -> list[Chart]:
     if run.comparison is None:
         return []
     rows = run.comparison["rows"]
-    titles = ((FD_A, Judge.names.fd_a), (FD_B, Judge.names.fd_b))
+    titles = _distances(run, rows[0]["summary"])
     return [
         Chart(
             f"comparison_{metric}", ranking_figure(rows, metric, title), f"{title} of all {len(rows)} rows of the table"

@@ -12,7 +12,7 @@ from adanat_rl.config.metric_keys import EVAL, ITERATION, NAT_PASSES_TOTAL, TRAI
 from adanat_rl.evaluation.comparison import BASE_SCHEDULE, BASELINE
 from adanat_rl.evaluation.controls import SIGNIFICANCE
 from adanat_rl.evaluation.evaluator import NAT_PASSES
-from adanat_rl.evaluation.judge import FD_A, FD_B, Judge
+from adanat_rl.evaluation.judge import FD_A, FD_B, JudgeNames
 from adanat_rl.plots.numbers import duration, fixed, plural, trimmed, with_spread
 from adanat_rl.plots.run_data import RunData
 
@@ -70,7 +70,7 @@ def base_row(comparison: Mapping[str, Any]) -> Line | None:
 def headline(run: RunData) -> str:
     """The one sentence."""
     if run.comparison is not None:
-        return _compared(run.comparison)
+        return _compared(run.comparison, run.judge_names)
     total = run.config.training.num_iterations
     if not run.evaluations:
         return "Nothing has been evaluated yet: the run has only begun."
@@ -78,13 +78,13 @@ def headline(run: RunData) -> str:
     before = fixed(first[EVAL + FD_A])
     if last[ITERATION] == first[ITERATION]:
         return (
-            f"Nothing is learned yet: the untrained policy stands at {_distance()} {before} on one evaluation seed, "
-            f"with {total:,} iterations to come."
+            f"Nothing is learned yet: the untrained policy stands at {run.judge_names.fd_a} {before} "
+            f"on one evaluation seed, with {total:,} iterations to come."
         )
     now = f"{fixed(last[EVAL + FD_A])} (iteration {last[ITERATION]:,})"
     return (
-        f"After {run.iteration:,} of {total:,} iterations the policy's {_distance()} went from {before} untrained to "
-        f"{now}, on one evaluation seed; spread and baselines come with the comparison at the end of the run."
+        f"After {run.iteration:,} of {total:,} iterations the policy's {run.judge_names.fd_a} went from {before} "
+        f"untrained to {now}, on one evaluation seed; spread and baselines come with the comparison at the end."
     )
 
 
@@ -93,7 +93,9 @@ def details(run: RunData) -> list[str]:
     sentences = []
     if run.comparison is not None:
         policy = run.comparison["rows"][0]
-        sentences += _about_equal_cost(run.comparison, policy) + _about_second_judge(run.comparison, policy)
+        sentences += _about_equal_cost(run.comparison, policy) + _about_second_judge(
+            run.comparison, policy, run.judge_names
+        )
         sentences += _about_start(run)
     elif run.total(NAT_PASSES_TOTAL):
         sentences.append(f"So far training took {_effort(run)}.")
@@ -116,12 +118,12 @@ def adaptivity(run: RunData) -> str:
     return "The shuffle controls were not run, so whether the policy is adaptive is not known."
 
 
-def _compared(comparison: Mapping[str, Any]) -> str:
+def _compared(comparison: Mapping[str, Any], names: JudgeNames) -> str:
     policy = comparison["rows"][0]
     passes = trimmed(policy["summary"][NAT_PASSES]["mean"])
     result = (
         f"In {plural(policy['horizon'], 'step')} and {passes} NAT passes per image the learned policy reaches "
-        f"FD {with_spread(policy['summary'][FD_A])} ({_features()})"
+        f"{names.fd_a.partition(' ')[0]} {with_spread(policy['summary'][FD_A])} ({names.features_a})"
     )
     other = best_baseline(comparison)
     if other is not None:
@@ -173,15 +175,17 @@ def _about_equal_cost(comparison: Mapping[str, Any], policy: Line) -> list[str]:
     return [f"The policy is {_relation(compare_rows(policy, equal), len(comparison['seeds']), rival)}."]
 
 
-def _about_second_judge(comparison: Mapping[str, Any], policy: Line) -> list[str]:
+def _about_second_judge(comparison: Mapping[str, Any], policy: Line, names: JudgeNames) -> list[str]:
     other = best_baseline(comparison) or base_row(comparison)
-    if other is None:
+    if other is None or FD_B not in policy["summary"]:
         return []
     difference = compare_rows(policy, other, FD_B)
     word = "better" if difference.mean < 0 else "worse"
     shown = "" if difference.is_shown else ", a difference that the seeds cannot show to be more than chance"
     ours, theirs = with_spread(policy["summary"][FD_B]), with_spread(other["summary"][FD_B])
-    return [f"The independent classifier B puts the policy at {ours} and {other['title']} at {theirs}: {word}{shown}."]
+    return [
+        f"The independent {names.second} puts the policy at {ours} and {other['title']} at {theirs}: {word}{shown}."
+    ]
 
 
 def _effort(run: RunData) -> str:
@@ -189,15 +193,6 @@ def _effort(run: RunData) -> str:
     if run.total(TRAIN_SECONDS_TOTAL):
         parts.append(duration(run.total(TRAIN_SECONDS_TOTAL)))
     return ", ".join(parts)
-
-
-def _features() -> str:
-    """What the features of A are, without the name of the distance."""
-    return Judge.names.fd_a.partition("(")[2].removesuffix(")")
-
-
-def _distance() -> str:
-    return Judge.names.fd_a
 
 
 def seeds_note(comparison: Mapping[str, Any]) -> str:

@@ -9,7 +9,7 @@ from typing import Any
 from adanat_rl.config.metric_keys import EVAL, ITERATION, TRAIN_SECONDS_TOTAL, TRAJECTORIES_TOTAL
 from adanat_rl.evaluation.comparison import BASELINE
 from adanat_rl.evaluation.evaluator import NAT_PASSES
-from adanat_rl.evaluation.judge import FD_A, Judge
+from adanat_rl.evaluation.judge import FD_A
 from adanat_rl.plots import headline, pictures, tables
 from adanat_rl.plots.charts import Chart, Charts, baseline_levels
 from adanat_rl.plots.numbers import duration, fixed, plural, trimmed
@@ -86,9 +86,9 @@ def gather(run: RunData, charts: Charts) -> dict[str, Any]:
         "facts": facts(run),
         "kind": kind(run),
         "has_levels": bool(baseline_levels(run, FD_A)),
-        "distance_names": Judge.names,
-        "columns": tables.COLUMNS,
-        "groups": tables.comparison_groups(run.comparison["rows"]) if run.comparison else [],
+        "distance_names": run.judge_names,
+        "columns": _columns(run),
+        "groups": tables.comparison_groups(run.comparison["rows"], _columns(run)) if run.comparison else [],
         "seeds_note": headline.seeds_note(run.comparison) if run.comparison else "",
         "trainings": _trainings(run),
         "samples": samples(run),
@@ -118,11 +118,19 @@ def kind(run: RunData) -> str:
     return ", ".join((*words, f"seed {config.seed}"))
 
 
+def _columns(run: RunData) -> list[tables.Column]:
+    if run.comparison is not None:
+        known = set(run.comparison["rows"][0]["summary"])
+    else:
+        known = {name for numbers in (run.references.trained.values() if run.references else ()) for name in numbers}
+    return tables.comparison_columns(run.judge_names, known)
+
+
 def _trainings(run: RunData) -> list[tables.Trainings]:
     if run.references is None:
         return []
     policy = run.comparison["rows"][0] if run.comparison is not None else None
-    return tables.over_trainings(run.references.trained, run.config.policy.kind, policy)
+    return tables.over_trainings(run.references.trained, run.config.policy.kind, policy, _columns(run))
 
 
 def status(run: RunData) -> str:
@@ -147,7 +155,7 @@ def facts(run: RunData) -> list[Fact]:
         found = []
         for name, row, kind in (("Now", run.evaluations[-1:], "policy"), ("Untrained", run.evaluations[:1], "")):
             if row and (kind == "" or row != run.evaluations[:1]):
-                remark = f"FD A, one seed, iteration {row[0][ITERATION]:,}"
+                remark = f"{run.judge_names.short_a}, one seed, iteration {row[0][ITERATION]:,}"
                 found.append(Fact(name, fixed(row[0][EVAL + FD_A]), "", remark, kind))
         if run.evaluations:
             passes = trimmed(run.evaluations[-1][EVAL + NAT_PASSES])
@@ -167,7 +175,7 @@ def _compared_facts(run: RunData) -> list[Fact]:
     assert run.comparison is not None  # the caller has looked
     policy = run.comparison["rows"][0]
     best, base = headline.best_baseline(run.comparison), headline.base_row(run.comparison)
-    found = [_distance_fact("Learned policy", policy, "FD A, lower is better", "policy")]
+    found = [_distance_fact("Learned policy", policy, f"{run.judge_names.short_a}, lower is better", "policy")]
     cost = f"per image, in {plural(policy['horizon'], 'step')}"
     if best is not None:
         count = sum(row["kind"] == BASELINE for row in run.comparison["rows"])
@@ -195,7 +203,11 @@ def samples(run: RunData) -> list[Sample]:
     result = []
     for iteration in dict.fromkeys((first, last)):
         title = "Before training" if iteration == 0 else f"After {plural(iteration, 'iteration')}"
-        remark = f"FD A {fixed(distances[iteration])}, one evaluation seed" if iteration in distances else ""
+        remark = (
+            f"{run.judge_names.short_a} {fixed(distances[iteration])}, one evaluation seed"
+            if iteration in distances
+            else ""
+        )
         picture = pictures.sample_picture(run.samples[iteration], f"Samples {title.lower()}, one class a row")
         result.append(Sample(title, remark, picture))
     return result

@@ -24,7 +24,7 @@ from adanat_rl.config.metric_keys import (
 from adanat_rl.config.paths import resolve_path
 from adanat_rl.config.run_paths import RunPaths
 from adanat_rl.config.schema import ExperimentConfig
-from adanat_rl.evaluation.judge import FD_A
+from adanat_rl.evaluation.judge import FD_A, JudgeNames, judge_names
 from adanat_rl.evaluation.reference import References, load_references
 from adanat_rl.generation.decisions import effective_entries
 from adanat_rl.generation.masked.schedules import DECISION_NAMES, masked_token_decisions
@@ -81,6 +81,11 @@ class RunData:
     def iteration(self) -> int:
         """The last iteration with a row; 0 without any."""
         return int(self.rows[-1][ITERATION]) if self.rows else 0
+
+    @property
+    def judge_names(self) -> JudgeNames:
+        """What the distances are called."""
+        return judge_names(self.config.evaluation)
 
     @property
     def evaluations(self) -> list[Row]:

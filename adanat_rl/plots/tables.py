@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import re
 import shlex
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -14,7 +14,16 @@ from adanat_rl.config.loading import describe_settings
 from adanat_rl.config.schema import ExperimentConfig
 from adanat_rl.evaluation.comparison import BASE_SCHEDULE, BASELINE, CONTROL, POLICY
 from adanat_rl.evaluation.evaluator import IMAGES_PER_SECOND, NAT_PASSES
-from adanat_rl.evaluation.judge import ACCURACY, FD_A, FD_B, PRECISION, RECALL
+from adanat_rl.evaluation.judge import (
+    ACCURACY,
+    CLIP_SCORE,
+    FD_A,
+    FD_B,
+    INCEPTION_SCORE,
+    PRECISION,
+    RECALL,
+    JudgeNames,
+)
 from adanat_rl.plots.numbers import fixed
 
 _GROUPS = {
@@ -46,15 +55,21 @@ class Column:
         return {"min": "↓", "max": "↑"}.get(self.best or "", "")
 
 
-COLUMNS = (
-    Column(FD_A, "FD A", 3, "min"),
-    Column(FD_B, "FD B", 3, "min"),
+_COLUMNS = (
+    Column(INCEPTION_SCORE, "IS", 2, "max"),
     Column(PRECISION, "Precision", 3, "max"),
     Column(RECALL, "Recall", 3, "max"),
     Column(ACCURACY, "Accuracy", 3, "max"),
+    Column(CLIP_SCORE, "CLIPScore", 2, "max"),
     Column(NAT_PASSES, "NAT passes", 1, "min"),
     Column(IMAGES_PER_SECOND, "Images/s", 0, None),
 )
+
+
+def comparison_columns(names: JudgeNames, known: Collection[str]) -> list[Column]:
+    """The columns whose metrics are known, distances first."""
+    distances = (Column(FD_A, names.short_a, 3, "min"), Column(FD_B, names.short_b, 3, "min"))
+    return [column for column in (*distances, *_COLUMNS) if column.key in known]
 
 
 @dataclass(frozen=True)
@@ -78,15 +93,15 @@ class Line:
     cells: tuple[Cell, ...]
 
 
-def comparison_groups(rows: Sequence[Mapping[str, Any]]) -> list[tuple[str, list[Line]]]:
+def comparison_groups(rows: Sequence[Mapping[str, Any]], columns: Sequence[Column]) -> list[tuple[str, list[Line]]]:
     """Rows of `Comparison.as_dict()` under the titles of their kinds, in their order."""
-    best = {column.key: _best(rows, column) for column in COLUMNS}
+    best = {column.key: _best(rows, column) for column in columns}
     groups: list[tuple[str, list[Line]]] = []
     for row in rows:
         title = _GROUPS.get(row["kind"], row["kind"])
         if not groups or groups[-1][0] != title:
             groups.append((title, []))
-        cells = tuple(_cell(row, column, best[column.key]) for column in COLUMNS)
+        cells = tuple(_cell(row, column, best[column.key]) for column in columns)
         how = row["how"] if row["kind"] == BASELINE else ""
         groups[-1][1].append(Line(row["title"], how, row["kind"], row["horizon"], cells))
     return groups
@@ -122,7 +137,9 @@ class Trainings:
     cells: tuple[tuple[str, str, str, str], ...]
 
 
-def over_trainings(trained: Mapping[str, Any], kind: str, policy: Mapping[str, Any] | None) -> list[Trainings]:
+def over_trainings(
+    trained: Mapping[str, Any], kind: str, policy: Mapping[str, Any] | None, columns: Sequence[Column]
+) -> list[Trainings]:
     """Published numbers over training seeds beside those of this run.
 
     Args:
@@ -131,7 +148,7 @@ def over_trainings(trained: Mapping[str, Any], kind: str, policy: Mapping[str, A
     result = []
     for name, numbers in trained.items():
         cells = []
-        for column in COLUMNS:
+        for column in columns:
             value = numbers.get(column.key)
             if not isinstance(value, Mapping):
                 continue

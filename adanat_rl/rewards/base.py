@@ -10,7 +10,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Protocol
 
 import numpy as np
 import torch
@@ -44,6 +44,28 @@ class RewardBatch:
         return RewardBatch(self.images[index], self.labels[index])
 
 
+class ImageSet(Protocol):
+    """Many images with labels, of which a model asks for the rows that it wants; a `RewardBatch` is one."""
+
+    def __len__(self) -> int:
+        """How many there are."""
+        ...
+
+    @property
+    def images(self) -> Tensor:
+        """All of them at once, `[N, C, H, W]`; at full scale that may be more than memory holds."""
+        ...
+
+    @property
+    def labels(self) -> Tensor:
+        """`[N]` int64."""
+        ...
+
+    def rows(self, index: Tensor) -> RewardBatch:
+        """The images at `index`."""
+        ...
+
+
 @dataclass(frozen=True)
 class RewardOutput:
     """Scores, higher is better.
@@ -75,12 +97,12 @@ class RewardModel(ABC):
         """Scores of a batch; a pure function of the batch and the model's state."""
 
     def update(
-        self, generated: RewardBatch, real: RewardBatch, generator: np.random.Generator, num_updates: int
+        self, generated: ImageSet, real: ImageSet, generator: np.random.Generator, num_updates: int
     ) -> dict[str, float]:
         """Trains the model and returns metrics; a pure function of its arguments and the model's state.
 
         Args:
-            generated: the images of this iteration. real: real images, all or a large sample.
+            generated: the images of this iteration. real: real images. Rows of both are decoded or read when asked for.
             generator: the only source of randomness.
             num_updates: gradient steps to take.
         """

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from adanat_rl.generation.seeding import Purpose, philox
-from adanat_rl.rewards.base import RewardBatch, RewardError, RewardModel, check_metrics, check_scores
+from adanat_rl.rewards.base import ImageSet, RewardBatch, RewardError, RewardModel, check_metrics, check_scores
 
 Decoder = Callable[[Tensor], Tensor]
 
@@ -26,14 +26,48 @@ class RewardParts:
     Args:
         name: of the reward, for messages. model: the reward model.
         decode: finished samples to images. real: real images and labels, None if the model needs none.
-        device: where decoder and model expect their tensors.
+        device: where decoder and model expect their tensors. decode_rows: samples that are decoded at once.
     """
 
     name: str
     model: RewardModel
     decode: Decoder
-    real: RewardBatch | None
+    real: ImageSet | None
     device: str = "cpu"
+    decode_rows: int = 256
+
+    @torch.no_grad()
+    def images(self, samples: np.ndarray) -> Tensor:
+        """Finished samples `[B, …]` in storage dtype as images."""
+        finished = torch.tensor(samples.astype(np.int64) if samples.dtype.kind in "iu" else samples)
+        return torch.cat([self.decode(part.to(self.device)) for part in finished.split(self.decode_rows)])
+
+
+@dataclass(frozen=True)
+class DecodedLater:
+    """Finished samples as an `ImageSet`: those that are asked for are decoded."""
+
+    parts: RewardParts
+    samples: np.ndarray
+    label_values: np.ndarray
+
+    def __len__(self) -> int:
+        return len(self.samples)
+
+    @property
+    def images(self) -> Tensor:
+        """All images."""
+        return self.parts.images(self.samples)
+
+    @property
+    def labels(self) -> Tensor:
+        """All labels."""
+        return torch.tensor(self.label_values, dtype=torch.int64, device=self.parts.device)
+
+    def rows(self, index: Tensor) -> RewardBatch:
+        """Some of them."""
+        chosen = index.cpu().numpy()
+        return RewardBatch(self.parts.images(self.samples[chosen]), self.labels[index.to(self.parts.device)])
 
 
 @dataclass(frozen=True)
@@ -88,8 +122,10 @@ class RewardWorker:
         """
         self._expect(version)
         generator = philox(Purpose.REWARD_UPDATE, *key)
-        generated = self._batch(samples, labels)
-        real = self._parts.real if self._parts.real is not None else generated.rows(torch.zeros(0, dtype=torch.int64))
+        generated = DecodedLater(self._parts, samples, labels)
+        real = self._parts.real
+        if real is None:
+            real = DecodedLater(self._parts, samples[:0], labels[:0])
         try:
             metrics = self._parts.model.update(generated, real, generator, num_updates)
         except Exception as error:
@@ -115,8 +151,6 @@ class RewardWorker:
         if version != self._version:
             raise RewardError(f"reward {self._parts.name} has version {self._version} loaded, expected {version}")
 
-    @torch.no_grad()
     def _batch(self, samples: np.ndarray, labels: np.ndarray) -> RewardBatch:
-        finished = torch.tensor(samples.astype(np.int64) if samples.dtype.kind in "iu" else samples)
-        device = self._parts.device
-        return RewardBatch(self._parts.decode(finished.to(device)), torch.tensor(labels, dtype=torch.int64).to(device))
+        later = DecodedLater(self._parts, samples, labels)
+        return RewardBatch(later.images, later.labels)

@@ -23,7 +23,7 @@ from adanat_rl.config.metric_keys import ITERATION, UNIX_TIME
 from adanat_rl.config.run_paths import RunPaths
 from adanat_rl.config.schema import ExperimentConfig
 from adanat_rl.evaluation.evaluator import NAT_PASSES
-from adanat_rl.evaluation.judge import FD_A, FD_B
+from adanat_rl.evaluation.judge import FD_A, FD_B, judge_names
 
 _RETRY_S = 5.0
 _CLOSE_TIMEOUT_S = 60.0
@@ -301,10 +301,13 @@ class _Link:
         if not self._files.evaluation_file.exists():
             return
         comparison = json.loads(self._files.evaluation_file.read_text())
-        lines = ["| | T | FD A | FD B | NAT passes |", "|---|---|---|---|---|"]
+        names = judge_names(self._config.evaluation)
+        titles = {FD_A: names.short_a, FD_B: names.short_b}
+        keys = [key for key in titles if key in comparison["rows"][0]["summary"]]
+        lines = [f"| | T | {' | '.join(titles[key] for key in keys)} | NAT passes |", "|---" * (3 + len(keys)) + "|"]
         for row in comparison["rows"]:
             numbers = row["summary"]
-            distances = [f"{numbers[key]['mean']:.3f} ± {numbers[key]['sd']:.3f}" for key in (FD_A, FD_B)]
+            distances = [f"{numbers[key]['mean']:.3f} ± {numbers[key]['sd']:.3f}" for key in keys]
             passes = f"{numbers[NAT_PASSES]['mean']:.1f}"
             lines.append(f"| {row['title']} | {row['horizon']} | {' | '.join(distances)} | {passes} |")
         verdict = comparison["verdict"]["sentence"] + "\n\n" if comparison["verdict"] else ""

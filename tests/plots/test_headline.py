@@ -55,7 +55,7 @@ def test_an_unfinished_run_says_how_far_it_is(tmp_path: Path) -> None:
     run = read_run(make_run(tmp_path / "run", iterations=5, total=20, finished=False))
     assert headline(run) == (
         "After 5 of 20 iterations the policy's FD (features of digit classifier A) went from 0.500 untrained to 0.460 "
-        "(iteration 4), on one evaluation seed; spread and baselines come with the comparison at the end of the run."
+        "(iteration 4), on one evaluation seed; spread and baselines come with the comparison at the end."
     )
 
 

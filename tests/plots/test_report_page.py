@@ -13,13 +13,20 @@ import pytest
 
 from adanat_rl.config.errors import UserError
 from adanat_rl.config.loading import resolve
+from adanat_rl.evaluation.judge import INCEPTION_NAMES, JudgeNames
 from adanat_rl.evaluation.reference import Baseline, References, dump_references
 from adanat_rl.plots.charts import baseline_levels
 from adanat_rl.plots.curves import Level
 from adanat_rl.plots.pictures import cards, cut_grid, pick, sample_picture, strips
 from adanat_rl.plots.report import write_report
 from adanat_rl.plots.run_data import read_run
-from adanat_rl.plots.tables import changed_settings, command_again, comparison_groups, without_secrets
+from adanat_rl.plots.tables import (
+    changed_settings,
+    command_again,
+    comparison_columns,
+    comparison_groups,
+    without_secrets,
+)
 from tests.plots.runs import Folder, comparison, draw_images, make_run, row, write_grid
 
 _VOID = {"meta", "link", "img", "br", "hr", "input"}
@@ -122,7 +129,7 @@ def test_numbers_of_the_table_appear_with_their_spread(page: Page) -> None:
     ):
         assert expected in page.words
     assert "The policy is adaptive per class only." in page.words
-    assert "It is not FID" in page.words
+    assert "it is no FID" in page.words
 
 
 def test_text_from_the_run_is_escaped(finished: Folder, page: Page) -> None:
@@ -248,12 +255,20 @@ def test_a_static_policy_and_another_horizon_give_a_report(tmp_path: Path) -> No
     assert "A static policy makes the same decisions for every image" in page.words
 
 
+COLUMNS = comparison_columns(JudgeNames(), {"fd_a", "fd_b", "precision", "recall", "accuracy"})
+
+
+def test_columns_are_those_that_were_measured_and_distances_have_the_names_of_the_judge() -> None:
+    columns = comparison_columns(INCEPTION_NAMES, {"fd_a", "recall", "inception_score"})
+    assert [column.title for column in columns] == ["FID", "IS", "Recall"]
+
+
 def test_the_best_value_of_a_column_is_marked_unless_most_share_it() -> None:
     rows = comparison([0.2, 0.3], [0.1, 0.2])["rows"]
-    lines = [line for _, group in comparison_groups(rows) for line in group]
+    lines = [line for _, group in comparison_groups(rows, COLUMNS) for line in group]
     marked = {(line.title, cell.title) for line in lines for cell in line.cells if cell.best}
     assert marked == {("hand-made, T = 8", "FD A")}
-    alone = comparison_groups([row("policy", "policy", [0.2])])
+    alone = comparison_groups([row("policy", "policy", [0.2])], COLUMNS)
     assert not any(cell.best for cell in alone[0][1][0].cells)
 
 
