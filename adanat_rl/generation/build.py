@@ -14,16 +14,24 @@ from adanat_rl.config.paths import resolve_path
 from adanat_rl.config.schema import BaseScheduleConfig, DecisionsConfig, ExperimentConfig, GeneratorConfig
 from adanat_rl.generation.decisions import DecisionSpace
 from adanat_rl.generation.generator import Generator
-from adanat_rl.generation.masked.contexts import ClassLabels, ContextTable
+from adanat_rl.generation.masked.contexts import CaptionContexts, ClassLabels, ContextTable
+from adanat_rl.generation.masked.conv_tokenizer import ConvVQTokenizer
 from adanat_rl.generation.masked.nat import TransformerNAT
 from adanat_rl.generation.masked.patch_tokenizer import PatchTokenizer
 from adanat_rl.generation.masked.sampler import NAT, MaskedTokenGenerator, Tokenizer
 from adanat_rl.generation.masked.schedules import hand_made_schedule, load_schedule, masked_token_decisions
+from adanat_rl.generation.masked.uvit import UViTNAT
+from adanat_rl.generation.masked.vq_tokenizer import VQTokenizer
 from adanat_rl.generation.precision import weight_dtype
+from adanat_rl.generation.text.table import CaptionTable, open_caption_table
 from adanat_rl.generation.weights import share_network
 
-NAT_CLASSES: dict[str, type[nn.Module]] = {"transformer": TransformerNAT}
-TOKENIZER_CLASSES: dict[str, type[nn.Module]] = {"patch": PatchTokenizer}
+NAT_CLASSES: dict[str, type[nn.Module]] = {"transformer": TransformerNAT, "uvit": UViTNAT}
+TOKENIZER_CLASSES: dict[str, type[nn.Module]] = {
+    "patch": PatchTokenizer,
+    "conv_vq": ConvVQTokenizer,
+    "vqgan": VQTokenizer,
+}
 
 
 def build_generator(config: ExperimentConfig, device: str = "cpu") -> Generator:
@@ -36,9 +44,13 @@ def build_generator(config: ExperimentConfig, device: str = "cpu") -> Generator:
 
 
 def assemble_generator(
-    config: GeneratorConfig, decisions: DecisionsConfig, device: str = "cpu"
+    config: GeneratorConfig, decisions: DecisionsConfig, device: str = "cpu", captions: CaptionTable | None = None
 ) -> MaskedTokenGenerator:
-    """The masked-token generator of two sections of a configuration."""
+    """The masked-token generator of two sections of a configuration.
+
+    Args:
+        captions: take the place of those of the configuration.
+    """
     tokenizer = load_tokenizer(config, device)
     nat = load_nat(config, device)
     if (nat.vocab_size, nat.grid_size) != (tokenizer.vocab_size, tokenizer.grid_size):
@@ -51,7 +63,7 @@ def assemble_generator(
         tokenizer,
         build_decision_space(decisions, config.horizon),
         config.block_rows,
-        build_contexts(config, nat, device),
+        build_contexts(config, nat, device, captions),
         first_step_mb=config.first_step_mb,
         precision=config.precision,
         device=device,
@@ -71,14 +83,41 @@ def load_tokenizer(config: GeneratorConfig, device: str = "cpu") -> Tokenizer:
     return cast(Tokenizer, network)
 
 
-def build_contexts(config: GeneratorConfig, nat: NAT, device: str = "cpu") -> ContextTable:
-    """What the numbers of contexts stand for: the class labels of the NAT, or rows of the table of captions."""
+def build_contexts(
+    config: GeneratorConfig, nat: NAT, device: str = "cpu", captions: CaptionTable | None = None
+) -> ContextTable:
+    """What the numbers of contexts stand for: the class labels of the NAT, or rows of a table of captions.
+
+    Raises:
+        UserError: the NAT takes no captions, has none, or takes those of another text encoder.
+    """
     num_classes = getattr(nat, "num_classes", None)
     if num_classes is not None:
-        if config.captions is not None:
+        if captions is not None or config.captions is not None:
             raise UserError(f"generator.captions: {config.nat} draws class labels and takes no captions; leave it out")
         return ClassLabels(num_classes)
-    raise UserError("generator.captions")
+    table = captions if captions is not None else load_captions(config)
+    width, found = getattr(nat, "text_width", None), table.context_shape[1]
+    if width is not None and width != found:
+        raise UserError(
+            f"generator.captions: embeddings of {config.captions} have {found} numbers, but {config.nat} takes "
+            f"{width}; encode them with the text encoder that it was trained with"
+        )
+    return CaptionContexts(table, torch.device(device), weight_dtype(config.precision))
+
+
+def load_captions(config: GeneratorConfig) -> CaptionTable:
+    """The captions that are drawn from, with their embeddings.
+
+    Raises:
+        UserError: there are none, or they are damaged.
+    """
+    if config.captions is None:
+        raise UserError(
+            f"generator.captions: null is not accepted: {config.nat} draws from captions; give a folder that "
+            "`adanat-rl prepare --captions` made"
+        )
+    return open_caption_table(Path(config.captions).expanduser())
 
 
 def build_decision_space(config: DecisionsConfig, horizon: int) -> DecisionSpace:

@@ -26,10 +26,15 @@ _FORMAT = "adanat-rl network 1"
 _COPIED_BYTES = 64 * 2**20
 
 
-def save_network(path: Path, kind: str, arguments: Mapping[str, Any], network: nn.Module) -> None:
-    """Writes a network, atomically."""
+def save_network(
+    path: Path, kind: str, arguments: Mapping[str, Any], network: nn.Module, *, half: bool = False
+) -> None:
+    """Writes a network, atomically; with `half` its float32 tensors are stored as float16."""
     tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in network.state_dict().items()}
     metadata = {"format": _FORMAT, "kind": kind, "arguments": json.dumps(dict(arguments)), "adanat_rl": __version__}
+    if half:
+        tensors = {name: _converted(tensor, torch.float32, torch.float16) for name, tensor in tensors.items()}
+        metadata["stored_as"] = "float16"
     write_atomically(path, _in_order(save(tensors, metadata)))
 
 
@@ -46,7 +51,7 @@ def _in_order(data: bytes) -> bytes:
 
 
 def load_network(path: Path, classes: Mapping[str, type[nn.Module]]) -> nn.Module:
-    """The network of a file, in eval mode, on the CPU.
+    """The network of a file, in eval mode, on the CPU; what was stored as half precision comes back as float32.
 
     Args:
         classes: which kinds are accepted, and their classes.
@@ -63,8 +68,15 @@ def load_network(path: Path, classes: Mapping[str, type[nn.Module]]) -> nn.Modul
         network = classes[kind](**json.loads(metadata["arguments"]))
     except (KeyError, TypeError, ValueError) as error:
         raise UserError(f"{path}: cannot build a {kind} of its arguments: {type(error).__name__}: {error}") from None
+    if metadata.get("stored_as") == "float16":
+        tensors = {name: _converted(tensor, torch.float16, torch.float32) for name, tensor in tensors.items()}
     fit_state(network, tensors, path)
     return network.eval()
+
+
+def _converted(tensor: Tensor, before: torch.dtype, after: torch.dtype) -> Tensor:
+    """The tensor in another type if it has the one; others (counts, indices) stay."""
+    return tensor.to(after) if tensor.dtype == before else tensor
 
 
 _shared: WeakValueDictionary[tuple[object, ...], nn.Module] = WeakValueDictionary()

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import hashlib
 import importlib
-from collections.abc import Iterator
+import json
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -44,7 +45,7 @@ def require_folder(folder: Path, *files: str) -> Path:
 
 
 def load_config(cls: Any, folder: Path) -> Any:
-    """A configuration of transformers.
+    """A configuration of transformers: of a whole model, or of the one tower that `cls` describes.
 
     Raises:
         UserError: missing or not readable.
@@ -52,24 +53,29 @@ def load_config(cls: Any, folder: Path) -> Any:
     require_folder(folder, "config.json")
     try:
         with _quiet():
-            return cls.from_pretrained(str(folder), local_files_only=True)
+            config = cls.from_pretrained(str(folder), local_files_only=True)
+        # A whole CLIP projects both towers to the width at the top; the towers' own entries may be forgotten defaults.
+        whole = json.loads((folder / "config.json").read_text())
+        if whole.get("model_type") != config.model_type and "projection_dim" in whole:
+            config.projection_dim = whole["projection_dim"]
+        return config
     except Exception as error:  # the library raises many types for a bad file
         raise UserError(f"{folder}/config.json: {_first_line(error)}") from None
 
 
 def load_model(cls: Any, folder: Path) -> nn.Module:
-    """A model of transformers from safetensors, float32, in eval mode, frozen, on the CPU.
+    """A model of transformers, whole or one tower, from safetensors; float32, in eval mode, frozen, on the CPU.
 
     Raises:
         UserError: missing, damaged, or tensors of the model are not in the file.
     """
-    require_folder(folder, "config.json")
+    config = load_config(cls.config_class, folder)
     if not any(folder.glob("*.safetensors")):
         raise UserError(f"{folder} has no *.safetensors; other weight files can run code and are not read")
     try:
         with _quiet():
             model, report = cls.from_pretrained(
-                str(folder), local_files_only=True, use_safetensors=True, output_loading_info=True
+                str(folder), config=config, local_files_only=True, use_safetensors=True, output_loading_info=True
             )
     except Exception as error:  # the library raises many types for a bad file
         raise UserError(f"{folder}: cannot load a {cls.__name__}: {_first_line(error)}") from None
@@ -97,14 +103,14 @@ def load_tokenizer(folder: Path) -> Any:
         raise UserError(f"{folder}: cannot read the tokenizer: {_first_line(error)}") from None
 
 
-def fingerprint(folder: Path, *settings: object) -> str:
-    """Tells encoders apart, quickly: SHA-256 in hex of configuration, tokenizer, settings and samples of the weights.
+def fingerprint(folders: Sequence[Path], *settings: object) -> str:
+    """Tells models apart, quickly: SHA-256 in hex of configuration, tokenizer, settings and samples of the weights.
 
     Of a weight file it reads size, header and 256 blocks spread evenly, not gigabytes: other weights differ
     everywhere. It is no check against damage.
     """
     digest = hashlib.sha256(repr(settings).encode())
-    for path in sorted(folder.glob("*")):
+    for path in sorted({path for folder in folders for path in folder.glob("*")}, key=lambda path: path.name):
         if path.suffix in (".json", ".txt") and path.is_file():
             digest.update(f"{path.name}:{path.stat().st_size}:".encode() + path.read_bytes())
         elif path.suffix == ".safetensors":
