@@ -1,0 +1,304 @@
+"""The judge of full-scale runs: FID, Inception score, precision, recall and KID of images that come in a stream.
+
+Real images enter as a statistics file. Generated ones come in any order and from several workers, are never all in
+memory, and the state can be saved at any time: an evaluation of 50,000 images goes on where it stopped.
+The distance is called FID only with the Inception network; with another one it is "FD (features of …)".
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Protocol
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from adanat_rl.config.errors import UserError
+from adanat_rl.evaluation.judge import FD_A, FD_B, PRECISION, RECALL, JudgeNames
+from adanat_rl.metrics.accumulation import FeatureSet, Moments, State, part, under
+from adanat_rl.metrics.inception import InceptionExtractor
+from adanat_rl.metrics.manifold import neighbour_radii, precision_recall
+from adanat_rl.metrics.reference_set import Extractor
+from adanat_rl.metrics.scores import NUM_SPLITS, ScoreSplits, kernel_distance
+from adanat_rl.metrics.statistics import (
+    FeatureStatistics,
+    FrechetReference,
+    check_comparable,
+    read_arrays,
+    write_arrays,
+)
+
+# Keys of the numbers, beside those of `judge`
+INCEPTION_SCORE = "inception_score"  # mean over splits; higher is better
+KID = "kid"  # squared MMD between features, mean over subsets; lower is better
+
+
+class ScoringExtractor(Extractor, Protocol):
+    """An extractor with class logits."""
+
+    def features_and_logits(self, images: Tensor) -> tuple[Tensor, Tensor]:
+        """`[B, D]` and `[B, C]` from one pass."""
+        ...
+
+
+@dataclass(frozen=True)
+class Judged:
+    """One extractor with the real statistics of its own features."""
+
+    extractor: Extractor
+    real: FeatureStatistics
+
+
+class InceptionJudge:
+    """Compares generated images with the statistics of real ones.
+
+    Args:
+        extractor: A, on `device`. real: statistics in its features; precision, recall and KID need features in them.
+        second: extractor B, trained apart from A, with its real statistics.
+        num_kept: generated and real images that precision, recall and KID look at, at most.
+        num_kid_subsets: of 1,000 images; 0 leaves KID out.
+        batch_size: images in one pass of an extractor.
+
+    Raises:
+        UserError: statistics and extractor do not fit together.
+    """
+
+    def __init__(
+        self,
+        extractor: ScoringExtractor,
+        real: FeatureStatistics,
+        second: Judged | None = None,
+        *,
+        num_kept: int = 5000,
+        num_kid_subsets: int = 0,
+        batch_size: int = 64,
+        device: torch.device | str = "cpu",
+    ) -> None:
+        _check_fit(extractor, real)
+        if second is not None:
+            _check_fit(second.extractor, second.real)
+        if num_kid_subsets and real.features is None:
+            raise UserError("KID needs features of real images; the statistics file has none")
+        self.extractor, self.second = extractor, second
+        self.real = real
+        self.batch_size = batch_size
+        self.device = device
+        self.num_kid_subsets = num_kid_subsets
+        self.real_features = None if real.features is None else real.features[:num_kept]
+        self.num_kept = num_kept if self.real_features is not None else 0
+        self._distance_a = FrechetReference(real)
+        self._distance_b = None if second is None else FrechetReference(second.real)
+        self._radii: Tensor | None = None
+        extractors = [extractor] if second is None else [extractor, second.extractor]
+        self.identity = "; ".join(f"{one.name} {one.content_hash()[:12]}{_convention(one)}" for one in extractors)
+
+    @property
+    def names(self) -> JudgeNames:
+        """What the distances are called in tables; the second is empty without a second extractor."""
+        second = "" if self.second is None else _title(self.second.extractor, self.second.real)
+        return JudgeNames(_title(self.extractor, self.real), second)
+
+    def titles(self, num_images: int) -> dict[str, str]:
+        """What each number of an evaluation of N images is, with convention and counts, by key."""
+        generated = f"{num_images:,} generated"
+        convention = _convention(self.extractor)
+        titles = {FD_A: f"{self.names.fd_a}, {generated}"}
+        if self.second is not None:
+            titles[FD_B] = f"{self.names.fd_b}, {generated}"
+        splits = min(NUM_SPLITS, num_images)
+        titles[INCEPTION_SCORE] = f"Inception score ({self.extractor.name}{convention}), {generated}, {splits} splits"
+        if self.real_features is not None:
+            both = f"{min(self.num_kept, num_images):,} generated, {len(self.real_features):,} real"
+            about = f"({self.extractor.name}{convention}), {both}"
+            titles[PRECISION], titles[RECALL] = f"Precision {about}", f"Recall {about}"
+            if self.num_kid_subsets:
+                titles[KID] = f"KID {about}, {self.num_kid_subsets} subsets"
+        return titles
+
+    def begin(self, num_images: int, tag: str = "") -> Evaluated:
+        """An empty accumulator for N images.
+
+        Args:
+            tag: what is evaluated (policy, seed); a saved state of another tag is refused.
+        """
+        return Evaluated(self, num_images, tag)
+
+    def resume(self, path: Path, num_images: int, tag: str = "") -> Evaluated:
+        """The accumulator that was saved to `path`.
+
+        Raises:
+            UserError: the file is damaged, or of another evaluation.
+        """
+        evaluated = Evaluated(self, num_images, tag)
+        evaluated.restore(read_arrays(path), str(path))
+        return evaluated
+
+    def __call__(self, images: Tensor, labels: Tensor) -> dict[str, float]:
+        """All numbers of images `[N, 3, H, W]` in [0, 1] that were drawn for labels `[N]`."""
+        evaluated = self.begin(len(images))
+        evaluated.add(images, labels)
+        return evaluated.result()
+
+    @torch.no_grad()
+    def distance(self, images: Tensor) -> float:
+        """The Fréchet distance by extractor A alone: what searches minimise."""
+        moments = Moments(self.extractor.num_features, self.device)
+        for batch in images.split(self.batch_size):
+            moments.add(self.extractor(batch.to(self.device)))
+        return self.distance_a(moments)
+
+    def distance_a(self, moments: Moments) -> float:
+        """The distance of moments by extractor A."""
+        return self._distance_a.distance(moments.statistics(self.extractor.convention, self.real.extractor_hash))
+
+    def distance_b(self, moments: Moments) -> float:
+        """The distance of moments by extractor B, which must be there."""
+        if self.second is None or self._distance_b is None:
+            raise ValueError("there is no second extractor")
+        return self._distance_b.distance(moments.statistics(self.second.extractor.convention))
+
+    def manifold(self, generated: Tensor) -> tuple[float, float]:
+        """Precision and recall of features `[M, D]`."""
+        if self.real_features is None:
+            raise ValueError("there are no features of real images")
+        if self._radii is None:
+            self._radii = neighbour_radii(self.real_features)
+        return precision_recall(self.real_features, generated, self._radii)
+
+
+class Evaluated:
+    """Generated images so far, of N: made by `InceptionJudge.begin`."""
+
+    def __init__(self, judge: InceptionJudge, num_images: int, tag: str) -> None:
+        if num_images < 2:
+            raise ValueError(f"a Fréchet distance needs 2 images or more, not {num_images}")
+        self.num_images = num_images
+        self._judge = judge
+        self._set = FeatureSet(num_images, judge.extractor.num_features, judge.num_kept, judge.device)
+        self._second = None if judge.second is None else Moments(judge.second.extractor.num_features, judge.device)
+        self._scores: ScoreSplits | None = None  # the number of logits is known with the first image
+        self._identity = f"{judge.identity}; {num_images} images, {judge.num_kept} kept; {tag or 'no tag'}"
+
+    @torch.no_grad()
+    def add(self, images: Tensor, labels: Tensor, index: np.ndarray | None = None) -> None:
+        """Takes in images `[B, 3, H, W]` in [0, 1] that were drawn for labels `[B]`.
+
+        Args:
+            index: which of the N they are, `[B]`; without it the first ones that are still missing.
+        """
+        if len(labels) != len(images):
+            raise ValueError(f"{len(images)} images for {len(labels)} labels")
+        taken = self._set.claim(len(images), index)
+        judge = self._judge
+        for start in range(0, len(images), judge.batch_size):
+            rows = slice(start, start + judge.batch_size)
+            batch = images[rows].to(judge.device)
+            features, logits = judge.extractor.features_and_logits(batch)
+            second = None if judge.second is None else judge.second.extractor(batch)
+            self.add_features(features, logits, taken[rows], second)
+
+    def add_features(self, features: Tensor, logits: Tensor, index: np.ndarray, second: Tensor | None = None) -> None:
+        """Takes in what extractors found elsewhere: features `[B, D]` and logits `[B, C]` of A, features of B."""
+        if (second is None) != (self._second is None):
+            raise ValueError("features of extractor B come if, and only if, there is one")
+        taken = self._set.claim(len(features), index)
+        self._set.add(features, taken)
+        if self._second is not None and second is not None:
+            self._second.add(second)
+        if self._scores is None:
+            self._scores = self._new_scores(logits.shape[1])
+        self._scores.add(logits, taken)
+
+    def missing(self) -> np.ndarray:
+        """Indices `[K]` int64 of the images that are still to come, rising."""
+        return self._set.missing()
+
+    def result(self) -> dict[str, float]:
+        """All numbers; what they are is in `InceptionJudge.titles`.
+
+        Raises:
+            ValueError: images are missing.
+        """
+        missing = len(self.missing())
+        if missing or self._scores is None:
+            raise ValueError(f"{missing} of {self.num_images} images are still to come")
+        judge = self._judge
+        row = {FD_A: judge.distance_a(self._set.moments), INCEPTION_SCORE: self._scores.score()[0]}
+        if self._second is not None:
+            row[FD_B] = judge.distance_b(self._second)
+        if judge.real_features is not None:
+            kept = self._set.kept()
+            row[PRECISION], row[RECALL] = judge.manifold(kept)
+            if judge.num_kid_subsets:
+                row[KID] = kernel_distance(judge.real_features, kept, judge.num_kid_subsets)[0]
+        return row
+
+    def merge(self, other: Evaluated) -> None:
+        """Takes in what another worker gathered of other images out of the same N.
+
+        Raises:
+            ValueError: it is another evaluation, or both have the same image.
+        """
+        if self._identity != other._identity:
+            raise ValueError(f"evaluations do not join: {self._identity} and {other._identity}")
+        self._set.merge(other._set)
+        if self._second is not None and other._second is not None:
+            self._second.merge(other._second)
+        if self._scores is not None and other._scores is not None:
+            self._scores.merge(other._scores)
+        elif other._scores is not None:
+            self._scores = self._new_scores(0).restore(other._scores.state())
+
+    def save(self, path: Path) -> None:
+        """Writes everything to go on from, atomically."""
+        write_arrays(path, self.state())
+
+    def state(self) -> State:
+        """Everything to go on from, as arrays: for a file, or for another process that merges."""
+        arrays = {"identity": np.array(self._identity), **under("set", self._set.state())}
+        if self._second is not None:
+            arrays |= under("second", self._second.state())
+        if self._scores is not None:
+            arrays |= under("scores", self._scores.state())
+        return arrays
+
+    def restore(self, state: Mapping[str, np.ndarray], source: str = "the state") -> None:
+        """Goes on from a state.
+
+        Args:
+            source: where it comes from, for the message.
+
+        Raises:
+            UserError: it is of another evaluation.
+        """
+        if str(state.get("identity")) != self._identity:
+            raise UserError(f"{source} is of {state.get('identity')}; this evaluation is {self._identity}")
+        device = self._judge.device
+        self._set = FeatureSet.from_state(part(state, "set"), device)
+        if self._second is not None:
+            self._second = Moments.from_state(part(state, "second"), device)
+        scores = part(state, "scores")
+        self._scores = self._new_scores(0).restore(scores) if scores else None
+
+    def _new_scores(self, num_logits: int) -> ScoreSplits:
+        return ScoreSplits(self.num_images, num_logits, min(NUM_SPLITS, self.num_images))
+
+
+def _check_fit(extractor: Extractor, real: FeatureStatistics) -> None:
+    width = torch.zeros(extractor.num_features, dtype=torch.float64)
+    own = FeatureStatistics(width, torch.zeros(0), extractor.convention, extractor_hash=extractor.content_hash())
+    check_comparable(real, own)
+
+
+def _convention(extractor: Extractor) -> str:
+    return f", {extractor.convention} resize" if extractor.convention else ""
+
+
+def _title(extractor: Extractor, real: FeatureStatistics) -> str:
+    count = "an unknown number of real images" if real.count is None else f"{real.count:,} real"
+    if extractor.name == InceptionExtractor.name:
+        return f"FID ({extractor.name}{_convention(extractor)}; {count})"
+    return f"FD (features of {extractor.name}{_convention(extractor)}; {count})"

@@ -1,0 +1,109 @@
+"""Inception score and kernel distance (KID) of generated images.
+
+Inception score: Salimans et al., "Improved techniques for training GANs", NeurIPS 2016, as the mean over splits of a
+fixed shuffle. KID: Bińkowski et al., "Demystifying MMD GANs", ICLR 2018, with torchmetrics' estimate.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Self
+
+import numpy as np
+import torch
+from torch import Tensor
+from torchmetrics.image.kid import poly_mmd
+
+from adanat_rl.generation.seeding import Purpose, philox
+from adanat_rl.metrics.accumulation import State, ranks
+
+NUM_SPLITS = 10
+
+
+class ScoreSplits:
+    """Sums from which the Inception score of N images follows, without keeping their logits.
+
+    Of split s the score is exp(mean over images of KL(p(y|x) || p(y))): the mean of Σ p log p, less Σ p̄ log p̄ of
+    the split's mean p̄. All in float64.
+
+    Args:
+        num_images: N, at least `num_splits`. num_logits: classes C. num_splits: S.
+        shuffle: whether splits are parts of the fixed shuffle, or of the images in order.
+    """
+
+    def __init__(self, num_images: int, num_logits: int, num_splits: int = NUM_SPLITS, shuffle: bool = True) -> None:
+        if not 1 <= num_splits <= num_images:
+            raise ValueError(f"{num_images} images do not make {num_splits} splits")
+        bounds = np.arange(1, num_splits + 1) * num_images // num_splits
+        place = ranks(num_images) if shuffle else np.arange(num_images)
+        self._split = torch.from_numpy(np.searchsorted(bounds, place, side="right"))
+        self._counts = torch.zeros(num_splits, dtype=torch.float64)
+        self._probabilities = torch.zeros(num_splits, num_logits, dtype=torch.float64)
+        self._negative_entropies = torch.zeros(num_splits, dtype=torch.float64)
+
+    def add(self, logits: Tensor, index: np.ndarray) -> None:
+        """Takes in logits `[B, C]` of the images `index` `[B]`."""
+        log_p = logits.detach().cpu().double().log_softmax(dim=1)
+        p = log_p.exp()
+        split = self._split[torch.from_numpy(np.asarray(index))]
+        self._counts.index_add_(0, split, torch.ones(len(split), dtype=torch.float64))
+        self._probabilities.index_add_(0, split, p)
+        self._negative_entropies.index_add_(0, split, torch.xlogy(p, p).sum(dim=1))
+
+    def merge(self, other: ScoreSplits) -> None:
+        """Takes in what another worker gathered of other images out of the same N."""
+        self._counts += other._counts
+        self._probabilities += other._probabilities
+        self._negative_entropies += other._negative_entropies
+
+    def score(self) -> tuple[float, float]:
+        """Mean and population standard deviation over the splits; a split that has no image yet is left out."""
+        there = self._counts > 0
+        counts = self._counts[there]
+        mean_p = self._probabilities[there] / counts[:, None]
+        divergence = self._negative_entropies[there] / counts - torch.xlogy(mean_p, mean_p).sum(dim=1)
+        scores = divergence.exp()
+        return float(scores.mean()), float(scores.std(correction=0))
+
+    def state(self) -> State:
+        """Everything to go on from, given the constructor's arguments."""
+        return {
+            "counts": self._counts.numpy(),
+            "probabilities": self._probabilities.numpy(),
+            "negative_entropies": self._negative_entropies.numpy(),
+        }
+
+    def restore(self, state: Mapping[str, np.ndarray]) -> Self:
+        """Goes on from a state."""
+        self._counts, self._probabilities, self._negative_entropies = (
+            torch.tensor(state[name]) for name in ("counts", "probabilities", "negative_entropies")
+        )
+        return self
+
+
+def inception_score(logits: Tensor, num_splits: int = NUM_SPLITS, shuffle: bool = True) -> tuple[float, float]:
+    """Mean and population standard deviation of the score over the splits of images with logits `[N, C]`."""
+    splits = ScoreSplits(len(logits), logits.shape[1], num_splits, shuffle)
+    splits.add(logits, np.arange(len(logits)))
+    return splits.score()
+
+
+def kernel_distance(
+    real: Tensor, generated: Tensor, num_subsets: int = 100, subset_size: int = 1000, seed: int = 0
+) -> tuple[float, float]:
+    """Mean and population standard deviation of the squared MMD, kernel (x·y / D + 1)³, over random subsets.
+
+    Args:
+        real: `[N, D]`. generated: `[M, D]`. subset_size: images of either side, at most the smaller of N and M.
+        seed: of the subsets.
+    """
+    size = min(subset_size, len(real), len(generated))
+    if size < 2:
+        raise ValueError(f"a kernel distance needs 2 images or more of either side, there are {size}")
+    draws = philox(Purpose.JUDGE, seed, len(real), len(generated))
+    values = []
+    for _ in range(num_subsets):
+        rows = [torch.from_numpy(draws.choice(len(side), size, replace=False)) for side in (real, generated)]
+        values.append(poly_mmd(real[rows[0]].double(), generated[rows[1]].double()))
+    distances = torch.stack(values)
+    return float(distances.mean()), float(distances.std(correction=0))

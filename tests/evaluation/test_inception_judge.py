@@ -1,0 +1,208 @@
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+
+from adanat_rl.config.errors import UserError
+from adanat_rl.evaluation.inception_judge import INCEPTION_SCORE, KID, Evaluated, InceptionJudge, Judged
+from adanat_rl.evaluation.judge import FD_A, FD_B, PRECISION, RECALL
+from adanat_rl.metrics.frechet import FrechetDistance
+from adanat_rl.metrics.inception import InceptionExtractor, InceptionV3
+from adanat_rl.metrics.manifold import precision_recall
+from adanat_rl.metrics.reference_set import ReferenceSet
+from adanat_rl.metrics.scores import inception_score, kernel_distance
+from adanat_rl.metrics.statistics import FeatureStatistics, load_statistics, save_statistics
+from tests.metrics.fake_extractor import FakeExtractor
+
+GENERATOR = torch.Generator().manual_seed(0)
+REAL = torch.rand(80, 3, 8, 8, generator=GENERATOR)
+IMAGES = torch.rand(50, 3, 8, 8, generator=GENERATOR) ** 1.3
+LABELS = torch.arange(50) % 10
+SECOND = FakeExtractor(seed=1, name="other features")
+
+
+def statistics(extractor: FakeExtractor, num_kept: int = 80) -> FeatureStatistics:
+    reference = ReferenceSet(extractor, len(REAL), num_kept)
+    reference.add(REAL)
+    return reference.statistics()
+
+
+def judge(extractor: FakeExtractor | None = None, **settings) -> InceptionJudge:
+    extractor = extractor or FakeExtractor()
+    return InceptionJudge(extractor, statistics(extractor), batch_size=7, **settings)
+
+
+def full(**settings) -> InceptionJudge:
+    """With everything that can be measured."""
+    return judge(second=Judged(SECOND, statistics(SECOND)), num_kid_subsets=3, **settings)
+
+
+def added(to: InceptionJudge, index: np.ndarray, evaluated: Evaluated | None = None) -> Evaluated:
+    evaluated = evaluated or to.begin(50)
+    evaluated.add(IMAGES[index], LABELS[index], index)
+    return evaluated
+
+
+def test_numbers_are_those_of_all_features_at_once() -> None:
+    row = full()(IMAGES, LABELS)
+    features, logits = FakeExtractor().features_and_logits(IMAGES)
+    real = FakeExtractor()(REAL)
+    assert row[FD_A] == pytest.approx(FrechetDistance(real)(features), rel=1e-6)
+    assert row[FD_B] == pytest.approx(FrechetDistance(SECOND(REAL))(SECOND(IMAGES)), rel=1e-6)
+    assert row[INCEPTION_SCORE] == pytest.approx(inception_score(logits)[0], rel=1e-6)
+    assert (row[PRECISION], row[RECALL]) == pytest.approx(precision_recall(real, features))
+    assert 0 < row[PRECISION] < 1
+    assert row[FD_A] > 0.1
+
+
+def test_kid_is_that_of_the_kept_features() -> None:
+    whole = full()
+    kept = whole.real_features
+    assert kept is not None
+    order = np.random.RandomState(2020).permutation(50)
+    features = FakeExtractor()(IMAGES)[torch.from_numpy(order)]
+    assert whole(IMAGES, LABELS)[KID] == pytest.approx(kernel_distance(kept, features, 3)[0], rel=1e-6)
+
+
+def test_the_distance_alone_is_that_of_the_row() -> None:
+    assert judge().distance(IMAGES) == judge()(IMAGES, LABELS)[FD_A]
+
+
+def test_what_cannot_be_measured_is_not_in_the_row() -> None:
+    bare = InceptionJudge(FakeExtractor(), statistics(FakeExtractor(), num_kept=0))
+    assert set(bare(IMAGES, LABELS)) == {FD_A, INCEPTION_SCORE} == set(bare.titles(50))
+    assert (
+        set(full()(IMAGES, LABELS)) == {FD_A, FD_B, INCEPTION_SCORE, PRECISION, RECALL, KID} == set(full().titles(50))
+    )
+    with pytest.raises(UserError, match="KID needs features of real images"):
+        InceptionJudge(FakeExtractor(), statistics(FakeExtractor(), num_kept=0), num_kid_subsets=3)
+
+
+@pytest.mark.parametrize("batch_size", [1, 9, 50])
+def test_batches_of_a_stream_give_the_numbers_of_the_whole(batch_size: int) -> None:
+    evaluated = full().begin(50)
+    for images, labels in zip(IMAGES.split(batch_size), LABELS.split(batch_size), strict=True):
+        evaluated.add(images, labels)
+    assert evaluated.result() == pytest.approx(full()(IMAGES, LABELS), rel=1e-5)
+
+
+def test_any_order_gives_the_same_numbers() -> None:
+    whole = full()
+    order = np.random.default_rng(0).permutation(50)
+    evaluated = whole.begin(50)
+    for rows in np.array_split(order, 6):
+        added(whole, rows, evaluated)
+    assert evaluated.result() == pytest.approx(whole(IMAGES, LABELS), rel=1e-5)
+
+
+def test_an_evaluation_goes_on_from_its_file_to_the_same_numbers(tmp_path) -> None:
+    whole = full(num_kept=20)
+    first = added(whole, np.arange(23))
+    first.save(tmp_path / "state.npz")
+    extractor = FakeExtractor()
+    again = judge(extractor, second=Judged(SECOND, statistics(SECOND)), num_kid_subsets=3, num_kept=20)
+    before = extractor.num_images
+    resumed = again.resume(tmp_path / "state.npz", 50)
+    rest = resumed.missing()
+    assert rest.tolist() == list(range(23, 50))
+    for evaluated in (first, resumed):
+        added(whole, rest, evaluated)
+    assert resumed.result() == first.result()
+    assert extractor.num_images - before == 27  # nothing was looked at twice
+
+
+def test_an_evaluation_that_had_not_begun_is_resumed_as_well(tmp_path) -> None:
+    judge().begin(50).save(tmp_path / "state.npz")
+    resumed = judge().resume(tmp_path / "state.npz", 50)
+    assert added(judge(), np.arange(50), resumed).result() == judge()(IMAGES, LABELS)
+
+
+def test_workers_parts_join_to_the_numbers_of_the_whole() -> None:
+    whole = full()
+    joined = whole.begin(50)
+    for worker in range(3):
+        sent = added(full(), np.arange(worker, 50, 3)).state()
+        received = whole.begin(50)
+        received.restore(sent)
+        joined.merge(received)
+    assert joined.result() == pytest.approx(whole(IMAGES, LABELS), rel=1e-5)
+
+
+def test_features_found_elsewhere_give_the_same_numbers() -> None:
+    whole = full()
+    evaluated = whole.begin(50)
+    features, logits = FakeExtractor().features_and_logits(IMAGES)
+    with pytest.raises(ValueError, match="extractor B"):
+        evaluated.add_features(features, logits, np.arange(50))
+    evaluated.add_features(features, logits, np.arange(50), SECOND(IMAGES))
+    assert evaluated.result() == pytest.approx(whole(IMAGES, LABELS), rel=1e-5)
+
+
+def test_a_state_of_another_evaluation_is_refused(tmp_path) -> None:
+    path = tmp_path / "state.npz"
+    judge().begin(50, "policy a, seed 0").save(path)
+    judge().resume(path, 50, "policy a, seed 0")
+    for other, num_images, tag in (
+        (judge(), 50, "policy b, seed 0"),
+        (judge(), 60, "policy a, seed 0"),
+        (judge(FakeExtractor(seed=2)), 50, "policy a, seed 0"),
+        (judge(FakeExtractor(convention="torch_fidelity")), 50, "policy a, seed 0"),
+        (judge(num_kept=3), 50, "policy a, seed 0"),
+    ):
+        with pytest.raises(UserError, match=r"state\.npz is of fake features .* policy a, seed 0; this evaluation is"):
+            other.resume(path, num_images, tag)
+    path.write_bytes(path.read_bytes()[:1000])
+    with pytest.raises(UserError, match="damaged"):
+        judge().resume(path, 50, "policy a, seed 0")
+
+
+def test_missing_or_repeated_images_are_refused() -> None:
+    whole = judge()
+    evaluated = added(whole, np.arange(30))
+    with pytest.raises(ValueError, match="20 of 50 images are still to come"):
+        evaluated.result()
+    with pytest.raises(ValueError, match="came twice"):
+        added(whole, np.arange(25, 35), evaluated)
+    with pytest.raises(ValueError, match="3 images for 2 labels"):
+        evaluated.add(IMAGES[:3], LABELS[:2])
+    with pytest.raises(ValueError, match="do not join"):
+        evaluated.merge(whole.begin(50, "another"))
+    with pytest.raises(ValueError, match="2 images or more"):
+        whole.begin(1)
+
+
+def test_statistics_of_another_convention_or_network_are_refused() -> None:
+    extractor = FakeExtractor()
+    with pytest.raises(UserError, match="convention of one is torch_fidelity, of the other vendored"):
+        InceptionJudge(extractor, replace(statistics(extractor), convention="torch_fidelity"))
+    with pytest.raises(UserError, match="extractor of one is"):
+        InceptionJudge(extractor, statistics(FakeExtractor(seed=3)))
+
+
+def test_titles_say_network_convention_and_counts() -> None:
+    titles = full().titles(50_000)
+    assert titles[FD_A] == "FD (features of fake features, vendored resize; 80 real), 50,000 generated"
+    assert titles[FD_B].startswith("FD (features of other features")
+    assert titles[INCEPTION_SCORE] == "Inception score (fake features, vendored resize), 50,000 generated, 10 splits"
+    assert titles[PRECISION] == "Precision (fake features, vendored resize), 5,000 generated, 80 real"
+    assert titles[KID] == "KID (fake features, vendored resize), 5,000 generated, 80 real, 3 subsets"
+    assert judge().names.fd_b == ""
+
+
+def test_the_inception_network_alone_makes_it_fid(tmp_path) -> None:
+    extractor = InceptionExtractor(InceptionV3())
+    reference = ReferenceSet(extractor, 4, num_kept=4)
+    reference.add(REAL[:4])
+    save_statistics(tmp_path / "real.npz", reference.statistics())
+    inception = InceptionJudge(extractor, load_statistics(tmp_path / "real.npz"))
+    assert inception.names.fd_a == "FID (Inception-v3, torch_fidelity resize; 4 real)"
+    unknown = replace(inception.real, count=None)
+    assert "an unknown number of real images" in InceptionJudge(extractor, unknown).names.fd_a
+    evaluated = inception.begin(5)
+    evaluated.add(IMAGES[:5], LABELS[:5])
+    row = evaluated.result()
+    assert set(row) == {FD_A, INCEPTION_SCORE, PRECISION, RECALL}
+    assert all(np.isfinite(value) for value in row.values())
