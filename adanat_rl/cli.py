@@ -21,8 +21,10 @@ from adanat_rl.version import __version__
 COMMANDS = {
     "train": "train a generation policy; goes on where a run folder stopped",
     "evaluate": "compare a policy or schedule with baselines and controls",
+    "probe": "measure how much decisions could matter to classes and images, before training",
     "sample": "draw images with a policy or schedule",
     "pretrain": "train tokenizer, NAT and judges of a data set that has none",
+    "prepare": "encode images to tokens or captions to embeddings, or take statistics of images, once",
     "export": "copy a policy into a folder of its own",
     "report": "make figures and report.html of a run again",
     "ui": "open the MLflow dashboard of the runs here, on 127.0.0.1",

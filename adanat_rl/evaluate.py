@@ -51,7 +51,7 @@ def _main(invocation: Invocation) -> int:
 
 def _evaluate(config: ExperimentConfig, arguments: argparse.Namespace) -> int:
     from adanat_rl.evaluation.comparison import compare
-    from adanat_rl.evaluation.controls import Control
+    from adanat_rl.evaluation.controls import possible_controls
     from adanat_rl.evaluation.judge import FD_A
     from adanat_rl.experiment.build import build_baselines
     from adanat_rl.experiment.cluster import quiet_environment
@@ -66,7 +66,7 @@ def _evaluate(config: ExperimentConfig, arguments: argparse.Namespace) -> int:
     output = arguments.output or run_directory(config) / "evaluation.json"
     if output.is_dir():
         raise UserError(f"--output: {output} is a folder, expected a file name")
-    controls = tuple(Control) if subject.looks_at_images else ()
+    controls = possible_controls(subject.evaluator.generator) if subject.looks_at_images else ()
     with open_display("evaluate", quiet=arguments.quiet, log_json=arguments.log_json) as display:
         comparison = compare(
             subject.evaluator,

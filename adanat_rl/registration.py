@@ -8,14 +8,16 @@ from __future__ import annotations
 
 from gymnasium.envs.registration import register, registry
 
-DIGITS = "AdaNAT/Digits-v0"
+PRESETS = {"AdaNAT/Digits-v0": "digits", "AdaNAT/Mnist-v0": "mnist"}
 
 
 def register_environments() -> None:
     """Registers what is not registered yet."""
-    if DIGITS not in registry:
-        register(
-            id=DIGITS,
-            entry_point="adanat_rl.experiment.gymnasium_envs:make_digits_env",
-            vector_entry_point="adanat_rl.experiment.gymnasium_envs:make_digits_vector_env",
-        )
+    for name, preset in PRESETS.items():
+        if name not in registry:
+            register(
+                id=name,
+                entry_point="adanat_rl.experiment.gymnasium_envs:make_env",
+                vector_entry_point="adanat_rl.experiment.gymnasium_envs:make_vector_env",
+                kwargs={"preset": preset},
+            )

@@ -17,7 +17,7 @@ from adanat_rl.config.loading import dump
 if TYPE_CHECKING:
     from adanat_rl.generation.pipeline import PipelineOutput
 
-SECTIONS = ("generator", "evaluation", "resources")
+SECTIONS = ("generator", "text", "evaluation", "resources")
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -32,7 +32,11 @@ def _main(invocation: Invocation) -> int:
         "--policy", metavar="PATH", help="exported policy, run folder, or asset:NAME (default: the shipped policy)"
     )
     what.add_argument("--schedule", metavar="FILE.json", type=Path, help="a schedule instead: T rows of 4 numbers")
-    parser.add_argument("--context", metavar="LABELS", help="what to draw, such as 3,3,7 or 0-9 (default: every class)")
+    drawn = parser.add_mutually_exclusive_group()
+    drawn.add_argument("--context", metavar="LABELS", help="what to draw, such as 3,3,7 or 0-9 (default: every class)")
+    drawn.add_argument(
+        "--prompts", metavar="FILE.txt", type=Path, help="captions to draw, one a line, encoded with text.encoder"
+    )
     parser.add_argument("--per-context", metavar="N", type=int, default=8, help="images of each label (default: 8)")
     parser.add_argument(
         "--seed", metavar="S", type=int, default=0, help="seed of the first image; the others follow (default: 0)"
@@ -53,8 +57,10 @@ def _main(invocation: Invocation) -> int:
         print(dump(config), end="")
         return EXIT_DONE
     from adanat_rl.experiment.subject import load_drawer
+    from adanat_rl.generation.text.build import read_prompts
 
-    pipeline = load_drawer(config, arguments.policy, arguments.schedule)
+    prompts = None if arguments.prompts is None else read_prompts(arguments.prompts)
+    pipeline = load_drawer(config, arguments.policy, arguments.schedule, prompts)
     labels = parse_labels(arguments.context, pipeline.generator.context_spec.num_contexts)
     context = np.repeat(labels, arguments.per_context)
     seeds = np.arange(arguments.seed, arguments.seed + len(context))

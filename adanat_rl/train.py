@@ -24,6 +24,7 @@ SECTIONS = (
     "run_dir",
     "data",
     "generator",
+    "text",
     "decisions",
     "policy",
     "exploration",

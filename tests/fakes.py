@@ -147,7 +147,7 @@ class CostJudge:
 
     names = JudgeNames()
 
-    def begin(self) -> Collected:
+    def begin(self, num_images: int) -> Collected:
         """An empty set."""
         return Collected(self)
 

@@ -66,6 +66,11 @@ class RunPaths:
         return self.path / "rollouts"
 
     @property
+    def pieces(self) -> Path:
+        """Images of an evaluation that is under way; gone when it is done."""
+        return self.path / "evaluation_pieces"
+
+    @property
     def figures(self) -> Path:
         """PNG figures of the report, and `decisions_iteration_000123.png` of each evaluation."""
         return self.path / "figures"

@@ -93,7 +93,9 @@ class DataConfig(Section):
 class GeneratorConfig(Section):
     """The frozen generator."""
 
-    kind: Literal["masked_token"] = setting("masked_token", "Family of the generator.")
+    kind: Literal["masked_token", "amused"] = setting(
+        "masked_token", "Family of the generator; amused: diffusers' networks, their weight files in their folder."
+    )
     horizon: int = setting(4, "Decoding steps T of one image.", unit="steps", source="paper", ge=1, le=256)
     nat: str = setting("asset:digits/nat.safetensors", "Weights of the NAT: a file, or asset:NAME for shipped ones.")
     tokenizer: str = setting(
@@ -112,9 +114,26 @@ class GeneratorConfig(Section):
         unit="MiB",
         ge=0,
     )
+    aesthetic_score: float = setting(6.0, "Aesthetic score that aMUSEd is asked for.", ge=0, le=10)
+    decode_rows: int = setting(256, "Images that the tokenizer decodes at once.", unit="images", ge=1)
     block_rows: int = setting(
         64, "Rows of one network call; results do not depend on the batch because every call has this size.", ge=1
     )
+
+
+class TextConfig(Section):
+    """How captions are encoded (`prepare --captions`, `sample --prompts`)."""
+
+    encoder: str | None = setting(
+        None, "Folder of a CLIP of transformers: config.json, weights as safetensors, tokenizer; for new captions only."
+    )
+    tokenizer: str | None = setting(None, "Folder of its tokenizer, if that lies elsewhere.")
+    pad_token_id: int | None = setting(
+        0, "What captions are filled up with to 77 tokens; null: the tokenizer's own.", source="paper", ge=0
+    )
+    batch_size: int = setting(32, "Captions of one pass of the encoder.", unit="captions", ge=1)
+    precision: Literal["float32", "bfloat16", "float16"] = setting("float32", "Arithmetic of the encoder.")
+    cache: str | None = setting(None, "Folder where embeddings of prompts are kept; null: they are not.")
 
 
 class BaseScheduleConfig(Section):
@@ -132,8 +151,10 @@ class BaseScheduleConfig(Section):
     guidance_scale: float = setting(
         2.0, "Classifier-free guidance in the last step; rises linearly from 0.", source="measured", ge=0
     )
-    convention: Literal["maskgit", "adanat"] = setting(
-        "maskgit", "maskgit: r = (t+1)/T, guidance ∝ t/(T-1); adanat: r = (t+1-0.001)/T, guidance ∝ (t+0.001)/T."
+    convention: Literal["maskgit", "adanat", "amused"] = setting(
+        "maskgit",
+        "maskgit: r = (t+1)/T, guidance ∝ t/(T-1); adanat: r = (t+1-0.001)/T, guidance ∝ (t+0.001)/T; amused: r = "
+        "(t+1)/T, guidance constant, temperature ∝ 1-t/(T-1).",
     )
     file: str | None = setting(None, "JSON file with T rows of 4 numbers; replaces the formula.")
     values: tuple[tuple[float, float, float, float], ...] | None = setting(
@@ -243,6 +264,9 @@ class AdversarialConfig(Section):
     """The discriminator that is trained along with the policy."""
 
     channels: int = setting(32, "Channels of its first layer.", source="measured", ge=1)
+    first_stride: Literal[1, 2] = setting(
+        1, "Stride of its first layer: with 1 it looks at patches of 10×10 pixels, with 2 of 18×18.", source="measured"
+    )
     lr: float = setting(1e-3, "Adam's learning rate.", source="measured", gt=0)
     adam_betas: tuple[Decay, Decay] = setting((0.5, 0.99), "Adam's decay rates.", source="measured")
     batch_size: int = setting(
@@ -253,19 +277,34 @@ class AdversarialConfig(Section):
     real_target: float = setting(0.95, "Label of real images (one-sided smoothing).", source="measured", gt=0.5, le=1)
 
 
+class ImageRewardConfig(Section):
+    """ImageReward, a reward model that was trained on people's preferences."""
+
+    weights: str = setting("weights/image_reward.safetensors", "Its weights, made by `import-checkpoint`.")
+    vocabulary: str = setting("weights/bert-base-uncased/vocab.txt", "BERT's vocabulary: the file, or its folder.")
+    block_rows: int = setting(8, "Images of one pass.", unit="images", ge=1)
+
+
 class RewardConfig(Section):
     """What is rewarded."""
 
-    kind: str = setting("adversarial", "adversarial, or module:Class of an own reward model.")
+    kind: str = setting(
+        "adversarial", "adversarial, image_reward (needs captions), or module:Class of an own reward model."
+    )
     args: dict[str, Any] = setting({}, "Keyword arguments of an own reward model.")
     adversarial: AdversarialConfig = setting(AdversarialConfig(), "Settings of the adversarial reward.")
+    image_reward: ImageRewardConfig = setting(ImageRewardConfig(), "Settings of ImageReward.")
+    reconstruct_real: bool = setting(
+        True, "Whether real images go through the tokenizer and back, so that quantisation gives nothing away."
+    )
 
     @model_validator(mode="after")
     def _known_kind(self) -> RewardConfig:
-        if self.kind != "adversarial" and not re.fullmatch(r"[^\W\d]\w*(\.[^\W\d]\w*)*:[^\W\d]\w*", self.kind):
-            hint = nearest(self.kind, ["adversarial"])
-            raise ValueError(f"kind: {self.kind!r} is no reward; accepted: adversarial, or module:Class{hint}")
-        if self.kind == "adversarial" and self.args:
+        known = ("adversarial", "image_reward")
+        if self.kind not in known and not re.fullmatch(r"[^\W\d]\w*(\.[^\W\d]\w*)*:[^\W\d]\w*", self.kind):
+            hint = nearest(self.kind, known)
+            raise ValueError(f"kind: {self.kind!r} is no reward; accepted: {', '.join(known)}, or module:Class{hint}")
+        if self.kind in known and self.args:
             raise ValueError("args: only an own reward (module:Class) takes args; use reward.adversarial.*")
         return self
 
@@ -303,11 +342,30 @@ class EvaluationConfig(Section):
 
     interval_iterations: int = setting(50, "Iterations between evaluations.", unit="iterations", ge=1)
     num_images: int = setting(1797, "Images of one evaluation.", unit="images", source="measured", ge=16)
+    num_final_images: int | None = setting(
+        None,
+        "Images of each repetition of the final evaluation, where a training evaluates fewer; null: num_images.",
+        unit="images",
+        source="paper",
+        ge=16,
+    )
     num_seeds: int = setting(5, "Repetitions of the final evaluation, each with its own seeds.", ge=2)
     seed: int = setting(1000, "First seed of the evaluation images; kept apart from training.", ge=0, lt=2**31)
     batch_size: int = setting(256, "Images drawn at once.", unit="images", ge=1)
     judge: Literal["classifiers", "inception"] = setting(
-        "classifiers", "classifiers: two that ship with a small data set; inception: FID with weights of your own."
+        "classifiers", "classifiers: two that ship with a small data set; inception: FID, with data.statistics."
+    )
+    inception: str | None = setting(None, "Weights of Inception-v3, made by `import-checkpoint`.")
+    resize: Literal["torch_fidelity", "vendored"] = setting(
+        "torch_fidelity", "How images come to Inception's 299 pixels; FIDs are comparable within one convention only."
+    )
+    on_env_runners: bool = setting(False, "Whether env runners draw the images of an evaluation instead of the driver.")
+    keep_pieces: bool = setting(
+        False, "Whether drawn images stay on disk until an evaluation ends, so that a large one can be gone on with."
+    )
+    clip_score: str | None = setting(None, "Folder of a CLIP of transformers for CLIPScore; null: it is not computed.")
+    num_grid_contexts: int = setting(
+        16, "Contexts in the sample grid, at most; evenly spread over all of them.", unit="contexts", ge=1
     )
     reference: str | None = setting(
         "asset:digits/reference.json",
@@ -332,6 +390,9 @@ class ResourcesConfig(Section):
     num_gpus_per_env_runner: float = setting(0.0, "GPUs of an env runner; may be a fraction.", unit="GPUs", ge=0)
     num_gpus_per_reward_actor: float = setting(0.0, "GPUs of a reward actor; may be a fraction.", unit="GPUs", ge=0)
     num_gpus_per_learner: float = setting(0.0, "GPUs of a learner; may be a fraction.", unit="GPUs", ge=0)
+    num_gpus_per_driver: float = setting(
+        0.0, "GPUs of the driver, which evaluates; above 0 it takes the first one it sees.", unit="GPUs", ge=0
+    )
     torch_threads: int = setting(
         1, "Threads of torch where images are drawn and scored; part of what makes results reproducible.", ge=1
     )
@@ -426,6 +487,7 @@ class ExperimentConfig(Section):
     data: DataConfig = setting(DataConfig(), "Real images.")
     generator: GeneratorConfig = setting(GeneratorConfig(), "Frozen generator.")
     decisions: DecisionsConfig = setting(DecisionsConfig(), "Decision space.")
+    text: TextConfig = setting(TextConfig(), "Encoding of captions.")
     policy: PolicyConfig = setting(PolicyConfig(), "Policy and critic.")
     exploration: ExplorationConfig = setting(ExplorationConfig(), "Action noise.")
     ppo: PPOConfig = setting(PPOConfig(), "Learner.")

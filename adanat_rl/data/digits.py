@@ -2,27 +2,11 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 import torch
-from torch import Tensor
 
+from adanat_rl.data.dataset import ImageDataset
 
-@dataclass(frozen=True)
-class ImageDataset:
-    """Real images with labels.
-
-    Args:
-        images: `[N, C, H, W]` float32 in [0, 1].
-        labels: `[N]` int64.
-        num_classes: labels are 0 … num_classes - 1.
-        name: how the data set is called in tables.
-    """
-
-    images: Tensor
-    labels: Tensor
-    num_classes: int
-    name: str
+__all__ = ["ImageDataset", "load_digits_dataset"]
 
 
 def load_digits_dataset() -> ImageDataset:

@@ -10,7 +10,8 @@ import numpy as np
 import torch
 
 from adanat_rl.evaluation.controls import Control, Verdict, deal, judge_adaptivity
-from adanat_rl.evaluation.evaluator import Evaluation, Evaluator, evaluation_set
+from adanat_rl.evaluation.drawing import evaluation_set
+from adanat_rl.evaluation.evaluator import Evaluation, Evaluator
 from adanat_rl.evaluation.judge import FD_A, JudgeNames
 from adanat_rl.evaluation.reference import Baseline
 from adanat_rl.generation.policies.base import GenerationPolicy, SchedulePolicy
@@ -130,7 +131,7 @@ def compare(
     for baseline in baselines:
         result = _for_horizon(evaluator, baseline).evaluate(baseline.policy, seeds)
         add(baseline.name, baseline.title, BASELINE, baseline.horizon, baseline.how, result)
-    first = evaluation_set(evaluator.dataset, evaluator.num_images, seeds[0])
+    first = evaluation_set(evaluator.labels, evaluator.num_images, seeds[0])
     return Comparison(
         tuple(rows),
         evaluator.judge.names,
@@ -154,7 +155,7 @@ def _evaluate_control(
 ) -> Evaluation:
     rows = []
     for seed, made in zip(seeds, decisions, strict=True):
-        context = evaluation_set(evaluator.dataset, evaluator.num_images, seed).context
+        context = evaluation_set(evaluator.labels, evaluator.num_images, seed).context
         rows.append(evaluator.evaluate_once(deal(control, made, context.to(made.device), seed), seed)[0])
     return Evaluation.of(rows)
 
@@ -168,9 +169,7 @@ def _for_horizon(evaluator: Evaluator, baseline: Baseline) -> Evaluator:
 
 def _verdict(rows: Sequence[Row]) -> Verdict | None:
     by_name = {row.name: row.evaluation.metrics[FD_A] for row in rows}
-    shuffles = {Control.SHUFFLED.value, Control.SHUFFLED_WITHIN_CLASS.value}
-    if not shuffles <= by_name.keys() or len(by_name["policy"]) < 2:
+    over_all = by_name.get(Control.SHUFFLED)
+    if over_all is None or len(by_name["policy"]) < 2:
         return None
-    return judge_adaptivity(
-        by_name["policy"], by_name[Control.SHUFFLED_WITHIN_CLASS.value], by_name[Control.SHUFFLED.value]
-    )
+    return judge_adaptivity(by_name["policy"], by_name.get(Control.SHUFFLED_WITHIN_CLASS), over_all)

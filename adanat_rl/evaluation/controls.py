@@ -15,6 +15,7 @@ import torch
 from scipy import stats
 from torch import Tensor
 
+from adanat_rl.generation.generator import Generator
 from adanat_rl.generation.policies.base import FixedDecisionsPolicy
 
 
@@ -32,6 +33,7 @@ class Adaptivity(StrEnum):
 
     PER_IMAGE = "per_image"
     PER_CLASS = "per_class"
+    PER_IMAGE_OR_CAPTION = "per_image_or_caption"
     NONE = "none"
 
 
@@ -43,17 +45,25 @@ class Verdict:
         adaptivity: the conclusion. sentence: the same in plain words.
         p_within_class, p_over_all: one-sided p-values that the shuffled decisions are worse, paired by seed.
         loss_within_class, loss_over_all: mean increase of the distance under the two shuffles.
+        What concerns classes is None where there are none.
     """
 
     adaptivity: Adaptivity
     sentence: str
-    p_within_class: float
+    p_within_class: float | None
     p_over_all: float
-    loss_within_class: float
+    loss_within_class: float | None
     loss_over_all: float
 
 
 SIGNIFICANCE = 0.05
+
+
+def possible_controls(generator: Generator) -> tuple[Control, ...]:
+    """Captions are drawn once each, so nothing can be dealt or averaged among images of the same one."""
+    if generator.context_spec.kind == "text":
+        return Control.SHUFFLED, Control.MEAN
+    return tuple(Control)
 
 
 def deal(control: Control, decisions: Tensor, context: Tensor, seed: int) -> FixedDecisionsPolicy:
@@ -78,19 +88,22 @@ def deal(control: Control, decisions: Tensor, context: Tensor, seed: int) -> Fix
     return FixedDecisionsPolicy(decisions[torch.from_numpy(order)])
 
 
-def judge_adaptivity(policy: list[float], within_class: list[float], over_all: list[float]) -> Verdict:
+def judge_adaptivity(policy: list[float], within_class: list[float] | None, over_all: list[float]) -> Verdict:
     """Compares distances paired by seed with one-sided paired t-tests at 5 %.
 
     Args:
-        policy, within_class, over_all: distance (lower is better) of each seed under the policy and the two shuffles.
+        policy, within_class, over_all: distance (lower is better) of each seed under the policy and the two shuffles;
+            `within_class` is None where there are no classes.
 
     Raises:
         ValueError: fewer than two seeds: nothing can be said.
     """
     if len(policy) < 2:
         raise ValueError(f"adaptivity needs at least 2 seeds, got {len(policy)}")
-    p_class, loss_class = _worse(within_class, policy)
     p_all, loss_all = _worse(over_all, policy)
+    if within_class is None:
+        return _over_all(p_all, loss_all)
+    p_class, loss_class = _worse(within_class, policy)
     if p_class < SIGNIFICANCE:
         adaptivity = Adaptivity.PER_IMAGE
         sentence = (
@@ -105,12 +118,26 @@ def judge_adaptivity(policy: list[float], within_class: list[float], over_all: l
             f"({loss_class:+.3f}, p = {p_class:.2g})."
         )
     else:
-        adaptivity = Adaptivity.NONE
-        sentence = (
-            "The policy is not adaptive: its decisions are as good when dealt to any other image "
-            f"({loss_all:+.3f}, p = {p_all:.2g}); a schedule would do."
-        )
+        adaptivity, sentence = Adaptivity.NONE, _not_adaptive(p_all, loss_all)
     return Verdict(adaptivity, sentence, p_class, p_all, loss_class, loss_all)
+
+
+def _over_all(p_all: float, loss_all: float) -> Verdict:
+    """The verdict where no two images have the same context."""
+    if p_all >= SIGNIFICANCE:
+        return Verdict(Adaptivity.NONE, _not_adaptive(p_all, loss_all), None, p_all, None, loss_all)
+    sentence = (
+        "The policy is adaptive, to the image or to its caption: dealt to other images its decisions are worse by "
+        f"{loss_all:.3f} (p = {p_all:.2g})."
+    )
+    return Verdict(Adaptivity.PER_IMAGE_OR_CAPTION, sentence, None, p_all, None, loss_all)
+
+
+def _not_adaptive(p_all: float, loss_all: float) -> str:
+    return (
+        "The policy is not adaptive: its decisions are as good when dealt to any other image "
+        f"({loss_all:+.3f}, p = {p_all:.2g}); a schedule would do."
+    )
 
 
 def _worse(shuffled: list[float], policy: list[float]) -> tuple[float, float]:

@@ -7,56 +7,15 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
-import torch
 from torch import Tensor
 
-from adanat_rl.data.digits import ImageDataset
+from adanat_rl.evaluation.drawing import DrawHere, DrawSet, evaluation_set
 from adanat_rl.evaluation.judge import Judge
 from adanat_rl.generation.generator import Generator
-from adanat_rl.generation.noise import ImageNoise
-from adanat_rl.generation.policies.base import Drawing, GenerationPolicy, draw
-from adanat_rl.generation.seeding import Purpose, philox
-from adanat_rl.generation.threads import map_in_threads
+from adanat_rl.generation.policies.base import Drawing, GenerationPolicy
 
 NAT_PASSES = "nat_passes_per_image"
 IMAGES_PER_SECOND = "images_per_s"
-
-
-@dataclass(frozen=True)
-class EvaluationSet:
-    """What an evaluation draws: contexts as in the real data, one seed per image.
-
-    Args:
-        context: `[N]` int64. seeds: `[N]` int64.
-    """
-
-    context: Tensor
-    seeds: Tensor
-
-
-def evaluation_set(dataset: ImageDataset, num_images: int, seed: int) -> EvaluationSet:
-    """N contexts, taken from the real labels in turn, and N image seeds that depend on `seed` and the index alone."""
-    index = np.arange(num_images)
-    context = dataset.labels[torch.from_numpy(index % len(dataset.labels))]
-    seeds = philox(Purpose.EVALUATION, seed).integers(0, 2**63, num_images)
-    return EvaluationSet(context, torch.from_numpy(seeds))
-
-
-def draw_set(
-    generator: Generator, policy: GenerationPolicy, images: EvaluationSet, batch_size: int, num_threads: int = 1
-) -> Drawing:
-    """Draws the set in batches, some at once; the result depends on neither number."""
-
-    def draw_rows(rows: Tensor) -> Drawing:
-        noise = ImageNoise(images.seeds[rows].to(generator.device))
-        return draw(generator, policy.for_images(rows), images.context[rows].to(generator.device), noise)
-
-    parts = map_in_threads(draw_rows, torch.arange(len(images.context)).split(batch_size), num_threads)
-    return Drawing(
-        sample=torch.cat([part.sample for part in parts]),
-        decisions=torch.cat([part.decisions for part in parts]),
-        num_passes=torch.cat([part.num_passes for part in parts]),
-    )
 
 
 @dataclass(frozen=True)
@@ -92,29 +51,37 @@ class Evaluator:
     """Draws and judges.
 
     Args:
-        generator: with the horizon of the policies that come. dataset: the real images. judge: made for it.
-        num_images: N of each seed. batch_size: images drawn at once. num_threads: batches drawn at once.
+        generator: with the horizon of the policies that come. labels: of the real images, `[M]`. judge: made for them.
+        num_images: N of each seed. batch_size: images decoded and judged at once. draw_set: draws the images of a set.
     """
 
     def __init__(
         self,
         generator: Generator,
-        dataset: ImageDataset,
+        labels: Tensor,
         judge: Judge,
         num_images: int,
         batch_size: int,
-        num_threads: int = 1,
+        draw_set: DrawSet | None = None,
     ) -> None:
         self.generator = generator
-        self.dataset = dataset
+        self.labels = labels
         self.judge = judge
         self.num_images = num_images
         self.batch_size = batch_size
-        self.num_threads = num_threads
+        self._draw_set: DrawSet = draw_set if draw_set is not None else DrawHere(batch_size)
 
     def with_generator(self, generator: Generator) -> Evaluator:
         """The same evaluation of another generator."""
-        return Evaluator(generator, self.dataset, self.judge, self.num_images, self.batch_size, self.num_threads)
+        return Evaluator(generator, self.labels, self.judge, self.num_images, self.batch_size, self._draw_set)
+
+    def drawing_by(self, draw_set: DrawSet) -> Evaluator:
+        """The same evaluation with images drawn by other means."""
+        return Evaluator(self.generator, self.labels, self.judge, self.num_images, self.batch_size, draw_set)
+
+    def of_images(self, num_images: int) -> Evaluator:
+        """The same evaluation of another number of images."""
+        return Evaluator(self.generator, self.labels, self.judge, num_images, self.batch_size, self._draw_set)
 
     def evaluate(self, policy: GenerationPolicy, seeds: Sequence[int]) -> Evaluation:
         """Numbers of a policy over seeds."""
@@ -122,14 +89,14 @@ class Evaluator:
 
     def evaluate_once(self, policy: GenerationPolicy, seed: int) -> tuple[dict[str, float], Drawing]:
         """Numbers and drawing of one seed."""
-        images = evaluation_set(self.dataset, self.num_images, seed)
+        images = evaluation_set(self.labels, self.num_images, seed)
         start = time.perf_counter()
-        drawing = draw_set(self.generator, policy, images, self.batch_size, self.num_threads)
+        drawing = self._draw_set(self.generator, policy, images)
         elapsed = time.perf_counter() - start
-        judgement = self.judge.begin()
+        judgement = self.judge.begin(self.num_images)
         for sample, context in self._batches(drawing.sample, images.context):
             start = time.perf_counter()
-            decoded = self.generator.decode(sample)
+            decoded = self.generator.decode(sample.to(self.generator.device))
             elapsed += time.perf_counter() - start
             judgement.add(decoded, context)
         row = judgement.result()
@@ -143,6 +110,6 @@ class Evaluator:
 
     def distance(self, policy: GenerationPolicy, seed: int) -> float:
         """Fréchet distance by extractor A of one seed: what searches minimise."""
-        images = evaluation_set(self.dataset, self.num_images, seed)
-        drawing = draw_set(self.generator, policy, images, self.batch_size, self.num_threads)
-        return self.judge.distance(self.generator.decode(drawing.sample).cpu())
+        images = evaluation_set(self.labels, self.num_images, seed)
+        drawing = self._draw_set(self.generator, policy, images)
+        return self.judge.distance(self.generator.decode(drawing.sample.to(self.generator.device)).cpu())

@@ -8,7 +8,7 @@ The distance is called FID only with the Inception network; with another one it 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Protocol
 
@@ -17,7 +17,15 @@ import torch
 from torch import Tensor
 
 from adanat_rl.config.errors import UserError
-from adanat_rl.evaluation.judge import FD_A, FD_B, PRECISION, RECALL, JudgeNames
+from adanat_rl.evaluation.judge import (
+    FD_A,
+    FD_B,
+    INCEPTION_NAMES,
+    INCEPTION_SCORE,
+    PRECISION,
+    RECALL,
+    JudgeNames,
+)
 from adanat_rl.metrics.accumulation import FeatureSet, Moments, State, part, under
 from adanat_rl.metrics.inception import InceptionExtractor
 from adanat_rl.metrics.manifold import neighbour_radii, precision_recall
@@ -32,7 +40,6 @@ from adanat_rl.metrics.statistics import (
 )
 
 # Keys of the numbers, beside those of `judge`
-INCEPTION_SCORE = "inception_score"  # mean over splits; higher is better
 KID = "kid"  # squared MMD between features, mean over subsets; lower is better
 
 
@@ -99,7 +106,7 @@ class InceptionJudge:
     def names(self) -> JudgeNames:
         """What the distances are called in tables; the second is empty without a second extractor."""
         second = "" if self.second is None else _title(self.second.extractor, self.second.real)
-        return JudgeNames(_title(self.extractor, self.real), second)
+        return replace(INCEPTION_NAMES, fd_a=_title(self.extractor, self.real), fd_b=second)
 
     def titles(self, num_images: int) -> dict[str, str]:
         """What each number of an evaluation of N images is, with convention and counts, by key."""

@@ -93,8 +93,8 @@ class Judge(Protocol):
         """What its distances are called."""
         ...
 
-    def begin(self) -> Judgement:
-        """An empty set."""
+    def begin(self, num_images: int) -> Judgement:
+        """An empty set that will hold so many images."""
         ...
 
     def distance(self, images: Tensor) -> float:
@@ -119,7 +119,7 @@ class ClassifierJudge:
             self._distance_b = FrechetDistance(second(dataset.images))
         self._radii = neighbour_radii(self._real)
 
-    def begin(self) -> Judgement:
+    def begin(self, num_images: int) -> Judgement:
         """An empty set."""
         return Collected(self)
 

@@ -8,12 +8,14 @@ from functools import partial
 
 import torch
 
+from adanat_rl.config.errors import UserError
 from adanat_rl.config.paths import resolve_path
 from adanat_rl.config.schema import ExperimentConfig
-from adanat_rl.data.digits import ImageDataset
-from adanat_rl.data.loading import load_dataset
+from adanat_rl.data.dataset import RealImages
+from adanat_rl.data.loading import load_images
+from adanat_rl.evaluation.build import build_judge
+from adanat_rl.evaluation.drawing import DrawHere
 from adanat_rl.evaluation.evaluator import Evaluator
-from adanat_rl.evaluation.judge import load_judge
 from adanat_rl.evaluation.reference import Baseline, load_references
 from adanat_rl.experiment.cluster import filtered_stderr
 from adanat_rl.generation.build import build_generator, inline_base_schedule
@@ -36,7 +38,7 @@ class Scene:
         dataset: real images. generator: frozen, in this process. evaluator: draws and judges with it.
     """
 
-    dataset: ImageDataset
+    dataset: RealImages
     generator: Generator
     evaluator: Evaluator
 
@@ -44,18 +46,37 @@ class Scene:
 def build_scene(config: ExperimentConfig) -> Scene:
     """Data, generator and evaluator."""
     torch.set_num_threads(config.resources.torch_threads)
-    dataset = load_dataset(config.data)
-    generator = build_generator(config)
+    dataset = load_images(config.data)
+    device = "cuda" if config.resources.num_gpus_per_driver > 0 else "cpu"
+    generator = build_generator(config, device)
+    check_contexts(generator, dataset)
     evaluation = config.evaluation
     evaluator = Evaluator(
         generator,
-        dataset,
-        load_judge(dataset),
+        dataset.labels,
+        build_judge(config, device),
         evaluation.num_images,
         evaluation.batch_size,
-        config.resources.driver_threads,
+        DrawHere(evaluation.batch_size, config.resources.driver_threads),
     )
     return Scene(dataset, generator, evaluator)
+
+
+def check_contexts(generator: Generator, dataset: RealImages) -> None:
+    """Contexts of the real images must be contexts of the generator.
+
+    Raises:
+        UserError: there are more of them, or of another kind.
+    """
+    spec = generator.context_spec
+    fits = dataset.num_classes == spec.num_contexts or (
+        spec.kind == "text" and dataset.num_classes <= spec.num_contexts
+    )
+    if not fits:
+        what = "captions" if spec.kind == "text" else "classes"
+        raise UserError(
+            f"data.name: {dataset.name} has {dataset.num_classes} {what}, the generator draws {spec.num_contexts}"
+        )
 
 
 def build_baselines(config: ExperimentConfig) -> tuple[Baseline, ...]:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import io
 import json
+import shutil
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -21,7 +22,8 @@ from adanat_rl.config.errors import RunError
 from adanat_rl.config.files import write_atomically
 from adanat_rl.config.schema import ExperimentConfig
 from adanat_rl.evaluation.comparison import Comparison, Row, compare
-from adanat_rl.evaluation.controls import Control
+from adanat_rl.evaluation.controls import possible_controls
+from adanat_rl.evaluation.drawing import DrawAndKeep, DrawHere, DrawSet
 from adanat_rl.evaluation.evaluator import IMAGES_PER_SECOND
 from adanat_rl.evaluation.judge import FD_A
 from adanat_rl.experiment import rollout_table
@@ -57,6 +59,7 @@ class Experiment:
         self.metrics = MetricsLog(folder.metrics_file)
         self._spec = PolicySpec.of(config.policy, self.scene.generator)
         self._algorithm, self._rewards = build_algorithm(config, self.scene, interrupted)
+        self._evaluator = self.scene.evaluator.drawing_by(self._draw_set())
         self._num_passes = 0.0
         self._num_trajectories = 0
         self.best: dict[str, float] | None = None
@@ -122,10 +125,10 @@ class Experiment:
         """
         evaluation = self.config.evaluation
         seeds = range(evaluation.seed + 1, evaluation.seed + 1 + evaluation.num_seeds)
-        controls = tuple(Control) if self._spec.needs_features else ()
+        controls = possible_controls(self.scene.generator) if self._spec.needs_features else ()
         title = f"{self.config.policy.kind} policy, T = {self.scene.generator.horizon} (this run)"
         result = compare(
-            self.scene.evaluator,
+            self._evaluator.of_images(evaluation.num_final_images or evaluation.num_images),
             self.policy(),
             title,
             build_baselines(self.config),
@@ -134,7 +137,8 @@ class Experiment:
             report=report,
         )
         write_comparison(self.folder, result, self.iteration)
-        write_gallery(self.folder.samples / "gallery.npz", self.pipeline())
+        shutil.rmtree(self.folder.pieces, ignore_errors=True)
+        write_gallery(self.folder.samples / "gallery.npz", self.pipeline(), evaluation.num_grid_contexts)
         return result
 
     def export(self) -> None:
@@ -167,6 +171,16 @@ class Experiment:
             self.iteration % self.config.evaluation.interval_iterations == 0
             or self.iteration == self.config.training.num_iterations
         )
+
+    def _draw_set(self) -> DrawSet:
+        """How images of evaluations are drawn: by the driver or by the env runners, kept on disk until it is done."""
+        evaluation, resources = self.config.evaluation, self.config.resources
+        draw: DrawSet | None = None
+        if evaluation.on_env_runners:
+            draw = self._algorithm.draw_on_runners(evaluation.batch_size)
+        if draw is None:
+            draw = DrawHere(evaluation.batch_size, resources.driver_threads)
+        return DrawAndKeep(self.folder.pieces, draw) if evaluation.keep_pieces else draw
 
     def _state(self) -> dict[str, Any]:
         return {
@@ -213,8 +227,9 @@ class Experiment:
     def _evaluate(self) -> dict[str, Any]:
         """Numbers of the mean-action policy on the fixed evaluation seed; writes the sample grid."""
         start = time.perf_counter()
-        numbers, drawing = self.scene.evaluator.evaluate_once(self.policy(), self.config.evaluation.seed)
-        write_sample_grid(self.folder.samples / f"iteration_{self.iteration:06d}.png", self.pipeline())
+        numbers, drawing = self._evaluator.evaluate_once(self.policy(), self.config.evaluation.seed)
+        grid = self.folder.samples / f"iteration_{self.iteration:06d}.png"
+        write_sample_grid(grid, self.pipeline(), self.config.evaluation.num_grid_contexts)
         decisions = drawing.decisions.cpu().numpy()
         space = self.scene.generator.decision_space
         write_decision_figure(

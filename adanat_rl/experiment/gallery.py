@@ -12,14 +12,21 @@ from adanat_rl.config.files import write_atomically
 from adanat_rl.generation.pipeline import GenerationPipeline, PipelineOutput
 
 IMAGES_PER_CLASS = 8
+_MANY = 4  # images of a context where not all contexts are shown
 _FRAME = 32  # least side of one image in a grid, in pixels
 _GAP = 2
 
 
-def grid_contexts(num_classes: int, per_class: int = IMAGES_PER_CLASS) -> tuple[np.ndarray, np.ndarray]:
-    """Labels and seeds of the sample grid, one row of images per class."""
-    labels = np.repeat(np.arange(num_classes), per_class)
-    return labels, np.arange(len(labels))
+def grid_contexts(
+    num_contexts: int, num_shown: int, per_context: int = IMAGES_PER_CLASS
+) -> tuple[np.ndarray, np.ndarray]:
+    """Contexts and seeds of the sample grid: all contexts, or `num_shown` that are evenly spread over many."""
+    shown = np.arange(num_contexts)
+    if num_contexts > num_shown:
+        shown = np.linspace(0, num_contexts - 1, num_shown).round().astype(np.int64)
+        per_context = min(per_context, _MANY)
+    contexts = np.repeat(shown, per_context)
+    return contexts, np.arange(len(contexts))
 
 
 def image_grid(images: np.ndarray, columns: int) -> Image.Image:
@@ -42,15 +49,15 @@ def png_bytes(image: Image.Image) -> bytes:
     return buffer.getvalue()
 
 
-def write_sample_grid(path: Path, pipeline: GenerationPipeline) -> None:
+def write_sample_grid(path: Path, pipeline: GenerationPipeline, num_shown: int) -> None:
     """Draws the fixed grid and writes it as PNG."""
-    labels, seeds = grid_contexts(pipeline.generator.context_spec.num_contexts)
+    labels, seeds = grid_contexts(pipeline.generator.context_spec.num_contexts, num_shown)
     write_atomically(path, png_bytes(image_grid(pipeline(labels, seeds).images, IMAGES_PER_CLASS)))
 
 
-def write_gallery(path: Path, pipeline: GenerationPipeline, per_class: int = 2) -> None:
+def write_gallery(path: Path, pipeline: GenerationPipeline, num_shown: int, per_class: int = 2) -> None:
     """Draws some images with all their steps and writes them as `.npz`: images, steps, decisions, context, seeds."""
-    labels, seeds = grid_contexts(pipeline.generator.context_spec.num_contexts, per_class)
+    labels, seeds = grid_contexts(pipeline.generator.context_spec.num_contexts, num_shown, per_class)
     write_npz(path, pipeline(labels, seeds, keep_steps=True), labels, seeds)
 
 

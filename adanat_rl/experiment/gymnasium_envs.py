@@ -1,4 +1,4 @@
-"""The registered environments: the digits generator with a fixed reward, for any Gymnasium client.
+"""The registered environments: the generator of a preset with a fixed reward, for any Gymnasium client.
 
 The reward is the score of the discriminator that came out of training the shipped policy, frozen. It is no moving
 target and can be gamed by a long training; hand over a scorer of your own for serious work.
@@ -23,30 +23,34 @@ from adanat_rl.rewards.discriminator import PatchDiscriminator
 from envs import GenerationEnv, GenerationVectorEnv
 from envs.contracts import Generator, Scorer
 
-DISCRIMINATOR = "asset:digits/discriminator.safetensors"
 
-
-def make_digits_env(scorer: Scorer | None = None, overrides: Sequence[str] = (), **kwargs: Any) -> GenerationEnv:
-    """`gymnasium.make("AdaNAT/Digits-v0")`.
+def make_env(preset: str, scorer: Scorer | None = None, overrides: Sequence[str] = (), **kwargs: Any) -> GenerationEnv:
+    """`gymnasium.make("AdaNAT/Digits-v0")`, and the same of other presets.
 
     Args:
-        scorer: `(tokens [B, 16], labels [B]) -> rewards [B]`; the frozen discriminator by default.
-        overrides: settings of the digits preset, such as `generator.horizon=8`.
+        preset: whose generator and data; the registered name sets it.
+        scorer: `(tokens [B, L], labels [B]) -> rewards [B]`; the frozen discriminator by default.
+        overrides: settings of the preset, such as `generator.horizon=8`.
         kwargs: `observation_mode`, `render_mode`, `frame_size` (see `GenerationEnv`).
     """
-    return GenerationEnv(**_parts(scorer, overrides), **kwargs)
+    return GenerationEnv(**_parts(preset, scorer, overrides), **kwargs)
 
 
-def make_digits_vector_env(
-    num_envs: int = 1, scorer: Scorer | None = None, overrides: Sequence[str] = (), **kwargs: Any
+def make_vector_env(
+    preset: str, num_envs: int = 1, scorer: Scorer | None = None, overrides: Sequence[str] = (), **kwargs: Any
 ) -> GenerationVectorEnv:
-    """`gymnasium.make_vec("AdaNAT/Digits-v0", num_envs=…)`; arguments as for `make_digits_env`."""
-    return GenerationVectorEnv(**_parts(scorer, overrides), num_envs=num_envs, **kwargs)
+    """`gymnasium.make_vec("AdaNAT/Digits-v0", num_envs=…)`; arguments as for `make_env`."""
+    return GenerationVectorEnv(**_parts(preset, scorer, overrides), num_envs=num_envs, **kwargs)
 
 
-def discriminator_scorer(generator: Generator) -> Scorer:
+def discriminator_asset(dataset: str) -> str:
+    """Name of the shipped discriminator of a data set."""
+    return f"asset:{dataset}/discriminator.safetensors"
+
+
+def discriminator_scorer(generator: Generator, dataset: str) -> Scorer:
     """Scores finished samples by the shipped discriminator: `sigmoid(mean of the patch logits)`, in (0, 1)."""
-    path = resolve_path(DISCRIMINATOR, "scorer")
+    path = resolve_path(discriminator_asset(dataset), "scorer")
     discriminator = load_network(path, {"patch_discriminator": PatchDiscriminator})
 
     @torch.no_grad()
@@ -56,12 +60,12 @@ def discriminator_scorer(generator: Generator) -> Scorer:
     return score
 
 
-def _parts(scorer: Scorer | None, overrides: Sequence[str]) -> dict[str, Any]:
-    config: ExperimentConfig = resolve(overrides=overrides)
+def _parts(preset: str, scorer: Scorer | None, overrides: Sequence[str]) -> dict[str, Any]:
+    config: ExperimentConfig = resolve(preset, overrides=overrides)
     generator = build_generator(config)
     return {
         "generator": generator,
-        "scorer": scorer if scorer is not None else discriminator_scorer(generator),
+        "scorer": scorer if scorer is not None else discriminator_scorer(generator, config.data.name),
         "noise_factory": ImageNoise,
         "contexts": np.asarray(load_dataset(config.data).labels),
         "action_limit": config.decisions.action_limit,

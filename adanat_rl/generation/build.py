@@ -14,6 +14,8 @@ from adanat_rl.config.paths import resolve_path
 from adanat_rl.config.schema import BaseScheduleConfig, DecisionsConfig, ExperimentConfig, GeneratorConfig
 from adanat_rl.generation.decisions import DecisionSpace
 from adanat_rl.generation.generator import Generator
+from adanat_rl.generation.masked.amused import AmusedContexts, amused_schedule
+from adanat_rl.generation.masked.amused_folder import AmusedTextEncoder, load_amused_nat, load_amused_tokenizer
 from adanat_rl.generation.masked.contexts import CaptionContexts, ClassLabels, ContextTable
 from adanat_rl.generation.masked.conv_tokenizer import ConvVQTokenizer
 from adanat_rl.generation.masked.nat import TransformerNAT
@@ -23,8 +25,8 @@ from adanat_rl.generation.masked.schedules import hand_made_schedule, load_sched
 from adanat_rl.generation.masked.uvit import UViTNAT
 from adanat_rl.generation.masked.vq_tokenizer import VQTokenizer
 from adanat_rl.generation.precision import weight_dtype
-from adanat_rl.generation.text.table import CaptionTable, open_caption_table
-from adanat_rl.generation.weights import share_network
+from adanat_rl.generation.text.table import CaptionTable, open_caption_table, table_info
+from adanat_rl.generation.weights import share, share_network
 
 NAT_CLASSES: dict[str, type[nn.Module]] = {"transformer": TransformerNAT, "uvit": UViTNAT}
 TOKENIZER_CLASSES: dict[str, type[nn.Module]] = {
@@ -72,15 +74,32 @@ def assemble_generator(
 
 def load_nat(config: GeneratorConfig, device: str = "cpu") -> NAT:
     """The frozen NAT, in its precision."""
-    dtype = weight_dtype(config.precision)
-    network = share_network(resolve_path(config.nat, "generator.nat"), NAT_CLASSES, device, dtype)
+    path, dtype = resolve_path(config.nat, "generator.nat"), weight_dtype(config.precision)
+    if config.kind == "amused":
+        score = config.aesthetic_score
+
+        def load() -> nn.Module:
+            return load_amused_nat(amused_folder(path), aesthetic_score=score)
+
+        network = share(path, ("amused", score), load, device, dtype)
+    else:
+        network = share_network(path, NAT_CLASSES, device, dtype)
     return cast(NAT, torch.compile(network) if config.compile else network)
 
 
 def load_tokenizer(config: GeneratorConfig, device: str = "cpu") -> Tokenizer:
     """The tokenizer alone: reward models need no more to see images."""
-    network = share_network(resolve_path(config.tokenizer, "generator.tokenizer"), TOKENIZER_CLASSES, device)
+    path = resolve_path(config.tokenizer, "generator.tokenizer")
+    if config.kind == "amused":
+        network = share(path, "amused", lambda: load_amused_tokenizer(amused_folder(path)), device)
+    else:
+        network = share_network(path, TOKENIZER_CLASSES, device)
     return cast(Tokenizer, network)
+
+
+def amused_folder(weights: Path) -> Path:
+    """The folder in diffusers' layout that a weight file is part of."""
+    return weights.parent.parent
 
 
 def build_contexts(
@@ -103,7 +122,22 @@ def build_contexts(
             f"generator.captions: embeddings of {config.captions} have {found} numbers, but {config.nat} takes "
             f"{width}; encode them with the text encoder that it was trained with"
         )
+    if config.kind == "amused":
+        if captions is None:
+            _check_amused_captions(config)
+        return AmusedContexts(table, torch.device(device), weight_dtype(config.precision))
     return CaptionContexts(table, torch.device(device), weight_dtype(config.precision))
+
+
+def _check_amused_captions(config: GeneratorConfig) -> None:
+    """Reads penultimate hidden states; the last ones have the same shape and would give poor images silently."""
+    encoder = AmusedTextEncoder(amused_folder(resolve_path(config.nat, "generator.nat")))
+    found = table_info(Path(config.captions or "").expanduser())
+    if found.encoder_fingerprint != encoder.fingerprint:
+        raise UserError(
+            f"generator.captions: {config.captions} was encoded by {found.encoder}, not as aMUSEd does; encode again "
+            "with generator.kind=amused: adanat-rl prepare --captions"
+        )
 
 
 def load_captions(config: GeneratorConfig) -> CaptionTable:
@@ -145,6 +179,9 @@ def base_schedule(config: BaseScheduleConfig, horizon: int) -> np.ndarray:
         return np.array(config.values)
     if config.file is not None:
         return load_schedule(Path(config.file).expanduser(), horizon)
+    if config.convention == "amused":
+        temperatures = (config.confidence_temperature, 0.0)
+        return amused_schedule(horizon, pipeline_guidance_scale=config.guidance_scale + 1, temperatures=temperatures)
     return hand_made_schedule(
         horizon,
         config.curve,

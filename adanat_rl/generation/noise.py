@@ -40,7 +40,7 @@ def gumbel(noise: Noise, step: int, stream: Stream, shape: tuple[int, ...]) -> T
 
 
 class ShardNoise:
-    """Generators keyed by (run seed, iteration, shard), step and stream: the noise of training."""
+    """Generators keyed by (run seed, iteration, shard), step and stream: the noise of training on a CPU."""
 
     def __init__(self, key: tuple[int, int, int], batch_size: int) -> None:
         self.key = key
@@ -91,6 +91,33 @@ class ImageNoise:
     def exponential(self, step: int, stream: Stream, shape: tuple[int, ...]) -> Tensor:
         """Standard exponential draws, float32 `[B, *shape]`."""
         return self.uniform(step, stream, shape).log_().neg_()
+
+
+class DeviceShardNoise(ImageNoise):
+    """The noise of training on a GPU: counter-based there, so that nothing is copied in a step.
+
+    Keyed like `ShardNoise`, with other numbers; what is needed on the host only (contexts) comes from that.
+    """
+
+    def __init__(self, key: tuple[int, int, int], batch_size: int, device: torch.device) -> None:
+        self._host = ShardNoise(key, batch_size)
+        seeds = philox(Purpose.SHARD_SEEDS, *key).integers(0, 2**63, batch_size)
+        super().__init__(torch.from_numpy(seeds).to(device))
+
+    def normal(self, step: int, stream: Stream, shape: tuple[int, ...]) -> Tensor:
+        """Standard normal draws, float32 `[B, *shape]`, by Box and Muller's transform of pairs of uniform ones."""
+        pairs = self.uniform(step, stream, (2, *shape))
+        radius, angle = (-2 * pairs[:, 0].log()).sqrt(), 2 * math.pi * pairs[:, 1]
+        return radius * angle.cos()
+
+    def choice(self, stream: Stream, options: np.ndarray) -> np.ndarray:
+        """B entries of `options`, as on a CPU."""
+        return self._host.choice(stream, options)
+
+
+def shard_noise(key: tuple[int, int, int], batch_size: int, device: torch.device) -> ShardNoise | DeviceShardNoise:
+    """The noise of a shard that is drawn on a device."""
+    return ShardNoise(key, batch_size) if device.type == "cpu" else DeviceShardNoise(key, batch_size, device)
 
 
 _MASK32 = 0xFFFFFFFF

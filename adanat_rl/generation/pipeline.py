@@ -15,11 +15,13 @@ import torch
 
 from adanat_rl.config.errors import UserError
 from adanat_rl.config.paths import ASSET_PREFIX, assets_folder
+from adanat_rl.config.schema import TextConfig
 from adanat_rl.generation.build import assemble_generator
 from adanat_rl.generation.generator import Generator
 from adanat_rl.generation.noise import ImageNoise
 from adanat_rl.generation.policies.base import ActorPolicy, GenerationPolicy, draw
 from adanat_rl.generation.policies.files import ExportedPolicy, check_generator_fits, load_policy
+from adanat_rl.generation.text.build import encode_prompts
 
 DEFAULT_POLICY = "asset:digits/policy"
 
@@ -117,6 +119,8 @@ def load_pipeline(
     *,
     nat: str | None = None,
     tokenizer: str | None = None,
+    prompts: Sequence[str] | None = None,
+    text: TextConfig | None = None,
     device: str = "cpu",
     batch_size: int = 256,
 ) -> GenerationPipeline:
@@ -125,6 +129,8 @@ def load_pipeline(
     Args:
         policy: the folder, or an asset that ships with the package.
         nat, tokenizer: where the generator's weights lie, if not where they lay in training.
+        prompts: captions of your own for a text-conditional generator; contexts are their numbers then.
+        text: how prompts are encoded.
         device: torch device of all networks.
         batch_size: images drawn at once.
 
@@ -135,7 +141,10 @@ def load_pipeline(
     changes = {key: value for key, value in {"nat": nat, "tokenizer": tokenizer}.items() if value is not None}
     exported = _with_generator(exported, changes)
     check_generator_fits(exported, exported.generator)
-    generator = assemble_generator(exported.generator, exported.decisions, device)
+    captions = None
+    if prompts is not None:
+        captions = encode_prompts(prompts, text or TextConfig(), exported.generator, device)
+    generator = assemble_generator(exported.generator, exported.decisions, device, captions)
     actor = ActorPolicy(exported.actor.to(device), generator.decision_space, exported.generator.block_rows)
     return GenerationPipeline(generator, actor, batch_size)
 

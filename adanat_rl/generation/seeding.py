@@ -22,6 +22,7 @@ class Purpose(IntEnum):
     CODEBOOK = 6  # seed
     JUDGE = 7  # seed, name
     NAT = 8  # seed
+    SHARD_SEEDS = 20  # seed, iteration, shard
 
 
 def philox(purpose: Purpose, *key: int) -> np.random.Generator:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 import threading
-from collections.abc import Mapping
+from collections.abc import Callable, Hashable, Mapping
 from pathlib import Path
 from typing import Any
 from weakref import WeakValueDictionary
@@ -94,16 +94,27 @@ def share_network(
     Raises:
         UserError: as `load_network`.
     """
+    return share(path, tuple(classes), lambda: load_network(path, classes), device, dtype)
+
+
+def share(
+    path: Path, key: Hashable, load: Callable[[], nn.Module], device: str = "cpu", dtype: torch.dtype = torch.float32
+) -> nn.Module:
+    """The same for a network that `load` makes from a file; `key` tells apart what else decides it.
+
+    Raises:
+        UserError: there is no such file.
+    """
     try:
         facts = path.stat()
     except OSError:
         raise UserError(f"no such file: {path}") from None
-    key = (path.resolve(), facts.st_mtime_ns, facts.st_size, str(torch.device(device)), dtype, tuple(classes))
+    whole_key = (path.resolve(), facts.st_mtime_ns, facts.st_size, str(torch.device(device)), dtype, key)
     with _shared_lock:
-        network = _shared.get(key)
+        network = _shared.get(whole_key)
         if network is None:
-            network = load_network(path, classes).requires_grad_(False).to(device, dtype)
-            _shared[key] = network
+            network = load().eval().requires_grad_(False).to(device, dtype)
+            _shared[whole_key] = network
     return network
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -38,6 +38,7 @@ from adanat_rl.plots.decisions import (
 )
 from adanat_rl.plots.headline import best_baseline
 from adanat_rl.plots.numbers import compact, fixed, time_unit
+from adanat_rl.plots.probe import GAINS_FIGURE, PARTS_FIGURE, gains_figure, parts_figure
 from adanat_rl.plots.ranking import ranking_figure, short_name
 from adanat_rl.plots.run_data import Row, RunData
 from adanat_rl.plots.theme import SMALL
@@ -83,6 +84,7 @@ class Charts:
     Args:
         learning: distance over training. ranking: the comparison. reward: reward and reward model.
         diagnostics: small ones of the learner. decisions: one by one, for the page; together: the same for the files.
+        probe: of the adaptivity probe.
     """
 
     learning: tuple[Chart, ...]
@@ -91,11 +93,12 @@ class Charts:
     diagnostics: tuple[Chart, ...]
     decisions: tuple[DecisionCharts, ...]
     together: tuple[Chart, ...]
+    probe: tuple[Chart, ...]
 
     @property
     def files(self) -> list[Chart]:
         """Those that are written as PNG."""
-        return [*self.learning, *self.ranking, *self.together, *self.reward, *self.diagnostics]
+        return [*self.learning, *self.ranking, *self.together, *self.probe, *self.reward, *self.diagnostics]
 
 
 def draw_charts(run: RunData) -> Charts:
@@ -108,6 +111,7 @@ def draw_charts(run: RunData) -> Charts:
         diagnostics=tuple(_diagnostics(run)),
         decisions=tuple(_decision(decisions, column) for column in range(len(decisions.names))) if decisions else (),
         together=tuple(_together(decisions)) if decisions else (),
+        probe=tuple(_probe(run.probe)) if run.probe is not None and run.probe["sites"] else (),
     )
 
 
@@ -203,6 +207,13 @@ def _together(summary: DecisionSummary) -> list[Chart]:
         figure = classes_figure(summary, "Decisions, mean of each class")
         charts.append(Chart("decisions_per_class", figure, "all decisions per class"))
     return charts
+
+
+def _probe(probe: Mapping[str, Any]) -> list[Chart]:
+    return [
+        Chart(PARTS_FIGURE, parts_figure(probe), "mean, class, image and noise part of the effect of each decision"),
+        Chart(GAINS_FIGURE, gains_figure(probe), "gain by each decision for all images, per class and per image"),
+    ]
 
 
 def _reward(run: RunData) -> list[Chart]:

@@ -49,51 +49,50 @@ def parts_figure(probe: Mapping[str, Any]) -> Figure:
     sites = shown_sites(probe["sites"])
 
     def draw(axes: Axes, places: Sequence[float]) -> None:
-        marks = (
-            ("noise", "noise", MUTED, "|", 0.0),
-            ("mean", "mean", INK, "o", 0.0),
-            ("classes", "between classes", SECOND, "s", 0.0),
-            ("images", "between images of a class", ACCENT, "D", 0.0),
-        )
-        for part, label, colour, marker, shift in marks:
+        for part, label, colour, marker in (
+            ("noise", "noise", MUTED, "|"),
+            ("mean", "mean", INK, "o"),
+            ("classes", "between classes", SECOND, "s"),
+            ("images", "between images of a class", ACCENT, "D"),
+        ):
             values, lows, highs = np.array([effect_size(site["split"][part]) for site in sites]).T
-            rows = np.array(places) + shift
             if part == "images":
-                axes.hlines(rows, lows, highs, color=colour, linewidth=3, alpha=_RANGE_ALPHA)
+                alike = [site["alike"] for site in sites]  # there is nothing between them
+                values, lows, highs = (np.where(alike, np.nan, numbers) for numbers in (values, lows, highs))
+                axes.hlines(places, lows, highs, color=colour, linewidth=3, alpha=_RANGE_ALPHA)
             size = 8 if marker == "|" else 4
-            axes.plot(values, rows, color=colour, marker=marker, markersize=size, linestyle="", label=label)
+            axes.plot(values, places, color=colour, marker=marker, markersize=size, linestyle="", label=label)
         axes.set_xlim(left=min(0.0, axes.get_xlim()[0]))
 
     return _rows_figure(probe, sites, "Where the effect of a decision comes from", "effect on the reward", draw)
 
 
 def gains_figure(probe: Mapping[str, Any]) -> Figure:
-    """Gain of one level for all, of one per class, of one per image by its features; bars reach to the upper bound."""
+    """Gain of one level for all, per class, and per image, known or by its features; bars end at the upper bound."""
     sites = shown_sites(probe["sites"])
 
     def draw(axes: Axes, places: Sequence[float]) -> None:
         axes.axvline(0, color=LINE, linewidth=1.2, zorder=0.5, label="_nothing")
-        marks = (
-            ("schedule", "one level for all", INK, "o", -_SHIFT, None),
-            ("per_class", "+ per class", SECOND, "s", 0.0, "per_class"),
-            ("features", "+ per image, by its features", ACCENT, "D", _SHIFT, "per_image"),
-        )
-        for gain, label, colour, marker, shift, bounded in marks:
+        for gain, label, colour, marker, shift, filled in (
+            ("schedule", "all alike", INK, "o", -_SHIFT, True),
+            ("per_class", "+ per class", SECOND, "s", 0.0, True),
+            ("per_image", "+ per image", ACCENT, "D", _SHIFT, True),
+            ("features", "+ by features", ACCENT, "D", _SHIFT, False),
+        ):
             found = [site[gain] for site in sites]
             rows = np.array(places) + shift
-            values = np.array([item["value"] for item in found])
-            errors = np.array([[item["value"] - item["low"], item["high"] - item["value"]] for item in found]).T
-            if bounded is not None:
-                limits = [site[bounded]["at_most"] for site in sites]
+            values, low, high = (np.array([item[key] for item in found]) for key in ("value", "low", "high"))
+            if found[0]["at_most"] is not None:
+                limits = [item["at_most"] for item in found]
                 axes.hlines(rows, 0, limits, color=colour, linewidth=3, alpha=_RANGE_ALPHA)
             axes.errorbar(
                 values,
                 rows,
-                xerr=np.maximum(errors, 0.0),
+                xerr=np.maximum([values - low, high - values], 0.0),
                 color=colour,
                 fmt=marker,
                 markersize=3.5,
-                markerfacecolor=colour if bounded != "per_image" else PAPER,
+                markerfacecolor=colour if filled else PAPER,
                 elinewidth=1.0,
                 label=label,
             )
@@ -145,17 +144,12 @@ def _rows_figure(
     draw(axes, places)
     axes.set_ylim(places[-1] + 0.5, -0.5)
     axes.set_yticks(places, labels, size=SMALL_PT, parse_math=False)
+    from matplotlib.transforms import blended_transform_factory
+
+    margin = blended_transform_factory(figure.transFigure, axes.transData)
     for step, place in headings:
-        axes.annotate(
-            f"step {step + 1}",
-            (0, place),
-            xycoords=("figure fraction", "data"),
-            size=SMALL_PT,
-            weight="bold",
-            color=INK,
-            va="center",
-            annotation_clip=False,
-        )
+        text = f"step {step + 1}"
+        axes.text(0, place, text, transform=margin, size=SMALL_PT, weight="bold", color=INK, va="center")
     axes.locator_params(axis="x", nbins=5)
     figure.legend(
         loc="upper left",

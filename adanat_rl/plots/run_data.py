@@ -25,6 +25,7 @@ from adanat_rl.config.paths import resolve_path
 from adanat_rl.config.run_paths import RunPaths
 from adanat_rl.config.schema import ExperimentConfig
 from adanat_rl.evaluation.judge import FD_A, JudgeNames, judge_names
+from adanat_rl.evaluation.probe_design import find_probe
 from adanat_rl.evaluation.reference import References, load_references
 from adanat_rl.generation.decisions import effective_entries
 from adanat_rl.generation.masked.schedules import DECISION_NAMES, masked_token_decisions
@@ -60,6 +61,7 @@ class RunData:
         comparison: `Comparison.as_dict()`, None before the end. compared_at: iteration of the policy in it, if known.
         decisions: what the policy decides, None without any evaluation.
         gallery: None before the end. samples: PNG grid by iteration. references: None if there are none.
+        probe: content of probe.json, None if none was made.
         has_policy: whether a policy has been exported. notes: what could not be read, one line each.
     """
 
@@ -74,6 +76,7 @@ class RunData:
     gallery: Gallery | None
     samples: Mapping[int, Path]
     references: References | None
+    probe: Mapping[str, Any] | None
     has_policy: bool
     notes: tuple[str, ...]
 
@@ -141,6 +144,7 @@ def read_run(folder: RunPaths) -> RunData:
         gallery=Gallery(**{name: pictured[name] for name in Gallery.__dataclass_fields__}) if pictured else None,
         samples=_find_samples(folder.samples, rows),
         references=_read_references(config, notes),
+        probe=_attempt(find_probe(folder.path), _read_probe, notes),
         has_policy=description is not None,
         notes=tuple(notes),
     )
@@ -174,6 +178,14 @@ def _read_json(path: Path) -> dict[str, Any]:
     content = json.loads(path.read_text())
     if not isinstance(content, dict):
         raise ValueError(f"{path} holds a {type(content).__name__}, expected an object")
+    return content
+
+
+def _read_probe(path: Path) -> dict[str, Any]:
+    content = _read_json(path)
+    missing = {"sites", "rewards", "sentences", "horizon", "start", "reward"} - content.keys()
+    if missing:
+        raise ValueError(f"{path} lacks {', '.join(sorted(missing))}")
     return content
 
 

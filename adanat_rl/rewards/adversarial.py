@@ -14,7 +14,7 @@ from torch.nn import functional
 
 from adanat_rl.config.schema import AdversarialConfig
 from adanat_rl.generation.seeding import Purpose, seeded
-from adanat_rl.rewards.base import Requirement, RewardBatch, RewardModel, RewardOutput
+from adanat_rl.rewards.base import ImageSet, Requirement, RewardBatch, RewardModel, RewardOutput
 from adanat_rl.rewards.discriminator import PatchDiscriminator
 
 
@@ -34,7 +34,7 @@ class AdversarialReward(RewardModel):
         self.num_warmup_updates = config.num_warmup_updates
         self.num_updates = config.num_updates
         with seeded(Purpose.DISCRIMINATOR_WEIGHTS, seed):
-            self.discriminator = PatchDiscriminator(num_classes, config.channels).eval()
+            self.discriminator = PatchDiscriminator(num_classes, config.channels, config.first_stride).eval()
         self.discriminator.to(device)
         self._optimizer = torch.optim.Adam(self.discriminator.parameters(), config.lr, betas=config.adam_betas)
 
@@ -44,7 +44,7 @@ class AdversarialReward(RewardModel):
         return RewardOutput(torch.sigmoid(self.discriminator(batch.images, batch.labels).mean(dim=1)))
 
     def update(
-        self, generated: RewardBatch, real: RewardBatch, generator: np.random.Generator, num_updates: int
+        self, generated: ImageSet, real: ImageSet, generator: np.random.Generator, num_updates: int
     ) -> dict[str, float]:
         """Gradient steps on minibatches drawn with replacement; metrics are means over the steps."""
         size = self._config.batch_size

@@ -22,6 +22,7 @@ class Requirement(StrEnum):
 
     LABELS = "labels"
     REAL_IMAGES = "real_images"
+    CAPTIONS = "captions"
 
 
 @dataclass(frozen=True)

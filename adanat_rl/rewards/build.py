@@ -4,19 +4,24 @@ from __future__ import annotations
 
 import importlib
 import inspect
-from typing import Any
+from pathlib import Path
+from typing import Any, cast
 
 import torch
+from torch import Tensor
 
 from adanat_rl.config.errors import UserError, nearest
+from adanat_rl.config.paths import resolve_path
 from adanat_rl.config.schema import ExperimentConfig
-from adanat_rl.data.loading import load_dataset
-from adanat_rl.generation.build import load_tokenizer
+from adanat_rl.data.dataset import ImageDataset
+from adanat_rl.data.loading import load_images
+from adanat_rl.data.tokens import DecodedTokens, TokenSet, file_hash
+from adanat_rl.generation.build import load_captions, load_tokenizer
+from adanat_rl.generation.masked.sampler import Tokenizer
 from adanat_rl.rewards.adversarial import AdversarialReward
-from adanat_rl.rewards.base import Requirement, RewardBatch, RewardModel
+from adanat_rl.rewards.base import ImageSet, Requirement, RewardBatch, RewardModel
+from adanat_rl.rewards.real_images import FlippableImages, RealRows
 from adanat_rl.rewards.worker import RewardParts
-
-_AVAILABLE = frozenset({Requirement.LABELS, Requirement.REAL_IMAGES})
 
 
 def reward_class(config: ExperimentConfig) -> type[RewardModel]:
@@ -26,33 +31,90 @@ def reward_class(config: ExperimentConfig) -> type[RewardModel]:
         UserError: no such module or class, no reward model, or it needs what this data set lacks.
     """
     kind = config.reward.kind
-    cls = AdversarialReward if kind == "adversarial" else _import_class(kind)
-    missing = sorted(cls.requires - _AVAILABLE)
+    cls = _class_of(kind)
+    available = _available(config)
+    missing = sorted(cls.requires - available)
     if missing:
-        have = ", ".join(sorted(_AVAILABLE))
+        have = ", ".join(sorted(available))
         raise UserError(f"reward.kind: {kind} needs {', '.join(missing)}; data {config.data.name} has {have}")
     return cls
 
 
 def build_reward_parts(config: ExperimentConfig) -> RewardParts:
-    """Reward model, decoder and real images, in the process that uses them.
-
-    Real images go through the tokenizer and back, so that quantisation gives nothing away to a discriminator.
-    """
+    """Reward model, decoder and real images, in the process that uses them."""
     cls = reward_class(config)
-    dataset = load_dataset(config.data)
     device = "cuda" if config.resources.num_gpus_per_reward_actor > 0 else "cpu"
     tokenizer = load_tokenizer(config.generator, device)
-    if cls is AdversarialReward:
-        model: RewardModel = AdversarialReward(config.reward.adversarial, dataset.num_classes, config.seed, device)
-    else:
-        model = _instantiate(cls, config.reward.kind, config.reward.args)
-    real = None
-    if Requirement.REAL_IMAGES in cls.requires:
-        with torch.no_grad():
-            images = tokenizer.decode(tokenizer.encode(dataset.images.to(device)))
-        real = RewardBatch(images, dataset.labels.to(device))
-    return RewardParts(config.reward.kind, model, tokenizer.decode, real, device)
+    real = _real_images(config, tokenizer, device) if Requirement.REAL_IMAGES in cls.requires else None
+    model = _model(config, cls, device)
+    return RewardParts(config.reward.kind, model, tokenizer.decode, real, device, config.generator.decode_rows)
+
+
+def _available(config: ExperimentConfig) -> frozenset[Requirement]:
+    """What the data set of a configuration offers to reward models."""
+    found = {Requirement.LABELS}
+    if config.data.name != "captions":
+        found.add(Requirement.REAL_IMAGES)
+    if config.generator.captions is not None:
+        found.add(Requirement.CAPTIONS)
+    return frozenset(found)
+
+
+def _class_of(kind: str) -> type[RewardModel]:
+    if kind == "adversarial":
+        return AdversarialReward
+    if kind == "image_reward":
+        from adanat_rl.rewards.image_reward import ImageReward  # an extra
+
+        return ImageReward
+    return _import_class(kind)
+
+
+def _model(config: ExperimentConfig, cls: type[RewardModel], device: str) -> RewardModel:
+    reward = config.reward
+    if reward.kind == "adversarial":
+        return _adversarial(config, device)
+    if reward.kind == "image_reward":
+        from adanat_rl.rewards.image_reward import load_image_reward
+
+        settings = reward.image_reward
+        return load_image_reward(
+            resolve_path(settings.weights, "reward.image_reward.weights"),
+            Path(settings.vocabulary).expanduser(),
+            load_captions(config.generator).captions,
+            block_rows=settings.block_rows,
+            device=device,
+        )
+    return _instantiate(cls, reward.kind, reward.args)
+
+
+def _adversarial(config: ExperimentConfig, device: str) -> AdversarialReward:
+    num_contexts = load_images(config.data).num_classes
+    return AdversarialReward(config.reward.adversarial, num_contexts, config.seed, device)
+
+
+def _real_images(config: ExperimentConfig, tokenizer: Tokenizer, device: str) -> ImageSet:
+    """A small data set as one batch; a large one read row by row, from encoded images where there are any."""
+
+    @torch.no_grad()
+    def reconstruct(images: Tensor) -> Tensor:
+        return tokenizer.decode(tokenizer.encode(images))
+
+    shown_as = reconstruct if config.reward.reconstruct_real else None
+    if config.data.tokens is not None:
+        tokens = TokenSet(Path(config.data.tokens).expanduser(), _hash_of_tokenizer(config))
+        shape = (tokenizer.image_channels, tokenizer.image_size, tokenizer.image_size)
+        decoded = DecodedTokens(tokens, tokenizer.decode, shape, device)
+        return RealRows(decoded, device, config.data.horizontal_flip)
+    dataset = load_images(config.data)
+    if isinstance(dataset, ImageDataset):
+        images = dataset.images.to(device)
+        return RewardBatch(images if shown_as is None else shown_as(images), dataset.labels.to(device))
+    return RealRows(cast(FlippableImages, dataset), device, config.data.horizontal_flip, shown_as)
+
+
+def _hash_of_tokenizer(config: ExperimentConfig) -> str:
+    return file_hash(resolve_path(config.generator.tokenizer, "generator.tokenizer"))
 
 
 def _import_class(kind: str) -> type[RewardModel]:

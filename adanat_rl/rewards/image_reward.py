@@ -36,7 +36,7 @@ class ImageReward(RewardModel):
         device: where the network is.
     """
 
-    requires: ClassVar[frozenset[Requirement]] = frozenset({Requirement.LABELS})
+    requires: ClassVar[frozenset[Requirement]] = frozenset({Requirement.CAPTIONS})
 
     def __init__(
         self,

@@ -24,10 +24,10 @@ from adanat_rl.rewards.service import Finished, RewardService
 from adanat_rl.rewards.worker import Scores
 from adanat_rl.rl.config import GenerationPPOConfig
 from adanat_rl.rl.dealer import DealerCounters, ShardDealer
-from adanat_rl.rl.env_runner import PolicyWeights
+from adanat_rl.rl.evaluation import DrawOnRunners
 from adanat_rl.rl.exploration import action_std
 from adanat_rl.rl.losses import standardise_returns
-from adanat_rl.rl.shards import WARMUP_ITERATION, Shard, ShardKey, digest_weights, hash_batch
+from adanat_rl.rl.shards import WARMUP_ITERATION, PolicyWeights, Shard, ShardKey, digest_weights, hash_batch
 
 
 @dataclass(frozen=True)
@@ -127,6 +127,10 @@ class GenerationPPO(PPO):
         self._on_learner("set_action_std", action_std(self._experiment.exploration, iteration + 1))
         self._last_rollout = Rollout(shards, scores, self._on_learner("last_advantages"), hash_batch(shards))
         self._log(shards, scores, learner_results, reward_metrics, clock.laps)
+
+    def draw_on_runners(self, batch_size: int) -> DrawOnRunners | None:
+        """Draws evaluations by the env runners; None where the driver draws."""
+        return None if self._dealer is None else DrawOnRunners(self._dealer, batch_size)
 
     @property
     def last_rollout(self) -> Rollout:

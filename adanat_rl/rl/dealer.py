@@ -1,4 +1,4 @@
-"""Deals shards to env runners and keeps the books of who lives: a batch does not depend on who drew it.
+"""Deals work to env runners and keeps the books of who lives: a batch does not depend on who drew it.
 
 Runners take the next shard when they are free. The shard of a runner that died, hangs or is late is dealt again; the
 first result counts. The dealer waits in short ticks for whoever answers first and never on one runner.
@@ -11,15 +11,14 @@ import time
 from collections import deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Generic, Protocol, TypeVar
 
 import ray
 from ray.exceptions import RayError, RayTaskError
 
 from adanat_rl.config.errors import RunError
 from adanat_rl.config.schema import ResourcesConfig
-from adanat_rl.rl.env_runner import PolicyWeights
-from adanat_rl.rl.shards import Shard, ShardKey
+from adanat_rl.rl.shards import PolicyWeights, Shard, ShardKey
 
 _TICK_S = 0.05
 _PING_INTERVAL_S = 0.2
@@ -53,19 +52,37 @@ class _Absence:
     ping: Any = None
 
 
-@dataclass
-class _Job:
-    """One call of `collect`."""
+class Dealt(Protocol):
+    """What a runner brings: it says for which key and from which weights it was made."""
 
-    weights: PolicyWeights
+    @property
+    def key(self) -> ShardKey:
+        """Which piece of work."""
+        ...
+
+    @property
+    def weights_digest(self) -> str:
+        """Of what it was drawn with."""
+        ...
+
+
+Result = TypeVar("Result", bound=Dealt)
+
+
+@dataclass
+class _Job(Generic[Result]):
+    """One call of `collect`: what is drawn with, and how a runner is asked for the work of a key."""
+
+    digest: str
+    ask: Callable[[Any, ShardKey], Any]
     keys: Sequence[ShardKey]
     waiting: deque[ShardKey]
-    done: dict[ShardKey, Shard] = field(default_factory=dict)
+    done: dict[ShardKey, Result] = field(default_factory=dict)
     deals: dict[ShardKey, int] = field(default_factory=dict)
     durations: list[float] = field(default_factory=list)
 
     def wants(self, flight: _Flight) -> bool:
-        return flight.digest == self.weights.digest and flight.key in self.deals and flight.key not in self.done
+        return flight.digest == self.digest and flight.key in self.deals and flight.key not in self.done
 
 
 class ShardDealer:
@@ -88,15 +105,27 @@ class ShardDealer:
     def collect(
         self, weights: PolicyWeights, keys: Sequence[ShardKey], check: Callable[[], None] = lambda: None
     ) -> list[Shard]:
-        """The shards of `keys`, in that order.
+        """The shards of `keys`, in that order; arguments and errors as for `deal`."""
+        return self.deal(weights.digest, lambda runner, key: runner.sample_shard.remote(weights, key), keys, check)
+
+    def deal(
+        self,
+        digest: str,
+        ask: Callable[[Any, ShardKey], Any],
+        keys: Sequence[ShardKey],
+        check: Callable[[], None] = lambda: None,
+    ) -> list[Any]:
+        """What the runners make of `keys`, in that order.
 
         Args:
+            digest: of what is drawn with; results say it too.
+            ask: a runner's handle and a key in, the reference of its answer out.
             check: called in every tick; what it raises ends the wait.
 
         Raises:
-            RunError: a shard's own code failed, a shard got no result from several runners, or no runner is left.
+            RunError: a runner's own code failed, a key got no result from several runners, or no runner is left.
         """
-        job = _Job(weights, keys, deque(keys))
+        job: _Job[Any] = _Job(digest, ask, keys, deque(keys))
         self._last_up = time.monotonic()
         while len(job.done) < len(keys):
             check()
@@ -116,14 +145,14 @@ class ShardDealer:
 
     # --- dealing
 
-    def _deal(self, job: _Job) -> None:
+    def _deal(self, job: _Job[Any]) -> None:
         """Fills the queues of the runners that are up, breadth first."""
         for depth in range(_QUEUE_DEPTH):
             for runner in self._up():
                 if job.waiting and len(self._flights_of(runner)) == depth:
                     self._fly(job, runner, job.waiting.popleft())
 
-    def _deal_late_again(self, job: _Job) -> None:
+    def _deal_late_again(self, job: _Job[Any]) -> None:
         """Gives idle runners a copy of what is late, once nothing new is left to deal."""
         if job.waiting or not job.durations:
             return
@@ -138,15 +167,15 @@ class ShardDealer:
                 self.counters.redealt_shards += 1
                 self._fly(job, runner, min(single, key=lambda f: f.since).key)
 
-    def _fly(self, job: _Job, runner: int, key: ShardKey) -> None:
+    def _fly(self, job: _Job[Any], runner: int, key: ShardKey) -> None:
         job.deals[key] = job.deals.get(key, 0) + 1
         if job.deals[key] > self._resources.max_deals_per_shard:
             raise RunError(
                 f"shard {key.number} of iteration {key.iteration} got no result from "
                 f"{self._resources.max_deals_per_shard} env runners, the last one is runner {runner}"
             )
-        reference = self._runners[runner].sample_shard.remote(job.weights, key)
-        self._flights[reference] = _Flight(runner, key, job.weights.digest, time.monotonic())
+        reference = job.ask(self._runners[runner], key)
+        self._flights[reference] = _Flight(runner, key, job.digest, time.monotonic())
 
     # --- waiting and gathering
 
@@ -157,7 +186,7 @@ class ShardDealer:
         else:
             time.sleep(_TICK_S)  # everybody is down and not yet due for a ping
 
-    def _gather(self, job: _Job) -> None:
+    def _gather(self, job: _Job[Any]) -> None:
         if not self._flights:
             return
         ready, _ = ray.wait(list(self._flights), num_returns=len(self._flights), timeout=0)
@@ -177,7 +206,7 @@ class ShardDealer:
             del self._flights[reference]
             self._accept(job, flight, shard)
 
-    def _accept(self, job: _Job, flight: _Flight, shard: Shard) -> None:
+    def _accept(self, job: _Job[Any], flight: _Flight, shard: Dealt) -> None:
         now = time.monotonic()
         job.durations.append(now - max(flight.since, self._last_answer.get(flight.runner, 0.0)))
         self._last_answer[flight.runner] = now
@@ -188,7 +217,7 @@ class ShardDealer:
             if flight.key in job.waiting:
                 job.waiting.remove(flight.key)
 
-    def _enforce_deadlines(self, job: _Job) -> None:
+    def _enforce_deadlines(self, job: _Job[Any]) -> None:
         now = time.monotonic()
         for runner in {flight.runner for flight in self._flights.values()}:
             oldest = min(flight.since for flight in self._flights_of(runner))
@@ -210,7 +239,7 @@ class ShardDealer:
     def _flights_of(self, runner: int) -> list[_Flight]:
         return [flight for flight in self._flights.values() if flight.runner == runner]
 
-    def _take_down(self, job: _Job, runner: int, reason: str, *, kill: bool = False) -> None:
+    def _take_down(self, job: _Job[Any], runner: int, reason: str, *, kill: bool = False) -> None:
         """Books a runner as down and puts its shards back; Ray restarts the actor."""
         if kill:
             ray.kill(self._runners[runner], no_restart=False)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 import ray
@@ -11,17 +11,12 @@ import torch
 from ray.rllib.env.single_agent_env_runner import SingleAgentEnvRunner
 from torch import Tensor
 
-from adanat_rl.generation.noise import ShardNoise, Stream
-from adanat_rl.generation.policies.base import actor_mean
+from adanat_rl.evaluation.drawing import EvaluationSet
+from adanat_rl.generation.noise import Stream, shard_noise
+from adanat_rl.generation.policies.base import GenerationPolicy, actor_mean
+from adanat_rl.rl.evaluation import DrawnImages, DrawOrder, draw_batch
 from adanat_rl.rl.losses import gaussian_log_prob
-from adanat_rl.rl.shards import Shard, ShardKey, digest_weights
-
-
-class PolicyWeights(NamedTuple):
-    """What a runner draws with: named arrays (or a reference to them) and their content hash."""
-
-    state: Any
-    digest: str
+from adanat_rl.rl.shards import PolicyWeights, Shard, ShardKey, digest_weights
 
 
 class ShardEnvRunner(SingleAgentEnvRunner):
@@ -39,7 +34,7 @@ class ShardEnvRunner(SingleAgentEnvRunner):
         env = self.env.unwrapped
         settings = self.config.env_config
         size = settings["shard_size"]
-        noise = ShardNoise((key.seed, key.iteration, key.number), size)
+        noise = shard_noise((key.seed, key.iteration, key.number), size, env.generator.device)
         context = noise.choice(Stream.CONTEXTS, settings["contexts"])
         space = env.generator.decision_space
         mask = space.effect_mask.float()
@@ -59,6 +54,17 @@ class ShardEnvRunner(SingleAgentEnvRunner):
             columns.decisions.append(decision)
             columns.samples.append(observation.sample)
         return columns.shard(key, weights.digest, context, env)
+
+    def draw_images(
+        self, order: DrawOrder, policy: GenerationPolicy | None, key: ShardKey, images: EvaluationSet
+    ) -> DrawnImages:
+        """Draws images of an evaluation.
+
+        Args:
+            policy: decides instead of the one of the order, where it knows the images one by one.
+        """
+        generator = self.env.unwrapped.generator
+        return draw_batch(generator, order, policy if policy is not None else order.policy, key, images)
 
     def process_id(self) -> int:
         """Id of the operating-system process, for tests that break things."""

@@ -8,7 +8,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 from torch import Tensor
@@ -23,6 +23,13 @@ class ShardKey(NamedTuple):
     seed: int
     iteration: int
     number: int
+
+
+class PolicyWeights(NamedTuple):
+    """What a runner draws with: named arrays (or a reference to them) and their content hash."""
+
+    state: Any
+    digest: str
 
 
 @dataclass

@@ -45,7 +45,7 @@ def refused(*overrides: str, **arguments) -> str:
         ("policy.kind=adaptiv", ["policy.kind", '"adaptiv"', "'per_class'", "'static'", "did you mean 'adaptive'"]),
         ("decisions.learned=[mask_ration]", ["decisions.learned", '"mask_ration"', "did you mean 'mask_ratio'"]),
         ("decisions.base.curve=cosin", ["decisions.base.curve", '"cosin"', "'linear'", "did you mean 'cosine'"]),
-        ("data.name=mnist", ["data.name", '"mnist"', "'digits'"]),
+        ("data.name=minst", ["data.name", '"minst"', "'digits'"]),
         ("reward.kind=adversarail", ["reward.kind", "'adversarail'", "module:Class", "did you mean 'adversarial'"]),
         ("reward.kind=a:b:c", ["reward.kind", "'a:b:c'", "module:Class"]),
         ("resources.num_learners=2", ["resources.num_learners", "2", "0 or 1"]),

@@ -12,7 +12,8 @@ from rich.console import Console
 
 from adanat_rl.evaluation.comparison import BASE_SCHEDULE, BASELINE, CONTROL, POLICY, Comparison, compare
 from adanat_rl.evaluation.controls import Adaptivity, Control
-from adanat_rl.evaluation.evaluator import Evaluator, evaluation_set
+from adanat_rl.evaluation.drawing import evaluation_set
+from adanat_rl.evaluation.evaluator import Evaluator
 from adanat_rl.evaluation.judge import FD_A, load_judge
 from adanat_rl.evaluation.reference import Baseline
 from adanat_rl.evaluation.table import comparison_table, format_value
@@ -25,7 +26,7 @@ SEEDS = [11, 12, 13, 14, 15]
 
 def compared(effect: Effect, trait: float, label: float, baselines=()) -> Comparison:
     generator = PointGenerator(effect)
-    evaluator = Evaluator(generator, point_dataset(), CostJudge(), num_images=200, batch_size=64)
+    evaluator = Evaluator(generator, point_dataset().labels, CostJudge(), num_images=200, batch_size=64)
     policy = ActorPolicy(ReadingActor(trait, label), generator.decision_space, 32)
     return compare(evaluator, policy, "reading policy", baselines, SEEDS)
 
@@ -95,14 +96,14 @@ def test_the_comparison_is_json_and_keeps_every_seed(per_image: Comparison) -> N
 
 def test_the_decisions_of_the_first_seed_are_kept_with_their_labels(per_image: Comparison) -> None:
     assert per_image.decisions.shape == (200, 3, 2)
-    expected = evaluation_set(point_dataset(), 200, SEEDS[0]).context
+    expected = evaluation_set(point_dataset().labels, 200, SEEDS[0]).context
     np.testing.assert_array_equal(per_image.context, expected)
     assert len(np.unique(per_image.decisions[:, 0, 0].round(4))) == 2  # one push per trait
 
 
 def test_without_controls_there_is_no_verdict() -> None:
     generator = PointGenerator()
-    evaluator = Evaluator(generator, point_dataset(), CostJudge(), num_images=40, batch_size=64)
+    evaluator = Evaluator(generator, point_dataset().labels, CostJudge(), num_images=40, batch_size=64)
     seen = []
     comparison = compare(
         evaluator,
@@ -121,7 +122,7 @@ def test_without_controls_there_is_no_verdict() -> None:
 
 
 def test_controls_need_no_features_and_spend_no_more_passes(digits, digits_generator) -> None:
-    evaluator = Evaluator(digits_generator, digits, load_judge(digits), num_images=40, batch_size=40)
+    evaluator = Evaluator(digits_generator, digits.labels, load_judge(digits), num_images=40, batch_size=40)
     policy = SchedulePolicy(torch.from_numpy(hand_made_schedule(4)).float())
     comparison = compare(evaluator, policy, "schedule", [], [1, 2])
     first = comparison.policy.evaluation.metrics
@@ -131,7 +132,7 @@ def test_controls_need_no_features_and_spend_no_more_passes(digits, digits_gener
 
 
 def test_the_table_shows_every_row_with_mean_and_sd(digits, digits_generator) -> None:
-    evaluator = Evaluator(digits_generator, digits, load_judge(digits), num_images=30, batch_size=30)
+    evaluator = Evaluator(digits_generator, digits.labels, load_judge(digits), num_images=30, batch_size=30)
     policy = SchedulePolicy(torch.from_numpy(hand_made_schedule(4)).float())
     content = compare(evaluator, policy, "my schedule", [], [1, 2], controls=()).as_dict()
     out = StringIO()

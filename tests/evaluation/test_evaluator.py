@@ -4,7 +4,8 @@ import numpy as np
 import pytest
 import torch
 
-from adanat_rl.evaluation.evaluator import NAT_PASSES, Evaluation, Evaluator, draw_set, evaluation_set
+from adanat_rl.evaluation.drawing import draw_set, evaluation_set
+from adanat_rl.evaluation.evaluator import NAT_PASSES, Evaluation, Evaluator
 from adanat_rl.evaluation.judge import ACCURACY, FD_A, FD_B, PRECISION, QUALITY_METRICS, RECALL, load_judge
 from adanat_rl.generation.noise import ImageNoise
 from adanat_rl.generation.policies.base import ActorPolicy, FixedDecisionsPolicy, SchedulePolicy, draw
@@ -33,7 +34,7 @@ def test_a_single_seed_has_no_spread() -> None:
 
 
 def test_the_evaluation_set_takes_the_real_labels_in_turn(digits) -> None:
-    images = evaluation_set(digits, 2000, 5)
+    images = evaluation_set(digits.labels, 2000, 5)
     assert torch.equal(images.context[:1797], digits.labels)
     assert torch.equal(images.context[1797:], digits.labels[:203])
     assert images.context.dtype == images.seeds.dtype == torch.int64
@@ -41,7 +42,7 @@ def test_the_evaluation_set_takes_the_real_labels_in_turn(digits) -> None:
 
 def test_the_evaluation_set_depends_on_seed_and_index_alone(digits) -> None:
     first, again, other, longer = (
-        evaluation_set(digits, count, seed) for count, seed in ((50, 1), (50, 1), (50, 2), (900, 1))
+        evaluation_set(digits.labels, count, seed) for count, seed in ((50, 1), (50, 1), (50, 2), (900, 1))
     )
     assert torch.equal(first.seeds, again.seeds)
     assert torch.equal(first.seeds, longer.seeds[:50])
@@ -58,7 +59,7 @@ def test_a_drawn_set_does_not_depend_on_the_batch_size(digits, digits_generator,
             for parameter in actor.parameters():
                 parameter.add_(0.1 * torch.randn_like(parameter))
     policy = ActorPolicy(actor, digits_generator.decision_space, 64)
-    images = evaluation_set(digits, 30, 3)
+    images = evaluation_set(digits.labels, 30, 3)
     whole = draw(digits_generator, policy, images.context, ImageNoise(images.seeds))
     parts = draw_set(digits_generator, policy, images, batch_size)
     assert torch.equal(parts.sample, whole.sample)
@@ -67,17 +68,17 @@ def test_a_drawn_set_does_not_depend_on_the_batch_size(digits, digits_generator,
 
 
 def test_decisions_made_image_by_image_follow_the_images_through_the_batches(digits, digits_generator) -> None:
-    images = evaluation_set(digits, 25, 3)
+    images = evaluation_set(digits.labels, 25, 3)
     decisions = torch.rand(25, 4, 4, generator=torch.Generator().manual_seed(0)) + 0.1
     drawing = draw_set(digits_generator, FixedDecisionsPolicy(decisions), images, 8)
     assert torch.equal(drawing.decisions, decisions)
 
 
 def test_the_evaluator_judges_what_it_draws(digits, digits_generator, judge) -> None:
-    evaluator = Evaluator(digits_generator, digits, judge, num_images=60, batch_size=25)
+    evaluator = Evaluator(digits_generator, digits.labels, judge, num_images=60, batch_size=25)
     policy = SchedulePolicy(digits_generator.decision_space.base_schedule)
     row, drawing = evaluator.evaluate_once(policy, 7)
-    images = evaluation_set(digits, 60, 7)
+    images = evaluation_set(digits.labels, 60, 7)
     expected = draw(digits_generator, policy, images.context, ImageNoise(images.seeds))
     assert torch.equal(drawing.sample, expected.sample)
     assert row[NAT_PASSES] == expected.num_passes.double().mean()
@@ -112,7 +113,7 @@ def test_the_judge_knows_noise_from_digits(digits, judge) -> None:
 
 def test_a_generator_of_another_kind_is_evaluated_the_same_way() -> None:
     generator, dataset = PointGenerator(), point_dataset()
-    evaluator = Evaluator(generator, dataset, CostJudge(), num_images=150, batch_size=40)
+    evaluator = Evaluator(generator, dataset.labels, CostJudge(), num_images=150, batch_size=40)
     reading = ActorPolicy(ReadingActor(0.8, 0.0), generator.decision_space, 16)
     evaluation = evaluator.evaluate(reading, [1, 2, 3])
     blind = evaluator.evaluate(SchedulePolicy(generator.decision_space.base_schedule), [1, 2, 3])

@@ -7,8 +7,8 @@ import pytest
 import torch
 
 from adanat_rl.config.errors import UserError
-from adanat_rl.evaluation.inception_judge import INCEPTION_SCORE, KID, Evaluated, InceptionJudge, Judged
-from adanat_rl.evaluation.judge import FD_A, FD_B, PRECISION, RECALL
+from adanat_rl.evaluation.inception_judge import KID, Evaluated, InceptionJudge, Judged
+from adanat_rl.evaluation.judge import FD_A, FD_B, INCEPTION_SCORE, PRECISION, RECALL
 from adanat_rl.metrics.frechet import FrechetDistance
 from adanat_rl.metrics.inception import InceptionExtractor, InceptionV3
 from adanat_rl.metrics.manifold import precision_recall

@@ -7,7 +7,17 @@ import pytest
 import torch
 from scipy import stats
 
-from adanat_rl.generation.noise import ImageNoise, ShardNoise, Stream, gumbel, philox4x32
+from adanat_rl.generation.noise import (
+    DeviceShardNoise,
+    ImageNoise,
+    ShardNoise,
+    Stream,
+    gumbel,
+    philox4x32,
+)
+from adanat_rl.generation.noise import (
+    shard_noise as noise_of_shard,
+)
 
 
 def philox(counter: list[int], key: list[int]) -> list[int]:
@@ -153,3 +163,26 @@ def test_shard_noise_depends_on_every_bit_of_its_key(other: tuple[int, ...]) -> 
             for at in range(4):
                 equal = mine.exponential(step, stream, (20,)) == theirs.exponential(at, stream, (20,))
                 assert equal.float().mean() < 0.1
+
+
+def test_noise_of_a_shard_on_a_device_is_standard_normal_and_keyed() -> None:
+    noise = DeviceShardNoise((7, 3, 2), 64, torch.device("cpu"))
+    draws = noise.normal(1, Stream.ACTIONS, (500,)).double()
+    assert draws.shape == (64, 500)
+    assert stats.kstest(draws.flatten().numpy(), "norm").pvalue > 0.01
+    assert abs(np.corrcoef(draws[:, :-1].flatten(), draws[:, 1:].flatten())[0, 1]) < 0.02
+    again = DeviceShardNoise((7, 3, 2), 64, torch.device("cpu"))
+    assert torch.equal(again.normal(1, Stream.ACTIONS, (500,)).double(), draws)
+    for other in ((8, 3, 2), (7, 4, 2), (7, 3, 3)):
+        assert not torch.equal(
+            DeviceShardNoise(other, 64, torch.device("cpu")).normal(1, Stream.ACTIONS, (500,)), draws
+        )
+    assert not torch.equal(noise.normal(2, Stream.ACTIONS, (500,)), noise.normal(1, Stream.ACTIONS, (500,)))
+
+
+def test_contexts_of_a_shard_are_the_same_on_every_device() -> None:
+    options = np.arange(1000)
+    on_device = DeviceShardNoise((7, 3, 2), 64, torch.device("cpu")).choice(Stream.CONTEXTS, options)
+    assert np.array_equal(on_device, ShardNoise((7, 3, 2), 64).choice(Stream.CONTEXTS, options))
+    assert isinstance(noise_of_shard((7, 3, 2), 4, torch.device("cpu")), ShardNoise)
+    assert isinstance(noise_of_shard((7, 3, 2), 4, torch.device("meta")), DeviceShardNoise)

@@ -29,6 +29,10 @@ class GenerationPolicy(Protocol):
         """The policy for the images at `rows` of a larger set; itself unless it knows the images one by one."""
         ...
 
+    def to(self, device: torch.device) -> GenerationPolicy:
+        """The policy with its tensors on a device."""
+        ...
+
 
 class SchedulePolicy:
     """The same decisions for every image.
@@ -53,6 +57,10 @@ class SchedulePolicy:
         """Itself."""
         return self
 
+    def to(self, device: torch.device) -> SchedulePolicy:
+        """The same on a device."""
+        return SchedulePolicy(self.schedule.to(device))
+
 
 class ClassSchedulePolicy:
     """A schedule per class.
@@ -76,6 +84,10 @@ class ClassSchedulePolicy:
         """Itself."""
         return self
 
+    def to(self, device: torch.device) -> ClassSchedulePolicy:
+        """The same on a device."""
+        return ClassSchedulePolicy(self.schedules.to(device))
+
 
 class FixedDecisionsPolicy:
     """Given decisions, image by image: what the shuffle controls replay.
@@ -98,6 +110,10 @@ class FixedDecisionsPolicy:
     def for_images(self, rows: Tensor) -> FixedDecisionsPolicy:
         """The decisions of those images."""
         return FixedDecisionsPolicy(self.decisions[rows])
+
+    def to(self, device: torch.device) -> FixedDecisionsPolicy:
+        """The same on a device."""
+        return FixedDecisionsPolicy(self.decisions.to(device))
 
 
 class ActorPolicy:
@@ -126,6 +142,11 @@ class ActorPolicy:
 
     def for_images(self, rows: Tensor) -> ActorPolicy:
         """Itself."""
+        return self
+
+    def to(self, device: torch.device) -> ActorPolicy:
+        """Itself, with its actor moved."""
+        self.actor.to(device)
         return self
 
 

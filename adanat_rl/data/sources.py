@@ -1,0 +1,163 @@
+"""The contract of a source: encoded images by number, with their contexts, and nothing decoded.
+
+A source knows its listing when it is built and reads one image at a time afterwards, from any thread.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from abc import ABC, abstractmethod
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import Literal, overload
+
+import numpy as np
+
+from adanat_rl.config.errors import UserError
+
+ContextKind = Literal["class", "text"]
+IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".ppm", ".pgm", ".tif", ".tiff", ".gif")
+
+
+class ImageSource(ABC):
+    """N images or captions.
+
+    Args:
+        name: kind of the source, for tables.
+        labels: `[N]` int64: the class, or the row of the first caption.
+        num_classes: of the labels; for text the number of captions.
+        captions: all captions in the order of their rows; empty for a source without.
+        class_names: what the classes are called, if that is known.
+        listing_hash: SHA-256 of names, sizes and contexts, not of pixels.
+        notes: what is odd about the source, for people.
+    """
+
+    has_images = True
+
+    def __init__(
+        self,
+        name: str,
+        labels: np.ndarray,
+        num_classes: int,
+        listing_hash: str,
+        *,
+        captions: Sequence[str] = (),
+        class_names: Sequence[str] = (),
+        notes: Sequence[str] = (),
+    ) -> None:
+        self.name = name
+        self.labels = labels
+        self.num_classes = num_classes
+        self.listing_hash = listing_hash
+        self.captions = captions
+        self.class_names = tuple(class_names)
+        self.notes = tuple(notes)
+
+    @property
+    def context_kind(self) -> ContextKind:
+        """What a label means."""
+        return "text" if len(self.captions) else "class"
+
+    def __len__(self) -> int:
+        """N."""
+        return len(self.labels)
+
+    @abstractmethod
+    def read(self, item: int) -> bytes:
+        """The encoded image `item`.
+
+        Raises:
+            OSError, ValueError: it cannot be read.
+        """
+
+    @abstractmethod
+    def where(self, item: int) -> str:
+        """How people find image `item`."""
+
+
+class PackedStrings(Sequence[str]):
+    """Many strings in two arrays, which may be mapped from a file.
+
+    Args:
+        blob: all strings in UTF-8, uint8. ends: `[N]` int64, where each ends.
+    """
+
+    def __init__(self, blob: np.ndarray, ends: np.ndarray) -> None:
+        self.blob = blob
+        self.ends = ends
+
+    @classmethod
+    def pack(cls, strings: Iterable[str]) -> PackedStrings:
+        """Packs strings; broken surrogates become question marks."""
+        encoded = [string.encode("utf-8", "replace") for string in strings]
+        ends = np.cumsum([len(part) for part in encoded], dtype=np.int64)
+        return cls(np.frombuffer(b"".join(encoded), np.uint8), ends)
+
+    def __len__(self) -> int:
+        """N."""
+        return len(self.ends)
+
+    @overload
+    def __getitem__(self, index: int) -> str: ...
+
+    @overload
+    def __getitem__(self, index: slice) -> list[str]: ...
+
+    def __getitem__(self, index: int | slice) -> str | list[str]:
+        """One string, or a list of some."""
+        if isinstance(index, slice):
+            return [self[i] for i in range(*index.indices(len(self)))]
+        if not -len(self) <= index < len(self):
+            raise IndexError(index)
+        index %= len(self)
+        start = int(self.ends[index - 1]) if index else 0
+        return self.blob[start : int(self.ends[index])].tobytes().decode("utf-8")
+
+
+def listing_hash(*parts: object) -> str:
+    """SHA-256 of strings, numbers and arrays, each with its length before it."""
+    digest = hashlib.sha256()
+    for part in parts:
+        data = np.ascontiguousarray(part).tobytes() if isinstance(part, np.ndarray) else str(part).encode()
+        digest.update(len(data).to_bytes(8, "little"))
+        digest.update(data)
+    return digest.hexdigest()
+
+
+def expand_files(path: str, suffix: str, key: str = "data.path") -> list[Path]:
+    """Files of a setting: one file, a folder of files that end in `suffix`, a pattern with `*` or `{000..127}`.
+
+    Raises:
+        UserError: there is none.
+    """
+    plain = Path(path).expanduser()
+    if plain.is_file():
+        return [plain]
+    if plain.is_dir():
+        files = sorted(file for file in plain.iterdir() if file.name.endswith(suffix) and not file.name.startswith("."))
+    else:
+        files = [file for pattern in _expand_braces(str(plain)) for file in _glob(Path(pattern))]
+    if not files:
+        raise UserError(
+            f"{key}: no {suffix} file there: {path}; expected a file, a folder, or a pattern such as part-*{suffix} "
+            f"or part-{{000..127}}{suffix}"
+        )
+    return files
+
+
+def _glob(pattern: Path) -> list[Path]:
+    if any(mark in pattern.name for mark in "*?["):
+        return sorted(pattern.parent.glob(pattern.name)) if pattern.parent.is_dir() else []
+    if not pattern.is_file():
+        raise UserError(f"data.path: no such file: {pattern}")
+    return [pattern]
+
+
+def _expand_braces(pattern: str) -> list[str]:
+    """`a{08..10}b` to `a08b`, `a09b`, `a10b`; anything else stays as it is."""
+    head, brace, rest = pattern.partition("{")
+    inside, closing, tail = rest.partition("}")
+    first, dots, last = inside.partition("..")
+    if not (brace and closing and dots and first.isdigit() and last.isdigit()):
+        return [pattern]
+    return [f"{head}{number:0{len(first)}d}{tail}" for number in range(int(first), int(last) + 1)]

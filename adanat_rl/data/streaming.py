@@ -1,0 +1,289 @@
+"""Real images that stay on the disk: decoded and cropped in threads when they are wanted.
+
+A damaged image is named in a warning and replaced by the next readable one of its class (of the whole set, where
+contexts are captions), up to `max_damaged` of them. Which one that is depends on the files alone, not on the order of
+reading or on threads.
+"""
+
+from __future__ import annotations
+
+import itertools
+import threading
+import warnings
+from collections import deque
+from collections.abc import Callable, Generator, Iterable, Iterator, Mapping
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
+from types import TracebackType
+from typing import Any, Self, TypeVar
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from adanat_rl.config.errors import RunError, UserError
+from adanat_rl.data.crop import read_square
+from adanat_rl.data.order import EndlessOrder
+from adanat_rl.data.sources import ImageSource
+
+Key = TypeVar("Key")
+Result = TypeVar("Result")
+
+_NAMED = 5  # damaged images that the final error names
+
+
+class StreamedImages:
+    """Meets `RealImages`: centre crops of a source, float32 `[B, 3, size, size]` in [0, 1].
+
+    Args:
+        source: where encoded images come from.
+        image_size: side of the crop.
+        num_workers: decoding threads of this process.
+        max_damaged: so many damaged images are replaced; one more is an error.
+        horizontal_flip: whether `stream` mirrors images by coin; `images_at` mirrors what it is told to.
+
+    Raises:
+        UserError: the source has captions only.
+    """
+
+    def __init__(
+        self,
+        source: ImageSource,
+        image_size: int,
+        *,
+        num_workers: int = 4,
+        max_damaged: int = 16,
+        horizontal_flip: bool = False,
+    ) -> None:
+        if not source.has_images:
+            raise UserError(f"data.name: {source.name} has captions only; this needs a data set with images")
+        self.source = source
+        self.name = source.name
+        self.num_classes = source.num_classes
+        self.labels = torch.from_numpy(np.array(source.labels, np.int64))
+        self.image_shape = (3, image_size, image_size)
+        self.horizontal_flip = horizontal_flip
+        self.max_damaged = max_damaged
+        self._num_workers = num_workers
+        self._damaged: dict[int, str] = {}
+        self._lock = threading.Lock()
+        self._pool: ThreadPoolExecutor | None = None
+
+    def __len__(self) -> int:
+        """N."""
+        return len(self.labels)
+
+    @property
+    def damaged(self) -> dict[int, str]:
+        """Damaged images met so far, with what is wrong."""
+        with self._lock:
+            return dict(sorted(self._damaged.items()))
+
+    def mark_damaged(self, damaged: Mapping[int, str]) -> None:
+        """Takes over what an earlier run of the same work found; it counts."""
+        with self._lock:
+            self._damaged.update(damaged)
+
+    def images_at(self, index: np.ndarray, flips: np.ndarray | None = None) -> Tensor:
+        """Images float32 `[B, 3, size, size]` in [0, 1] of indices `[B]`, those with a true flip `[B]` mirrored.
+
+        Where contexts are captions, a damaged image's replacement has another caption: see `pairs_at`.
+
+        Raises:
+            RunError: more than `max_damaged` images are damaged.
+        """
+        return self.pairs_at(index, flips)[0]
+
+    def pairs_at(self, index: np.ndarray, flips: np.ndarray | None = None) -> tuple[Tensor, Tensor]:
+        """The same, with the labels `[B]` int64 of the images that are really shown."""
+        pixels, shown = self.pixels_at(index, flips)
+        return torch.from_numpy(pixels).to(torch.float32) / 255, self.labels[torch.from_numpy(shown)]
+
+    def pixels_at(self, index: np.ndarray, flips: np.ndarray | None = None) -> tuple[np.ndarray, np.ndarray]:
+        """Images uint8 `[B, 3, size, size]`, and the indices `[B]` int64 of the images that are really shown."""
+        index = np.asarray(index, np.int64)
+        if index.size and (index.min() < 0 or index.max() >= len(self)):
+            raise IndexError(f"images {index.min()} … {index.max()} of {len(self)}")
+        pixels = np.empty((len(index), *self.image_shape), np.uint8)
+        shown = np.empty(len(index), np.int64)
+
+        def fill(place: int) -> None:
+            image, shown[place] = self._read(int(index[place]))
+            pixels[place] = image[:, :, ::-1] if flips is not None and flips[place] else image
+
+        for _ in self._map(fill, len(index)):
+            pass
+        return pixels, shown
+
+    def stream(
+        self,
+        batch_size: int,
+        seed: int,
+        *,
+        position: int = 0,
+        worker: int = 0,
+        num_workers: int = 1,
+        prefetch: int = 2,
+    ) -> BatchStream:
+        """Endless shuffled batches from a position on; see `BatchStream`."""
+        return BatchStream(self, batch_size, seed, position, worker, num_workers, prefetch)
+
+    def close(self) -> None:
+        """Ends the decoding threads; they start again when an image is wanted."""
+        with self._lock:
+            pool, self._pool = self._pool, None
+        if pool is not None:
+            pool.shutdown(wait=True, cancel_futures=True)
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Threads and locks stay in their process."""
+        return {name: value for name, value in vars(self).items() if name not in {"_lock", "_pool"}}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        """New ones in the new process."""
+        vars(self).update(state, _lock=threading.Lock(), _pool=None)
+
+    def _map(self, function: Any, count: int) -> Iterator[None]:
+        if self._num_workers == 1 or count < 2:
+            return map(function, range(count))
+        with self._lock:
+            if self._pool is None:
+                self._pool = ThreadPoolExecutor(self._num_workers, thread_name_prefix="images")
+            pool = self._pool
+        return pool.map(function, range(count))
+
+    def _read(self, item: int) -> tuple[np.ndarray, int]:
+        """Pixels of an image or of its replacement, and which one it is."""
+        for candidate in self._candidates(item):
+            if candidate in self._damaged:
+                continue
+            try:
+                return read_square(self.source.read(candidate), self.image_shape[1]), candidate
+            except MemoryError:
+                raise
+            except Exception as error:  # whatever a damaged file makes Pillow say
+                self._record(candidate, error)
+        raise RunError(f"data.path: none of the {len(self)} images can be read, such as {self.source.where(item)}")
+
+    def _candidates(self, item: int) -> Iterator[int]:
+        """The image, then its replacements: those of its class that follow, around the end, then all others."""
+        yield item
+        same = np.flatnonzero(self.labels.numpy() == int(self.labels[item]))
+        yield from (int(i) for i in np.roll(same, -int(np.searchsorted(same, item, side="right"))) if i != item)
+        yield from (i % len(self) for i in range(item + 1, item + len(self)))
+
+    def _record(self, item: int, error: Exception) -> None:
+        text = " ".join(str(error).split())
+        reason = f"{self.source.where(item)}: {type(error).__name__}{f': {text}' if text else ''}"
+        with self._lock:
+            known = item in self._damaged
+            self._damaged[item] = reason
+            count, first = len(self._damaged), list(self._damaged.values())[:_NAMED]
+        if count > self.max_damaged:
+            more = f" and {count - len(first)} more" if count > len(first) else ""
+            raise RunError(
+                f"{count} damaged images, data.max_damaged accepts {self.max_damaged}: {'; '.join(first)}{more}"
+            )
+        if not known:
+            warnings.warn(f"damaged image left out: {reason}", RuntimeWarning, stacklevel=2)
+
+
+def read_ahead(read: Callable[[Key], Result], keys: Iterable[Key], ahead: int) -> Generator[Result]:
+    """`read(key)` for all keys in order, the next `ahead` of them prepared in one thread meanwhile.
+
+    An error of `read` comes out in its turn. Closing the generator waits for what is being read and drops the rest.
+    """
+    thread = ThreadPoolExecutor(1, thread_name_prefix="read-ahead")
+    waiting: deque[Future[Result]] = deque()
+    try:
+        for key in keys:
+            waiting.append(thread.submit(read, key))
+            if len(waiting) > ahead:
+                yield waiting.popleft().result()
+        while waiting:
+            yield waiting.popleft().result()
+    finally:
+        thread.shutdown(wait=True, cancel_futures=True)
+
+
+@dataclass(frozen=True)
+class ImageBatch:
+    """One worker's part of a batch.
+
+    Args:
+        images: `[B, C, H, W]` float32 in [0, 1]. labels: `[B]` int64.
+        next_position: where a stream has to start to go on behind this batch.
+    """
+
+    images: Tensor
+    labels: Tensor
+    next_position: int
+
+
+class BatchStream:
+    """Endless shuffled batches, prepared ahead in a thread of their own, at most `prefetch` of them.
+
+    The batches are pure functions of seed and position: each holds the next `batch_size` images of the order for all
+    workers together, of which worker w of W takes every W-th. Another number of workers goes on in the same order.
+    Use it in a `with` block, or close it.
+
+    Args:
+        dataset: the images. batch_size: of all workers together. seed: of order and coins.
+        position: images taken before. worker, num_workers: which slice this is. prefetch: batches prepared ahead.
+    """
+
+    def __init__(
+        self,
+        dataset: StreamedImages,
+        batch_size: int,
+        seed: int,
+        position: int = 0,
+        worker: int = 0,
+        num_workers: int = 1,
+        prefetch: int = 2,
+    ) -> None:
+        if not (0 <= worker < num_workers <= batch_size and position >= 0 and prefetch >= 1):
+            raise ValueError(
+                f"worker {worker} of {num_workers}, batch_size {batch_size}, position {position}, prefetch {prefetch}: "
+                "expected 0 <= worker < num_workers <= batch_size, position >= 0, prefetch >= 1"
+            )
+        self.position = position
+        self._dataset = dataset
+        self._batch_size = batch_size
+        self._slice = slice(worker, None, num_workers)
+        self._order = EndlessOrder(len(dataset), seed)
+        self._batches = read_ahead(self._prepare, itertools.count(position, batch_size), prefetch)
+
+    def __iter__(self) -> Self:
+        """Itself."""
+        return self
+
+    def __next__(self) -> ImageBatch:
+        """The next batch; `position` moves behind it.
+
+        Raises:
+            RunError: too many images are damaged; the stream is closed then.
+        """
+        batch = next(self._batches)
+        self.position = batch.next_position
+        return batch
+
+    def close(self) -> None:
+        """Drops what is prepared and waits for the thread to end; there are no more batches."""
+        self._batches.close()
+
+    def __enter__(self) -> Self:
+        """Itself."""
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        """Closes it."""
+        self.close()
+
+    def _prepare(self, position: int) -> ImageBatch:
+        items, flips = self._order.take(position, self._batch_size)
+        mine = flips[self._slice] if self._dataset.horizontal_flip else None
+        images, labels = self._dataset.pairs_at(items[self._slice], mine)
+        return ImageBatch(images, labels, position + self._batch_size)

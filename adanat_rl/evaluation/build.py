@@ -1,0 +1,46 @@
+"""The judge of a configuration."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from adanat_rl.config.errors import UserError
+from adanat_rl.config.paths import resolve_path
+from adanat_rl.config.schema import ExperimentConfig
+from adanat_rl.data.loading import load_dataset
+from adanat_rl.evaluation.judge import Judge, load_judge
+from adanat_rl.generation.build import load_captions
+
+
+def build_judge(config: ExperimentConfig, device: str = "cpu") -> Judge:
+    """The classifiers of a small data set, or Inception with the statistics of the real images; CLIPScore if wanted.
+
+    Raises:
+        UserError: weights or statistics are missing, damaged, or do not fit each other.
+    """
+    evaluation = config.evaluation
+    if evaluation.judge == "classifiers":
+        judge: Judge = load_judge(load_dataset(config.data))
+    else:
+        judge = _inception_judge(config, device)
+    if evaluation.clip_score is None:
+        return judge
+    from adanat_rl.evaluation.clip_judge import ClipJudge
+    from adanat_rl.metrics.clip_score import ClipScorer
+
+    scorer = ClipScorer(Path(evaluation.clip_score).expanduser(), device=device)
+    return ClipJudge(judge, scorer, load_captions(config.generator).captions)
+
+
+def _inception_judge(config: ExperimentConfig, device: str) -> Judge:
+    from adanat_rl.evaluation.inception_judge import InceptionJudge
+    from adanat_rl.metrics.inception import load_extractor
+    from adanat_rl.metrics.statistics import load_statistics
+
+    evaluation = config.evaluation
+    if evaluation.inception is None or config.data.statistics is None:
+        missing = "evaluation.inception" if evaluation.inception is None else "data.statistics"
+        raise UserError(f"{missing}: null is not accepted: evaluation.judge=inception needs it")
+    extractor = load_extractor(resolve_path(evaluation.inception, "evaluation.inception"), evaluation.resize)
+    statistics = load_statistics(resolve_path(config.data.statistics, "data.statistics"), evaluation.resize)
+    return InceptionJudge(extractor.to(device), statistics, device=device)

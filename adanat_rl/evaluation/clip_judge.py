@@ -1,0 +1,55 @@
+"""CLIPScore beside another judge's numbers: how well images fit the captions they were drawn for."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+import torch
+from torch import Tensor
+
+from adanat_rl.evaluation.judge import CLIP_SCORE, Judge, Judgement, JudgeNames
+from adanat_rl.metrics.clip_score import clip_score
+
+PairScorer = Callable[[Tensor, Sequence[str]], Tensor]
+"""`(images [B, 3, H, W], B captions) -> [B]`."""
+
+
+class ClipJudge:
+    """Adds CLIPScore to a judge's numbers.
+
+    Args:
+        judge: gives the rest. score: of pairs. captions: row of the caption table → caption.
+    """
+
+    def __init__(self, judge: Judge, score: PairScorer, captions: Sequence[str]) -> None:
+        self._judge = judge
+        self._score = score
+        self._captions = captions
+
+    @property
+    def names(self) -> JudgeNames:
+        """Those of the judge."""
+        return self._judge.names
+
+    def begin(self, num_images: int) -> Judgement:
+        """An empty set."""
+        return _Scored(self._judge.begin(num_images), self._score, self._captions)
+
+    def distance(self, images: Tensor) -> float:
+        """That of the judge."""
+        return self._judge.distance(images)
+
+
+class _Scored:
+    def __init__(self, judgement: Judgement, score: PairScorer, captions: Sequence[str]) -> None:
+        self._judgement = judgement
+        self._score = score
+        self._captions = captions
+        self._scores: list[Tensor] = []
+
+    def add(self, images: Tensor, labels: Tensor) -> None:
+        self._judgement.add(images, labels)
+        self._scores.append(self._score(images, [self._captions[row] for row in labels.tolist()]))
+
+    def result(self) -> dict[str, float]:
+        return {**self._judgement.result(), CLIP_SCORE: clip_score(torch.cat(self._scores))}

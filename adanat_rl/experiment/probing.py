@@ -1,0 +1,153 @@
+"""The adaptivity probe of a configuration: generator, starting point, and the reward that finished images are given."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from adanat_rl.config.errors import RunError, UserError
+from adanat_rl.config.paths import ASSET_PREFIX, asset_names, resolve_path
+from adanat_rl.config.schema import ExperimentConfig
+from adanat_rl.evaluation.drawing import EvaluationSet, draw_set
+from adanat_rl.evaluation.probe_drawing import Scorer, starting_schedule
+from adanat_rl.experiment.checkpoints import checkpoint_folders, read_snapshot
+from adanat_rl.generation.build import build_generator
+from adanat_rl.generation.generator import Generator
+from adanat_rl.generation.masked.schedules import load_schedule
+from adanat_rl.generation.pipeline import load_pipeline
+from adanat_rl.generation.policies.base import GenerationPolicy, SchedulePolicy
+from adanat_rl.generation.seeding import Purpose, philox
+from adanat_rl.generation.weights import fit_state, read_tensors
+from adanat_rl.rewards.base import RewardBatch, RewardError, check_metrics, check_scores
+from adanat_rl.rewards.build import build_reward_parts
+from adanat_rl.rewards.worker import RewardParts
+
+FRESH = "fresh"
+
+
+@dataclass(frozen=True)
+class ProbeSubject:
+    """What is probed.
+
+    Args:
+        generator: frozen. policy: the starting point. title: of it, for people.
+        scorer: the reward. reward: what it is, for people.
+    """
+
+    generator: Generator
+    policy: GenerationPolicy
+    title: str
+    scorer: Scorer
+    reward: str
+
+
+def load_probe_subject(
+    config: ExperimentConfig, policy: str | None, schedule: Path | None, reward_from: str | None
+) -> ProbeSubject:
+    """Loads and, where the reward has to be trained first, trains it.
+
+    Args:
+        policy: exported policy or run folder. schedule: file instead; the base schedule if both are None.
+        reward_from: where a trainable reward takes its state from: a run folder, weights of a discriminator, or "fresh"
+            for what a run starts with. None for the weights that ship with the data set, or else fresh.
+
+    Raises:
+        UserError: something is missing, damaged or does not fit. RunError: the reward failed.
+    """
+    torch.set_num_threads(config.resources.torch_threads)
+    generator, start, title = _load_start(config, policy, schedule)
+    parts = build_reward_parts(config)
+    source = reward_from or _shipped(config, parts) or FRESH
+    if parts.model.num_updates == 0 and parts.model.num_warmup_updates == 0:
+        if reward_from is not None:
+            raise UserError(
+                f"--reward-from: {reward_from}: reward {parts.name} is not trained and has no state to take"
+            )
+        described = parts.name
+    else:
+        described = f"{parts.name} ({_take_state(config, parts, source, generator, start)})"
+    return ProbeSubject(generator, start, title, _scorer(parts), described)
+
+
+def _load_start(
+    config: ExperimentConfig, policy: str | None, schedule: Path | None
+) -> tuple[Generator, GenerationPolicy, str]:
+    if policy is not None:
+        pipeline = load_pipeline(policy)
+        return pipeline.generator, pipeline.policy, f"policy {policy}"
+    generator = build_generator(config)
+    title = "the base schedule"
+    if schedule is not None:
+        generator = generator.with_base_schedule(load_schedule(schedule))
+        title = f"schedule {schedule.stem}"
+    return generator, SchedulePolicy(starting_schedule(generator.decision_space)), title
+
+
+def _shipped(config: ExperimentConfig, parts: RewardParts) -> str | None:
+    name = f"{ASSET_PREFIX}{config.data.name}/discriminator.safetensors"
+    return name if _discriminator(parts) is not None and name in asset_names() else None
+
+
+def _discriminator(parts: RewardParts) -> nn.Module | None:
+    found = getattr(parts.model, "discriminator", None)
+    return found if isinstance(found, nn.Module) else None
+
+
+def _take_state(
+    config: ExperimentConfig, parts: RewardParts, source: str, generator: Generator, policy: GenerationPolicy
+) -> str:
+    """Puts a trainable reward into the state of its source; returns what that is."""
+    if source == FRESH:
+        _warm_up(config, parts, generator, policy)
+        return f"as a run starts, after {parts.model.num_warmup_updates} updates"
+    folder = Path(source).expanduser()
+    if folder.is_dir():
+        found = checkpoint_folders(folder / "checkpoints")
+        if not found:
+            raise UserError(f"--reward-from: {source} has no checkpoint; give a run folder, a file, or {FRESH}")
+        parts.model.load_state_dict(read_snapshot(found[max(found)]).tensors["reward"])
+        return f"of run {folder.name}, iteration {max(found)}"
+    discriminator = _discriminator(parts)
+    if discriminator is None:
+        raise UserError(
+            f"--reward-from: {source}: reward {parts.name} has no discriminator; give a run folder or {FRESH}"
+        )
+    path = resolve_path(source, "--reward-from")
+    fit_state(discriminator, read_tensors(path)[0], path)
+    discriminator.eval().to(parts.device)
+    return f"weights {source}"
+
+
+def _warm_up(config: ExperimentConfig, parts: RewardParts, generator: Generator, policy: GenerationPolicy) -> None:
+    """The updates before the first policy update, on as many images as an iteration draws."""
+    rng = philox(Purpose.REWARD_UPDATE, config.seed, 0)
+    count = config.training.trajectories_per_iteration
+    labels = (
+        parts.real.labels.cpu().numpy() if parts.real is not None else np.arange(generator.context_spec.num_contexts)
+    )
+    context = torch.from_numpy(rng.choice(labels, count))
+    images = EvaluationSet(context, torch.from_numpy(rng.integers(0, 2**63, count)))
+    sample = draw_set(generator, policy, images, config.evaluation.batch_size).sample
+    generated = RewardBatch(generator.decode(sample).to(parts.device), context.to(parts.device))
+    real = parts.real if parts.real is not None else generated.rows(torch.zeros(0, dtype=torch.int64))
+    check = parts.model.update(generated, real, rng, parts.model.num_warmup_updates)
+    try:
+        check_metrics(parts.name, check)
+    except RewardError as error:
+        raise RunError(str(error)) from None
+
+
+def _scorer(parts: RewardParts) -> Scorer:
+    def score(images: Tensor, context: Tensor) -> Tensor:
+        batch = RewardBatch(images.to(parts.device), context.to(parts.device))
+        try:
+            scores, _ = check_scores(parts.name, parts.model.score(batch), len(batch))
+        except RewardError as error:
+            raise RunError(str(error)) from None
+        return torch.from_numpy(np.asarray(scores))
+
+    return score

@@ -1,0 +1,117 @@
+"""Command `prepare`: what it makes can be used, doing it again does nothing, wrong input is one line."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from adanat_rl.cli import main
+from adanat_rl.config.schema import GeneratorConfig
+from adanat_rl.data.digits import ImageDataset
+from adanat_rl.data.tokens import TokenSet
+from adanat_rl.generation.build import load_tokenizer
+from adanat_rl.generation.text.encoder import ClipTextEncoder
+from adanat_rl.generation.text.table import open_caption_table
+from adanat_rl.generation.weights import save_network
+from adanat_rl.metrics.inception import InceptionV3
+from adanat_rl.metrics.statistics import load_statistics
+from tests.data.files import write_cc3m, write_tree
+from tests.tiny_clip import write_tiny_clip
+
+
+def call(capsys: pytest.CaptureFixture[str], *arguments: str | Path) -> str:
+    status = main(["prepare", *(str(argument) for argument in arguments)])
+    captured = capsys.readouterr()
+    assert status == 0, captured.err
+    return captured.out
+
+
+def test_tokens_of_the_digits_are_those_of_the_tokenizer(capsys, tmp_path: Path, digits: ImageDataset) -> None:
+    for _ in range(2):
+        printed = call(capsys, "--tokens", "--run-dir", tmp_path, "--batch-size", 600)
+        assert "tokens: 1797 images, 16 tokens each" in printed
+        assert f"use them: data.tokens={tmp_path / 'tokens'}" in printed
+    tokens = TokenSet(tmp_path / "tokens")
+    expected = load_tokenizer(GeneratorConfig()).encode(digits.images)
+    assert torch.equal(tokens.tokens_at(np.arange(1797)), expected)
+    assert torch.equal(tokens.labels, digits.labels)
+
+
+def test_captions_become_a_table(capsys, tmp_path: Path) -> None:
+    captions = ["a cat", "two dogs", "a third"]
+    file = write_cc3m(tmp_path / "train.tsv", captions)
+    clip = write_tiny_clip(tmp_path / "clip")
+    source = ("data.name=cc3m_tsv", f"data.path={file}")
+    printed = call(capsys, "--captions", f"text.encoder={clip}", *source, "--run-dir", tmp_path / "out")
+    assert f"use them: generator.captions={tmp_path / 'out' / 'captions'}" in printed
+    table = open_caption_table(tmp_path / "out" / "captions")
+    assert list(table.captions) == captions
+    expected = ClipTextEncoder(clip)([*captions, ""]).pooled
+    assert torch.allclose(table.pooled(torch.arange(4)), expected, atol=1e-6)
+
+
+def test_statistics_say_what_they_are_of(capsys, tmp_path: Path) -> None:
+    weights = tmp_path / "inception.safetensors"
+    save_network(weights, "inception", {}, InceptionV3())
+    tree = write_tree(tmp_path / "tree", {"a": 2, "b": 1})
+    source = ("data.name=image_folder", f"data.path={tree}", "data.image_size=8")
+    options = ("--statistics", "--keep-features", 2, "--device", "cpu", "--run-dir", tmp_path / "out")
+    printed = call(capsys, *options, *source, f"evaluation.inception={weights}", "evaluation.resize=vendored")
+    assert "statistics: 3 of 3 images, vendored" in printed
+    statistics = load_statistics(tmp_path / "out" / "statistics.npz")
+    assert (statistics.count, statistics.convention, len(statistics.mean)) == (3, "vendored", 2048)
+    assert statistics.features is not None
+    assert len(statistics.features) == 2
+
+
+def test_a_dry_run_prepares_nothing(capsys, tmp_path: Path) -> None:
+    printed = call(capsys, "--tokens", "--dry-run", "--run-dir", tmp_path / "out")
+    assert "horizontal_flip: false" in printed
+    assert not (tmp_path / "out").exists()
+
+
+CASES = [
+    ("", "nothing to prepare: give --tokens, --captions or --statistics"),
+    ("--tokens --batch-size 0", "--batch-size: 0 is not accepted"),
+    ("--statistics", "evaluation.inception: null is not accepted: --statistics needs"),
+    ("--statistics evaluation.inception=nowhere", "evaluation.inception: no such file: nowhere"),
+    ("--statistics evaluation.inception=x --keep-features -1", "--keep-features: -1 is not accepted"),
+    ("--captions", "text.encoder: null is not accepted: --captions needs"),
+    ("--captions text.encoder=x", "data.name: digits has no image files and no captions"),
+    ("--tokens data.name=image_folder data.path=nowhere", "data.path: no such folder: nowhere"),
+    (
+        "--tokens data.name=image_folder data.path=tree",
+        "data.image_size: images are 256×256 with 3 channels, but generator.tokenizer takes 8×8 with 1",
+    ),
+    ("--captions text.encoder=x data.name=image_folder data.path=tree", "has classes and no captions"),
+]
+
+
+@pytest.mark.parametrize(("line", "expected"), CASES, ids=[line or "nothing" for line, _ in CASES])
+def test_wrong_input_is_one_line_and_status_2(
+    capsys, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, line: str, expected: str
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    write_tree(tmp_path / "tree", {"a": 1})
+    assert main(["prepare", *line.split()]) == 2
+    errors = capsys.readouterr().err.strip().splitlines()
+    assert len(errors) == 1
+    assert expected in errors[0]
+    assert not (tmp_path / "runs").exists()
+
+
+@pytest.mark.filterwarnings("ignore:damaged image")
+def test_too_many_damaged_images_are_one_line_and_status_1(capsys, tmp_path: Path) -> None:
+    tree = write_tree(tmp_path / "tree", {"a": 3})
+    (tree / "a" / "1.png").write_bytes(b"")
+    settings = ("data.name=image_folder", f"data.path={tree}", "data.image_size=8", "data.max_damaged=0")
+    weights = tmp_path / "inception.safetensors"
+    save_network(weights, "inception", {}, InceptionV3())
+    options = ["--statistics", f"evaluation.inception={weights}", "--run-dir", str(tmp_path / "out"), "--device", "cpu"]
+    assert main(["prepare", *options, *settings]) == 1
+    (line,) = capsys.readouterr().err.strip().splitlines()
+    assert "1 damaged images, data.max_damaged accepts 0" in line
+    assert "a/1.png" in line

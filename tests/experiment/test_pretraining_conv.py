@@ -1,0 +1,61 @@
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors import safe_open
+
+from adanat_rl.config.loading import resolve
+from adanat_rl.data.mnist import load_mnist_dataset
+from adanat_rl.experiment import pretraining_job
+from adanat_rl.generation.build import build_generator
+from adanat_rl.generation.masked.conv_tokenizer import ConvVQTokenizer
+from adanat_rl.generation.noise import ImageNoise
+from adanat_rl.generation.policies.base import SchedulePolicy, draw
+
+TINY = (
+    "pretraining.num_tokenizer_steps=20",
+    "pretraining.num_classifier_steps=2",
+    "pretraining.num_steps=10",
+    "pretraining.width=16",
+    "pretraining.depth=1",
+    "evaluation.num_images=16",
+    "resources.driver_threads=1",
+)
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Pretrained on some of the images: all would take half a minute."""
+    whole = load_mnist_dataset()
+    some = replace(whole, images=whole.images[:600], labels=whole.labels[:600])
+    folder = tmp_path_factory.mktemp("pretraining")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(pretraining_job, "load_dataset", lambda config: some)
+        pretraining_job.pretrain(resolve("mnist", overrides=TINY), folder, quiet=True)
+    return folder
+
+
+def test_it_leaves_weights_in_half_precision_and_a_card_with_source_and_licence(folder: Path) -> None:
+    for name in ("tokenizer", "nat", "judge_a", "judge_b"):
+        with safe_open(folder / f"{name}.safetensors", framework="pt") as file:
+            assert {file.get_tensor(key).dtype for key in file.keys()} == {torch.float16}  # noqa: SIM118
+    card = (folder / "MODEL_CARD.md").read_text()
+    for words in ("# Model card: mnist", "adanat-rl pretrain --preset mnist seed=0", "CC BY-SA 3.0", "7×7 tokens"):
+        assert words in card
+
+
+def test_a_generator_is_made_of_them(folder: Path) -> None:
+    weights = [f"generator.{name}={folder / name}.safetensors" for name in ("nat", "tokenizer")]
+    generator = build_generator(resolve("mnist", overrides=weights))
+    assert isinstance(generator.tokenizer, ConvVQTokenizer)
+    assert {parameter.dtype for parameter in generator.nat.parameters()} == {torch.float32}
+    drawing = draw(
+        generator,
+        SchedulePolicy(generator.decision_space.base_schedule),
+        torch.arange(4),
+        ImageNoise(torch.arange(4)),
+    )
+    assert generator.decode(drawing.sample).shape == (4, 1, 28, 28)
