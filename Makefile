@@ -24,6 +24,11 @@ demo: install ## train the digits policy (about 6 minutes), print a table, leave
 	$(BIN)/adanat-rl train
 	@echo "look at runs/digits/report.html; the dashboard: make ui"
 
+demo-mnist: install ## train the MNIST policy (at most 15 minutes), print a table, leave a report
+	@if [ -f runs/mnist/summary.json ]; then echo "runs/mnist is complete; make clean-runs starts over"; fi
+	$(BIN)/adanat-rl train --preset mnist
+	@echo "look at runs/mnist/report.html; the dashboard: make ui"
+
 test: install ## run all tests (at most 15 minutes on two cores), with coverage
 	$(BIN)/coverage erase
 	COVERAGE_PROCESS_START=$(CURDIR)/pyproject.toml $(BIN)/python -m pytest -n 2 --dist loadfile --cov --cov-report=term:skip-covered $(ARGS)
@@ -63,4 +68,4 @@ clean: ## delete .venv and everything that was built or cached, but not runs/
 	rm -f .coverage .coverage.*
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
-.PHONY: help install demo test check format bench docs ui constraints clean-runs clean
+.PHONY: help install demo demo-mnist test check format bench docs ui constraints clean-runs clean

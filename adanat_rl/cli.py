@@ -25,6 +25,7 @@ COMMANDS = {
     "sample": "draw images with a policy or schedule",
     "pretrain": "train tokenizer, NAT and judges of a data set that has none",
     "prepare": "encode images to tokens or captions to embeddings, or take statistics of images, once",
+    "import-checkpoint": "turn published weights of others into files of this product",
     "export": "copy a policy into a folder of its own",
     "report": "make figures and report.html of a run again",
     "ui": "open the MLflow dashboard of the runs here, on 127.0.0.1",
@@ -52,7 +53,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             file=sys.stderr,
         )
         return EXIT_USAGE
-    module = importlib.import_module(f"adanat_rl.{command}")
+    module = importlib.import_module(f"adanat_rl.{command.replace('-', '_')}")
     return int(module.main(rest))
 
 

@@ -15,6 +15,7 @@ from adanat_rl.cli import (
     run_command,
     run_directory,
 )
+from adanat_rl.config.errors import UserError
 from adanat_rl.config.loading import dump
 from adanat_rl.config.schema import ExperimentConfig
 
@@ -48,6 +49,9 @@ def _main(invocation: Invocation) -> int:
     parser.add_argument(
         "--address", metavar="ADDRESS", help="short for resources.ray_address: local, auto or HOST:PORT"
     )
+    parser.add_argument(
+        "--machine", metavar="NxNAME", help="with --dry-run: estimates the time on such a machine, such as 8xH100"
+    )
     add_display_options(parser)
     arguments = parser.parse_args(invocation.argv)
     if arguments.address is not None:
@@ -56,21 +60,28 @@ def _main(invocation: Invocation) -> int:
     from adanat_rl.experiment.cluster import quiet_environment
 
     quiet_environment()
+    if arguments.dry_run:
+        return _dry_run(config, arguments.machine)
+    if arguments.machine is not None:
+        raise UserError("--machine: only --dry-run estimates times; give both, or none")
     from adanat_rl.experiment.build import complete_inputs
+    from adanat_rl.experiment.training import train
 
     config = complete_inputs(config)
-    if arguments.dry_run:
-        return _dry_run(config)
-    from adanat_rl.experiment.training import train
 
     return train(config, run_directory(config), invocation.again, quiet=arguments.quiet, log_json=arguments.log_json)
 
 
-def _dry_run(config: ExperimentConfig) -> int:
+def _dry_run(config: ExperimentConfig, machine: str | None) -> int:
+    from adanat_rl.experiment.build import complete_known_inputs
     from adanat_rl.experiment.estimate import describe_run
+    from adanat_rl.experiment.machines import parse_machine
 
+    described = None if machine is None else parse_machine(machine)
+    config = complete_known_inputs(config)
+    text = describe_run(config, Path(run_directory(config)), described)
     print(dump(config), end="")
-    print(describe_run(config, Path(run_directory(config))))
+    print(text)
     return EXIT_DONE
 
 

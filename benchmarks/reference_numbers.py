@@ -1,10 +1,12 @@
-"""The reference numbers of the digits: searched and learned baselines, and the policy over five training seeds.
+"""The reference numbers of a small data set: searched and learned baselines, and the policy over five training seeds.
 
-    python -m benchmarks.reference_numbers            # about 2 hours on two cores; goes on where it stopped
+    python -m benchmarks.reference_numbers                 # digits: about 2 hours on two cores
+    python -m benchmarks.reference_numbers --data mnist    # both go on where they stopped
 
-Writes `adanat_rl/assets/digits/reference.json`, which every report compares with, and `results/quality.json`. Every
-search and training minimises or follows what it may; the numbers come from evaluation seeds that none of them has seen,
-in five groups of ten: group k judges training seed k, and every schedule is judged by all five groups.
+Writes `adanat_rl/assets/DATA/reference.json`, which every report compares with, and `results/quality.json` (mnist:
+`quality_mnist.json`). Every search and training minimises or follows what it may; the numbers come from evaluation
+seeds that none of them has seen, in five groups: group k judges training seed k, and every schedule is judged by all
+five groups.
 """
 
 from __future__ import annotations
@@ -15,6 +17,7 @@ import subprocess
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -24,20 +27,18 @@ import torch
 from adanat_rl.config.files import write_atomically
 from adanat_rl.config.loading import resolve
 from adanat_rl.config.paths import assets_folder
-from adanat_rl.evaluation.evaluator import NAT_PASSES, Evaluator
+from adanat_rl.evaluation.comparison import CONTROL_TITLES, Row, compare
+from adanat_rl.evaluation.controls import Control
+from adanat_rl.evaluation.evaluator import NAT_PASSES, Evaluation, Evaluator
 from adanat_rl.evaluation.judge import ACCURACY, FD_A, FD_B, PRECISION, RECALL
 from adanat_rl.evaluation.reference import Baseline, References, dump_references
-from adanat_rl.evaluation.searches import GridSearch, search_static_schedule
+from adanat_rl.evaluation.searches import DEFAULT_AXES, Axis, GridSearch, search_static_schedule
 from adanat_rl.experiment.build import build_scene
 from adanat_rl.generation.masked.schedules import hand_made_schedule
 from adanat_rl.generation.pipeline import GenerationPipeline, load_pipeline
 from benchmarks.common import print_rows, write_result
 
-OUT = Path(__file__).parent / "out" / "reference"
 TRAINING_SEEDS = range(5)
-KINDS = ("adaptive", "per_class", "static")
-EVALUATION_SEEDS_PER_GROUP = 10
-SEARCH_SEEDS = range(1, 9)  # of grid and CMA-ES; never used for reporting
 # Learning rate of tables; the networks' is too small for them. On the search seeds, with seed 0 and the base schedule
 # decisions.base.guidance_scale=2 decisions.base.confidence_temperature=4.5, the rates 0.003, 0.01, 0.03 and 0.1 gave FD
 # A .245, .230, .215, .219 (static) and .235, .204, .203, .208 (per class).
@@ -54,23 +55,82 @@ IN_PROCESS = (
 METRICS = (FD_A, FD_B, PRECISION, RECALL, ACCURACY, NAT_PASSES)
 
 
-def group_seeds(group: int) -> list[int]:
-    """Evaluation seeds of a group."""
-    first = 10_000 + 100 * group
-    return list(range(first, first + EVALUATION_SEEDS_PER_GROUP))
+@dataclass(frozen=True)
+class Plan:
+    """What is searched, trained and judged for a data set.
+
+    Args:
+        data: name of preset and data set. title: for people. result: name of the file in `results/`.
+        kinds: of policies that are trained. seeds_per_group: evaluation seeds of a group.
+        search_seeds: of grid and CMA-ES; never used for reporting.
+        axes: of the grid. static_horizon: of the searched static schedule. num_generations: of its search.
+        quicker: settings while searching and training that save time; judging goes without them.
+        controls: whether the controls of the adaptive policies are judged too.
+    """
+
+    data: str
+    title: str
+    result: str
+    kinds: tuple[str, ...]
+    seeds_per_group: int
+    search_seeds: range
+    axes: tuple[Axis, ...] = DEFAULT_AXES
+    static_horizon: int = 4
+    num_generations: int = 60
+    quicker: tuple[str, ...] = ()
+    controls: bool = False
+
+    @property
+    def out(self) -> Path:
+        """Folder of finished stages."""
+        name = "reference" if self.data == "digits" else f"reference_{self.data}"
+        return Path(__file__).parent / "out" / name
+
+    @property
+    def command(self) -> str:
+        """Makes everything again."""
+        return "python -m benchmarks.reference_numbers" + ("" if self.data == "digits" else f" --data {self.data}")
+
+    def group_seeds(self, group: int) -> list[int]:
+        """Evaluation seeds of a group."""
+        first = 10_000 + 100 * group
+        return list(range(first, first + self.seeds_per_group))
+
+    def evaluator(self, horizon: int = 4, *overrides: str) -> Evaluator:
+        """The evaluator for a horizon, one thread: two of these processes share two cores."""
+        settings = [f"generator.horizon={horizon}", "resources.driver_threads=1", *overrides]
+        return build_scene(resolve(self.data, overrides=settings)).evaluator
 
 
-def evaluator(horizon: int = 4) -> Evaluator:
-    """The digits' evaluator for a horizon, one thread: two of these processes share two cores."""
-    return build_scene(resolve(overrides=[f"generator.horizon={horizon}", "resources.driver_threads=1"])).evaluator
+PLANS = {
+    "digits": Plan("digits", "Digits", "quality", ("adaptive", "per_class", "static"), 10, range(1, 9)),
+    "mnist": Plan(
+        "mnist",
+        "MNIST",
+        "quality_mnist",
+        ("adaptive",),
+        seeds_per_group=3,
+        search_seeds=range(1, 4),
+        axes=(
+            Axis("curve_power", (0.75, 1.0, 1.33)),
+            Axis("confidence_temperature", (10.0, 20.0, 40.0)),
+            Axis("sampling_temperature", (1.0, 1.15, 1.3)),
+            Axis("guidance_scale", (0.3, 0.6, 1.2), least=0.0),
+        ),
+        static_horizon=8,
+        num_generations=20,
+        quicker=("generator.precision=bfloat16", "evaluation.num_images=400"),
+        controls=True,
+    ),
+}
 
 
 # --- stages; each is a process of its own and leaves one JSON file
 
 
-def grid(horizon: int) -> dict[str, Any]:
+def grid(plan: Plan, horizon: int) -> dict[str, Any]:
     """The best hand-made schedule of a horizon."""
-    result = GridSearch(evaluator(horizon), SEARCH_SEEDS).run()
+    result = GridSearch(plan.evaluator(horizon, *plan.quicker), plan.search_seeds).run(plan.axes)
     return {
         "settings": result.settings,
         "schedule": result.schedule.tolist(),
@@ -81,10 +141,12 @@ def grid(horizon: int) -> dict[str, Any]:
     }
 
 
-def static_search() -> dict[str, Any]:
+def static_search(plan: Plan) -> dict[str, Any]:
     """The best static schedule by CMA-ES from the best hand-made one."""
-    start = np.array(read("grid_4")["schedule"])
-    result = search_static_schedule(evaluator(), start, SEARCH_SEEDS)
+    horizon = plan.static_horizon
+    start = np.array(read(plan, f"grid_{horizon}")["schedule"])
+    searched = plan.evaluator(horizon, *plan.quicker)
+    result = search_static_schedule(searched, start, plan.search_seeds, num_generations=plan.num_generations)
     return {
         "schedule": result.schedule.tolist(),
         "distance": result.distance,
@@ -92,29 +154,48 @@ def static_search() -> dict[str, Any]:
     }
 
 
-def train(kind: str, seed: int) -> dict[str, Any]:
+def train(plan: Plan, kind: str, seed: int) -> dict[str, Any]:
     """A training; returns the distance on the search seeds."""
-    folder = OUT / "runs" / f"{kind}_{seed}"
+    folder = plan.out / "runs" / f"{kind}_{seed}"
     rate = [] if kind == "adaptive" else [f"ppo.lr={TABLE_RATE}"]
-    arguments = [*IN_PROCESS, f"policy.kind={kind}", f"seed={seed}", *rate]
+    arguments = ["--preset", plan.data, *IN_PROCESS, *plan.quicker, f"policy.kind={kind}", f"seed={seed}", *rate]
     command = [sys.executable, "-m", "adanat_rl.train", *arguments, "--run-dir", str(folder), "--quiet"]
     subprocess.run(command, check=True)
     pipeline = load_pipeline(folder)
-    judged = evaluator()
-    distances = [judged.distance(pipeline.policy, seed) for seed in SEARCH_SEEDS]
+    judged = plan.evaluator(4, *plan.quicker)
+    distances = [judged.distance(pipeline.policy, seed) for seed in plan.search_seeds]
     return {"folder": str(folder), "distance": float(np.mean(distances))}
 
 
-def judge(name: str) -> dict[str, Any]:
+def judge(plan: Plan, name: str) -> dict[str, Any]:
     """Mean and sd over the groups; of trained policies the k-th is judged by group k, a single one by all of them."""
-    if name in KINDS:
-        judged = evaluator()
-        policies = [load_pipeline(read(f"{name}_{seed}")["folder"]).policy for seed in TRAINING_SEEDS]
+    if name in plan.kinds:
+        judged = plan.evaluator()
+        policies = [load_pipeline(read(plan, f"{name}_{seed}")["folder"]).policy for seed in TRAINING_SEEDS]
     else:
-        baseline = baselines()[name]
-        judged = evaluator(baseline.horizon)
+        baseline = baselines(plan)[name]
+        judged = plan.evaluator(baseline.horizon)
         policies = [baseline.policy] * len(TRAINING_SEEDS)
-    groups = [judged.evaluate(policy, group_seeds(group)) for group, policy in enumerate(policies)]
+    return over_groups([judged.evaluate(policy, plan.group_seeds(group)) for group, policy in enumerate(policies)])
+
+
+def judge_controls(plan: Plan) -> dict[str, Any]:
+    """The same of the adaptive policies' decisions, dealt to other images, and each policy's verdict."""
+    judged = plan.evaluator()
+    compared = [
+        compare(judged, load_pipeline(read(plan, f"adaptive_{seed}")["folder"]).policy, "", (), plan.group_seeds(seed))
+        for seed in TRAINING_SEEDS
+    ]
+    rows = {name: [by_name(one.rows)[name].evaluation for one in compared] for name in ("policy", *Control)}
+    verdicts = [one.verdict.sentence for one in compared if one.verdict is not None]
+    return {**{str(name): over_groups(groups) for name, groups in rows.items()}, "verdicts": verdicts}
+
+
+def by_name(rows: Sequence[Row]) -> dict[str, Row]:
+    return {row.name: row for row in rows}
+
+
+def over_groups(groups: Sequence[Evaluation]) -> dict[str, Any]:
     values = {metric: [group.mean(metric) for group in groups] for metric in METRICS}
     return {
         metric: {"mean": float(np.mean(numbers)), "sd": float(np.std(numbers, ddof=1)), "values": numbers}
@@ -127,38 +208,40 @@ STAGES: dict[str, Callable[..., dict[str, Any]]] = {
     "static_search": static_search,
     "train": train,
     "judge": judge,
+    "judge_controls": judge_controls,
 }
 
 
 # --- what is judged
 
 
-def baselines() -> dict[str, Baseline]:
+def baselines(plan: Plan) -> dict[str, Baseline]:
     """The schedules and tables that ship, without numbers."""
-    rows = [hand_made(4), hand_made(8), searched()]
-    rows += [learned(kind, title) for kind, title in (("static", "static"), ("per_class", "per class"))]
+    rows = [hand_made(plan, 4), hand_made(plan, 8), searched(plan)]
+    titles = {"static": "static", "per_class": "per class"}
+    rows += [learned(plan, kind, title) for kind, title in titles.items() if kind in plan.kinds]
     return {row.name: row for row in rows}
 
 
-def hand_made(horizon: int) -> Baseline:
+def hand_made(plan: Plan, horizon: int) -> Baseline:
     """The best of the grid."""
-    found = read(f"grid_{horizon}")
+    found = read(plan, f"grid_{horizon}")
     how = f"best of {found['num_evaluated']} cosine schedules: curve power, both temperatures, guidance"
     schedule = hand_made_schedule(horizon, **found["settings"])
     title = f"hand-made, T = {horizon}, best of grid"
     return Baseline(f"hand_made_t{horizon}", title, how, schedule, found["settings"])
 
 
-def searched() -> Baseline:
+def searched(plan: Plan) -> Baseline:
     """The best static schedule of the search."""
-    found = read("static_search")
-    how = f"CMA-ES over all {4 * 4 - 2} values with an effect, {found['num_evaluated']} schedules tried"
-    return Baseline("static_search", "static, T = 4, searched", how, np.array(found["schedule"]))
+    found, horizon = read(plan, "static_search"), plan.static_horizon
+    how = f"CMA-ES over all {4 * horizon - 2} values with an effect, {found['num_evaluated']} schedules tried"
+    return Baseline("static_search", f"static, T = {horizon}, searched", how, np.array(found["schedule"]))
 
 
-def learned(kind: str, title: str) -> Baseline:
+def learned(plan: Plan, kind: str, title: str) -> Baseline:
     """The table of the best training seed."""
-    runs = [read(f"{kind}_{seed}") for seed in TRAINING_SEEDS]
+    runs = [read(plan, f"{kind}_{seed}") for seed in TRAINING_SEEDS]
     best = min(runs, key=lambda run: run["distance"])
     how = f"the same PPO, learning rate {TABLE_RATE:g}, best of {len(runs)} training seeds"
     decisions = decisions_of(load_pipeline(best["folder"]), kind == "per_class")
@@ -168,22 +251,24 @@ def learned(kind: str, title: str) -> Baseline:
 # --- orchestration
 
 
-def path_of(name: str) -> Path:
-    return OUT / f"{name}.json"
+def path_of(plan: Plan, name: str) -> Path:
+    return plan.out / f"{name}.json"
 
 
-def read(name: str) -> dict[str, Any]:
-    return json.loads(path_of(name).read_text())
+def read(plan: Plan, name: str) -> dict[str, Any]:
+    return json.loads(path_of(plan, name).read_text())
 
 
-def run_stage(name: str, stage: str, *arguments: Any) -> None:
+def run_stage(plan: Plan, name: str, stage: str, *arguments: Any) -> None:
     """Runs a stage in a process, unless its result is there."""
-    if path_of(name).exists():
+    if path_of(plan, name).exists():
         return
     command = [
         sys.executable,
         "-m",
         "benchmarks.reference_numbers",
+        "--data",
+        plan.data,
         "--stage",
         name,
         stage,
@@ -193,19 +278,21 @@ def run_stage(name: str, stage: str, *arguments: Any) -> None:
     print(f"done: {name}", flush=True)
 
 
-def run_all(stages: Sequence[tuple[Any, ...]], num_processes: int) -> None:
+def run_all(plan: Plan, stages: Sequence[tuple[Any, ...]], num_processes: int) -> None:
     with ThreadPoolExecutor(num_processes) as pool:
-        for future in [pool.submit(run_stage, *stage) for stage in stages]:
+        for future in [pool.submit(run_stage, plan, *stage) for stage in stages]:
             future.result()
 
 
-def compute(num_processes: int) -> None:
+def compute(plan: Plan, num_processes: int) -> None:
     """All stages, several at once."""
     first: list[tuple[Any, ...]] = [("grid_8", "grid", 8), ("grid_4", "grid", 4)]
-    first += [(f"{kind}_{seed}", "train", kind, seed) for kind in KINDS for seed in TRAINING_SEEDS]
-    run_all(first, num_processes)
-    run_all([("static_search", "static_search")], num_processes)
-    run_all([(f"judged_{name}", "judge", name) for name in (*KINDS, *baselines())], num_processes)
+    first += [(f"{kind}_{seed}", "train", kind, seed) for kind in plan.kinds for seed in TRAINING_SEEDS]
+    run_all(plan, first, num_processes)
+    run_all(plan, [("static_search", "static_search")], num_processes)
+    judged: list[tuple[Any, ...]] = [(f"judged_{name}", "judge", name) for name in (*plan.kinds, *baselines(plan))]
+    judged += [("judged_controls", "judge_controls")] if plan.controls else []
+    run_all(plan, judged, num_processes)
 
 
 # --- reporting
@@ -218,32 +305,36 @@ def decisions_of(pipeline: GenerationPipeline, per_class: bool) -> np.ndarray:
     return decisions if per_class else decisions[0]
 
 
-def report() -> None:
+def report(plan: Plan) -> None:
     """Writes both files out of what was judged."""
-    trained = {kind: {"training_seeds": len(TRAINING_SEEDS), **read(f"judged_{kind}")} for kind in KINDS}
-    rows = [with_numbers(row, read(f"judged_{row.name}")) for row in baselines().values()]
-    command = "python -m benchmarks.reference_numbers"
-    references = References("digits", command, tuple(rows), trained)
-    write_atomically(assets_folder() / "digits" / "reference.json", dump_references(references))
+    trained = {kind: {"training_seeds": len(TRAINING_SEEDS), **read(plan, f"judged_{kind}")} for kind in plan.kinds}
+    rows = [with_numbers(row, read(plan, f"judged_{row.name}")) for row in baselines(plan).values()]
+    references = References(plan.data, plan.command, tuple(rows), trained)
+    write_atomically(assets_folder() / plan.data / "reference.json", dump_references(references))
+    controls = read(plan, "judged_controls") if plan.controls else {}
     write_result(
-        "quality",
+        plan.result,
         {
-            "command": command,
-            "num_images": resolve().evaluation.num_images,
-            "evaluation_seeds": [group_seeds(group) for group in TRAINING_SEEDS],
+            "command": plan.command,
+            "num_images": resolve(plan.data).evaluation.num_images,
+            "evaluation_seeds": [plan.group_seeds(group) for group in TRAINING_SEEDS],
             "trained": trained,
+            **({"controls": controls} if controls else {}),
             "baselines": {row.name: row.numbers for row in rows},
-            "grids": {horizon: read(f"grid_{horizon}") for horizon in (4, 8)},
-            "static_search": {key: read("static_search")[key] for key in ("distance", "num_evaluated")},
+            "grids": {horizon: read(plan, f"grid_{horizon}") for horizon in (4, 8)},
+            "static_search": {key: read(plan, "static_search")[key] for key in ("distance", "num_evaluated")},
         },
     )
-    shown = [(f"{kind}, {len(TRAINING_SEEDS)} training seeds", trained[kind]) for kind in KINDS]
+    shown = [(f"{kind}, {len(TRAINING_SEEDS)} training seeds", trained[kind]) for kind in plan.kinds]
+    shown += [(CONTROL_TITLES[control], controls[control.value]) for control in Control if controls]
     shown += [(row.title, row.numbers) for row in rows]
     print_rows(
-        "Digits: mean ± sd over five groups of ten evaluation seeds",
+        f"{plan.title}: mean ± sd over five groups of {plan.seeds_per_group} evaluation seeds",
         ["policy", "FD A", "FD B", "precision", "recall", "accuracy", "passes"],
         [[title, *cells(numbers)] for title, numbers in shown],
     )
+    for verdict in controls.get("verdicts", ()):
+        print(verdict)
 
 
 def cells(numbers: Mapping[str, Any]) -> list[str]:
@@ -259,16 +350,18 @@ def with_numbers(baseline: Baseline, numbers: dict[str, Any]) -> Baseline:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--data", choices=PLANS, default="digits", help="data set and preset")
     parser.add_argument("--processes", type=int, default=2, help="stages at once")
     parser.add_argument("--stage", nargs="+", help=argparse.SUPPRESS)
     arguments = parser.parse_args()
+    plan = PLANS[arguments.data]
     torch.set_num_threads(1)
     if arguments.stage:
         name, stage, *values = arguments.stage
-        write_atomically(path_of(name), json.dumps(STAGES[stage](*map(json.loads, values))))
+        write_atomically(path_of(plan, name), json.dumps(STAGES[stage](plan, *map(json.loads, values))))
         return
-    compute(arguments.processes)
-    report()
+    compute(plan, arguments.processes)
+    report(plan)
 
 
 if __name__ == "__main__":

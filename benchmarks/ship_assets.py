@@ -1,6 +1,7 @@
-"""The trained assets of the digits: the policy of a finished run, and its discriminator as a fixed reward.
+"""The trained assets of a small data set: the policy of a finished run, and its discriminator as a fixed reward.
 
 make demo && python -m benchmarks.ship_assets runs/digits
+make demo-mnist && python -m benchmarks.ship_assets runs/mnist
 """
 
 from __future__ import annotations
@@ -14,12 +15,14 @@ from adanat_rl.config.paths import ASSET_PREFIX, assets_folder
 from adanat_rl.evaluation.judge import FD_A, FD_B, PRECISION, RECALL
 from adanat_rl.experiment.checkpoints import checkpoint_folders, read_snapshot
 from adanat_rl.experiment.exporting import export_from_checkpoint
-from adanat_rl.experiment.gymnasium_envs import DISCRIMINATOR
+from adanat_rl.experiment.gymnasium_envs import discriminator_asset
 from adanat_rl.experiment.run_folder import RunFolder
 from adanat_rl.generation.weights import fit_state, save_network
 from adanat_rl.rewards.discriminator import PatchDiscriminator
 
 _PREFIX = "discriminator."
+TITLES = {"digits": "the digits", "mnist": "MNIST"}
+TARGETS = {"digits": "demo", "mnist": "demo-mnist"}
 COLUMNS = {"FD A": FD_A, "FD B": FD_B, "precision": PRECISION, "recall": RECALL}
 
 
@@ -30,9 +33,9 @@ def ship_policy(folder: RunFolder, target: Path) -> None:
     config = folder.saved_config()
     numbers = {name: summary["policy"][key] for name, key in COLUMNS.items()}
     card = [
-        "# Model card: the trained policy of the digits",
+        f"# Model card: the trained policy of {TITLES[config.data.name]}",
         "",
-        f"Made by `make demo` (seed {config.seed}, {iteration} iterations of "
+        f"Made by `make {TARGETS[config.data.name]}` (seed {config.seed}, {iteration} iterations of "
         f"{config.training.trajectories_per_iteration} trajectories); `../discriminator.safetensors` is the "
         "discriminator that judged it last, frozen: the reward of the registered environments.",
         "",
@@ -52,8 +55,10 @@ def ship_discriminator(folder: RunFolder, target: Path) -> None:
     snapshot = read_snapshot(found[max(found)])
     tensors = snapshot.tensors["reward"]
     own = {name.removeprefix(_PREFIX): value for name, value in tensors.items() if name.startswith(_PREFIX)}
-    channels = folder.saved_config().reward.adversarial.channels
-    arguments = {"num_classes": len(own["class_projection.weight"]), "channels": channels}
+    settings = folder.saved_config().reward.adversarial
+    arguments = {"num_classes": len(own["class_projection.weight"]), "channels": settings.channels}
+    if settings.first_stride != 1:
+        arguments["first_stride"] = settings.first_stride
     discriminator = PatchDiscriminator(**arguments)
     fit_state(discriminator, own, target)
     save_network(target, "patch_discriminator", arguments, discriminator)
@@ -63,8 +68,9 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("run_dir", type=Path)
     folder = RunFolder(parser.parse_args().run_dir)
-    ship_policy(folder, assets_folder() / "digits" / "policy")
-    ship_discriminator(folder, assets_folder() / DISCRIMINATOR.removeprefix(ASSET_PREFIX))
+    dataset = folder.saved_config().data.name
+    ship_policy(folder, assets_folder() / dataset / "policy")
+    ship_discriminator(folder, assets_folder() / discriminator_asset(dataset).removeprefix(ASSET_PREFIX))
 
 
 if __name__ == "__main__":

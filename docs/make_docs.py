@@ -1,4 +1,5 @@
-"""Makes what is generated: configuration.md from the schema, architecture.svg from the imports, the README's tables.
+"""Makes what is generated: configuration.md from the schema, weights.md from the catalogue, architecture.svg from the
+imports, the README's tables.
 
 python docs/make_docs.py            # writes them
 python docs/make_docs.py --check    # fails if a committed one is not what would be written
@@ -22,6 +23,7 @@ from matplotlib.figure import Figure
 from matplotlib.patches import FancyArrowPatch, FancyBboxPatch
 from matplotlib.path import Path as MplPath
 from readme_tables import with_tables
+from weights_page import weights_markdown
 
 from adanat_rl.config.loading import settings_markdown
 
@@ -124,6 +126,7 @@ def main() -> int:
     arguments = parser.parse_args()
     files = {
         ROOT / "configuration.md": settings_markdown().encode(),
+        ROOT / "weights.md": weights_markdown().encode(),
         ROOT / "figures" / "architecture.svg": architecture(),
         README: with_tables(README.read_text()).encode(),
     }

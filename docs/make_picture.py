@@ -1,6 +1,6 @@
-"""The README's picture: the same classes and random numbers under the base schedule and under the shipped policy.
+"""README's pictures: the same classes and random numbers under the base schedule and under the shipped policy.
 
-python docs/make_picture.py       # writes docs/figures/digits.png
+python docs/make_picture.py       # writes docs/figures/digits.png and docs/figures/mnist.png
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ import adanat_rl
 from adanat_rl.generation.pipeline import GenerationPipeline
 from adanat_rl.generation.policies.base import SchedulePolicy
 
-TARGET = Path(__file__).parent / "figures" / "digits.png"
+FIGURES = Path(__file__).parent / "figures"
 INK, MUTED, ACCENT, WARM = "#1f2937", "#6b7280", "#2563eb", "#b45309"
 PER_CLASS = 8
 
@@ -46,9 +46,9 @@ def curve(axes: Axes, decisions: np.ndarray, base: np.ndarray, name: str) -> Non
         spine.set_color(MUTED)
 
 
-def main() -> None:
-    """Draws and saves."""
-    learned = adanat_rl.load_pipeline()
+def draw(dataset: str) -> None:
+    """Draws and saves the picture of a data set."""
+    learned = adanat_rl.load_pipeline(f"asset:{dataset}/policy")
     space = learned.generator.decision_space
     before = GenerationPipeline(learned.generator, SchedulePolicy(space.base_schedule))
     labels = np.repeat(np.arange(10), PER_CLASS)
@@ -59,13 +59,24 @@ def main() -> None:
     for column, (result, title) in enumerate(
         zip(results, ("base schedule, 4 steps", "learned policy, 4 steps"), strict=True)
     ):
-        tiles(figure.add_subplot(grid[:, column]), result.images[..., 0].reshape(10, PER_CLASS, 8, 8), title)
+        tiles(figure.add_subplot(grid[:, column]), by_class(result.images[..., 0]), title)
     spread = learned(np.repeat(np.arange(10), 50)).decisions
     for index, name in enumerate(space.names):
         shown = space.effective[:, index]
         axes = figure.add_subplot(grid[index // 2, 2 + index % 2])
         curve(axes, spread[:, shown, index], space.base_schedule[shown, index].numpy(), name)
-    figure.savefig(TARGET, dpi=150, metadata={"Software": None})
+    figure.savefig(FIGURES / f"{dataset}.png", dpi=150, metadata={"Software": None})
+
+
+def by_class(images: np.ndarray) -> np.ndarray:
+    """Images `[10 · PER_CLASS, H, W]` as rows of a class each."""
+    return images.reshape(10, PER_CLASS, *images.shape[1:])
+
+
+def main() -> None:
+    """Both pictures."""
+    for dataset in ("digits", "mnist"):
+        draw(dataset)
 
 
 if __name__ == "__main__":

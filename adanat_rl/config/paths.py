@@ -5,6 +5,7 @@ from __future__ import annotations
 from importlib import resources
 from pathlib import Path
 
+from adanat_rl.config.catalogue import describe_missing, published_file
 from adanat_rl.config.errors import UserError, nearest
 
 ASSET_PREFIX = "asset:"
@@ -22,15 +23,20 @@ def resolve_path(name: str, key: str) -> Path:
     if not name.startswith(ASSET_PREFIX):
         path = Path(name).expanduser()
         if not path.is_file():
-            raise UserError(
-                f"{key}: no such file: {name}; give a file, or one of the assets {', '.join(asset_names())}"
-            )
+            raise UserError(_missing(name, key))
         return path
     asset = assets_folder() / name.removeprefix(ASSET_PREFIX)
     if not asset.is_file():
         names = asset_names()
         raise UserError(f"{key}: no such asset: {name}; accepted: {', '.join(names)}{nearest(name, names)}")
     return asset
+
+
+def _missing(name: str, key: str) -> str:
+    """What a missing file is and where it comes from, if it is one that presets name."""
+    if published_file(name) is not None:
+        return describe_missing(name, key)
+    return f"{key}: no such file: {name}; give a file, or one of the assets {', '.join(asset_names())}"
 
 
 def assets_folder() -> Path:

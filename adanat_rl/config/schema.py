@@ -274,7 +274,53 @@ class AdversarialConfig(Section):
     )
     num_updates: int = setting(4, "Updates in each iteration.", source="measured", ge=1)
     num_warmup_updates: int = setting(150, "Updates before the first policy update.", source="measured", ge=0)
-    real_target: float = setting(0.95, "Label of real images (one-sided smoothing).", source="measured", gt=0.5, le=1)
+    real_target: float = setting(
+        0.95,
+        "Label of real images (one-sided smoothing), for the loss cross_entropy.",
+        source="measured",
+        gt=0.5,
+        le=1,
+    )
+    loss: Literal["cross_entropy", "logistic", "hinge"] = setting(
+        "cross_entropy",
+        "cross_entropy: of the mean logit; logistic (the paper's) or hinge: of every logit.",
+        source="measured",
+    )
+    micro_batch_size: int | None = setting(
+        None,
+        "Images that pass through the discriminator at once, which bounds its memory; null: all. "
+        "Projected: at least 8, for groups of its batch norm stay whole.",
+        unit="images",
+        ge=1,
+    )
+    discriminator: Literal["patch", "projected"] = setting(
+        "patch", "patch: a small network for small images; projected: heads on DINO features (the paper's)."
+    )
+    features: str | None = setting(None, "DINO's weights (projected), made by `import-checkpoint`.")
+    weights: str | None = setting(
+        None, "Trained heads to start from (projected), made by `import-checkpoint`; null: random ones."
+    )
+    condition_width: int = setting(
+        512, "Width of the class embedding (projected); a caption's has its own.", source="paper", ge=1
+    )
+    scoring: Literal["independent", "official"] = setting(
+        "independent",
+        "Projected: whether the score of an image depends on it alone, or on batch mates and a crop coin as well.",
+    )
+
+    @model_validator(mode="after")
+    def _whole_discriminator(self) -> AdversarialConfig:
+        if self.discriminator == "projected":
+            if self.features is None:
+                raise ValueError("features: null is not accepted with discriminator=projected; give DINO's weights")
+            if self.micro_batch_size is not None and self.micro_batch_size < 8:
+                raise ValueError(
+                    f"micro_batch_size: {self.micro_batch_size} is less than a group of the projected discriminator's "
+                    "batch norm; use 8 or more, or null"
+                )
+        elif self.features is not None or self.weights is not None:
+            raise ValueError("features, weights: only discriminator=projected takes them")
+        return self
 
 
 class ImageRewardConfig(Section):
@@ -341,15 +387,17 @@ class EvaluationConfig(Section):
     """How good the policy is."""
 
     interval_iterations: int = setting(50, "Iterations between evaluations.", unit="iterations", ge=1)
-    num_images: int = setting(1797, "Images of one evaluation.", unit="images", source="measured", ge=16)
+    num_images: int = setting(1797, "Images of one evaluation.", unit="images", source="measured", ge=4)
     num_final_images: int | None = setting(
         None,
         "Images of each repetition of the final evaluation, where a training evaluates fewer; null: num_images.",
         unit="images",
         source="paper",
-        ge=16,
+        ge=4,
     )
-    num_seeds: int = setting(5, "Repetitions of the final evaluation, each with its own seeds.", ge=2)
+    num_seeds: int = setting(
+        5, "Repetitions of the final evaluation, each with its own seeds; one has no spread.", ge=1
+    )
     seed: int = setting(1000, "First seed of the evaluation images; kept apart from training.", ge=0, lt=2**31)
     batch_size: int = setting(256, "Images drawn at once.", unit="images", ge=1)
     judge: Literal["classifiers", "inception"] = setting(

@@ -18,6 +18,7 @@ from adanat_rl.evaluation.drawing import DrawHere
 from adanat_rl.evaluation.evaluator import Evaluator
 from adanat_rl.evaluation.reference import Baseline, load_references
 from adanat_rl.experiment.cluster import filtered_stderr
+from adanat_rl.experiment.inputs import missing_inputs, require_inputs
 from adanat_rl.generation.build import build_generator, inline_base_schedule
 from adanat_rl.generation.generator import Generator
 from adanat_rl.generation.policies.build import PolicySpec
@@ -90,13 +91,26 @@ def complete_inputs(config: ExperimentConfig) -> ExperimentConfig:
     """The configuration with files that decide what is learned taken in; all inputs are checked before a launch.
 
     Raises:
-        UserError: naming the setting.
+        UserError: naming the setting, and of a missing file what it is and where it comes from.
     """
+    require_inputs(config)
     decisions = inline_base_schedule(config.decisions, config.generator.horizon)
     config = config.model_copy(update={"decisions": decisions})
     reward_class(config)
     build_generator(config)
     build_baselines(config)
+    return config
+
+
+def complete_known_inputs(config: ExperimentConfig) -> ExperimentConfig:
+    """The same as far as it goes before all files are there: what can be wrong without them is checked.
+
+    Raises:
+        UserError: naming the setting.
+    """
+    if not missing_inputs(config):
+        return complete_inputs(config)
+    reward_class(config)
     return config
 
 

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import torch
 
+from adanat_rl.config.errors import UserError
 from adanat_rl.config.schema import ExperimentConfig
 from adanat_rl.data.loading import load_images
 from adanat_rl.evaluation.build import build_judge
@@ -16,7 +17,7 @@ from adanat_rl.evaluation.evaluator import Evaluator
 from adanat_rl.experiment.build import check_contexts
 from adanat_rl.generation.build import assemble_generator
 from adanat_rl.generation.masked.schedules import load_schedule
-from adanat_rl.generation.pipeline import DEFAULT_POLICY, GenerationPipeline, load_pipeline, policy_folder
+from adanat_rl.generation.pipeline import GenerationPipeline, load_pipeline, policy_folder
 from adanat_rl.generation.policies.base import GenerationPolicy, SchedulePolicy
 from adanat_rl.generation.policies.files import load_policy
 from adanat_rl.generation.text.build import encode_prompts
@@ -51,11 +52,28 @@ def load_drawer(
     torch.set_num_threads(config.resources.torch_threads)
     if schedule is None:
         batch_size = config.evaluation.batch_size
-        return load_pipeline(policy or DEFAULT_POLICY, prompts=prompts, text=config.text, batch_size=batch_size)
+        name = policy or shipped_policy(config.data.name)
+        return load_pipeline(name, prompts=prompts, text=config.text, batch_size=batch_size)
     rows = load_schedule(schedule)
     captions = None if prompts is None else encode_prompts(prompts, config.text, config.generator)
     generator = assemble_generator(config.generator, config.decisions, captions=captions).with_base_schedule(rows)
     return GenerationPipeline(generator, SchedulePolicy(torch.from_numpy(rows).float()), config.evaluation.batch_size)
+
+
+def shipped_policy(dataset: str) -> str:
+    """The asset name of the policy that ships for a data set.
+
+    Raises:
+        UserError: none does.
+    """
+    name = _shipped_name(dataset)
+    if not policy_folder(name).is_dir():
+        raise UserError(f"policy: none ships for data {dataset}; give --policy or --schedule")
+    return name
+
+
+def _shipped_name(dataset: str) -> str:
+    return f"asset:{dataset}/policy"
 
 
 def load_subject(config: ExperimentConfig, policy: str | None, schedule: Path | None) -> Subject:
@@ -75,6 +93,6 @@ def load_subject(config: ExperimentConfig, policy: str | None, schedule: Path | 
     horizon = pipeline.generator.horizon
     if schedule is not None:
         return Subject(pipeline.policy, f"schedule {schedule.stem}, T = {horizon}", evaluator, False)
-    spec = load_policy(policy_folder(policy or DEFAULT_POLICY)).spec
-    name = "shipped policy" if policy in (None, DEFAULT_POLICY) else Path(policy).name
+    spec = load_policy(policy_folder(policy or shipped_policy(config.data.name))).spec
+    name = "shipped policy" if policy is None or policy == _shipped_name(config.data.name) else Path(policy).name
     return Subject(pipeline.policy, f"{spec.kind}, T = {horizon} ({name})", evaluator, spec.needs_features)

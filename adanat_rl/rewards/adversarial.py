@@ -4,74 +4,155 @@ section 3).
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import ClassVar
+from collections.abc import Callable, Mapping
+from typing import ClassVar, Protocol
 
 import numpy as np
 import torch
-from torch import Tensor
-from torch.nn import functional
+from torch import Tensor, nn
 
 from adanat_rl.config.schema import AdversarialConfig
 from adanat_rl.generation.seeding import Purpose, seeded
+from adanat_rl.rewards.adversarial_losses import accuracy, image_losses
 from adanat_rl.rewards.base import ImageSet, Requirement, RewardBatch, RewardModel, RewardOutput
 from adanat_rl.rewards.discriminator import PatchDiscriminator
 
 
+class Discriminator(Protocol):
+    """What gives the logits; `network` is what is trained. In training mode a pass renews its spectral norms."""
+
+    network: nn.Module
+
+    def passes(self, batch: RewardBatch, generator: np.random.Generator) -> list[Callable[[], Tensor]]:
+        """The forward passes of a training batch, in order; each gives the logits `[M, P]` of some images."""
+        ...
+
+    def mean_logits(self, batch: RewardBatch) -> Tensor:
+        """Mean logit of each image for its score, `[B]`."""
+        ...
+
+    def after_update(self, generated: RewardBatch) -> None:
+        """Called once after the gradient steps of an update with the generated images of the last one."""
+        ...
+
+
+class PatchLogits:
+    """The discriminator of small images."""
+
+    def __init__(self, network: PatchDiscriminator, micro_batch_size: int | None) -> None:
+        self.network = network
+        self._micro_batch_size = micro_batch_size
+
+    def passes(self, batch: RewardBatch, generator: np.random.Generator) -> list[Callable[[], Tensor]]:
+        """One for each micro-batch."""
+        size = self._micro_batch_size or max(1, len(batch))
+        parts = zip(batch.images.split(size), batch.labels.split(size), strict=True)
+        return [lambda part=part: self.network(*part) for part in parts]  # type: ignore[misc]
+
+    def mean_logits(self, batch: RewardBatch) -> Tensor:
+        """Mean patch logit."""
+        size = self._micro_batch_size or max(1, len(batch))
+        parts = zip(batch.images.split(size), batch.labels.split(size), strict=True)
+        return torch.cat([self.network(*part).mean(dim=1) for part in parts])
+
+    def after_update(self, generated: RewardBatch) -> None:
+        """Nothing to do."""
+
+
 class AdversarialReward(RewardModel):
-    """`sigmoid(mean of the patch logits)`; binary cross-entropy with smoothed real labels.
+    """`sigmoid(mean of all logits)` of a discriminator that is trained on real and generated images.
 
     Args:
-        config: sizes and rates.
+        config: sizes, rates, and which discriminator.
         num_classes: number of labels.
         seed: of the discriminator's first weights. device: where it lives.
+        condition: what the labels `[B]` stand for, embeddings `[B, K]` of captions (projected discriminator alone);
+            None: they are classes.
+
+    Raises:
+        UserError: weights of the projected discriminator are missing or do not fit.
     """
 
     requires: ClassVar[frozenset[Requirement]] = frozenset({Requirement.LABELS, Requirement.REAL_IMAGES})
 
-    def __init__(self, config: AdversarialConfig, num_classes: int, seed: int, device: str = "cpu") -> None:
+    def __init__(
+        self,
+        config: AdversarialConfig,
+        num_classes: int,
+        seed: int,
+        device: str = "cpu",
+        condition: Callable[[Tensor], Tensor] | None = None,
+    ) -> None:
         self._config = config
         self.num_warmup_updates = config.num_warmup_updates
         self.num_updates = config.num_updates
-        with seeded(Purpose.DISCRIMINATOR_WEIGHTS, seed):
-            self.discriminator = PatchDiscriminator(num_classes, config.channels, config.first_stride).eval()
-        self.discriminator.to(device)
+        self._source = _build(config, num_classes, seed, device, condition)
+        self.discriminator = self._source.network
         self._optimizer = torch.optim.Adam(self.discriminator.parameters(), config.lr, betas=config.adam_betas)
 
     @torch.no_grad()
     def score(self, batch: RewardBatch) -> RewardOutput:
         """How real each image looks, in (0, 1)."""
-        return RewardOutput(torch.sigmoid(self.discriminator(batch.images, batch.labels).mean(dim=1)))
+        return RewardOutput(torch.sigmoid(self._source.mean_logits(batch)))
 
     def update(
         self, generated: ImageSet, real: ImageSet, generator: np.random.Generator, num_updates: int
     ) -> dict[str, float]:
-        """Gradient steps on minibatches drawn with replacement; metrics are means over the steps."""
+        """Gradient steps on minibatches drawn with replacement; metrics are means over the steps.
+
+        `loss` is the mean of the losses of real and of generated images; the gradient is that of their sum.
+        """
         size = self._config.batch_size
-        totals = np.zeros(3)
-        self.discriminator.train()
+        steps: list[dict[str, Tensor]] = []
+        fake: RewardBatch | None = None
         try:
             for _ in range(num_updates):
                 fake_rows = torch.from_numpy(generator.integers(0, len(generated), size))
                 real_rows = torch.from_numpy(generator.integers(0, len(real), size))
-                totals += self._step(generated.rows(fake_rows), real.rows(real_rows))
+                fake = generated.rows(fake_rows)
+                steps.append(self._step(fake, real.rows(real_rows), generator))
         finally:
             self.discriminator.eval()
-        loss, real_score, fake_score = totals / max(1, num_updates)
-        return {"loss": loss, "real_score": real_score, "generated_score": fake_score}
+        if fake is not None:
+            self._source.after_update(fake)
+        names = steps[0] if steps else ("loss", "real_score", "generated_score")
+        return {name: sum(step[name].item() for step in steps) / max(1, len(steps)) for name in names}
 
-    def _step(self, generated: RewardBatch, real: RewardBatch) -> np.ndarray:
-        real_logit = self.discriminator(real.images, real.labels).mean(dim=1)
-        fake_logit = self.discriminator(generated.images, generated.labels).mean(dim=1)
-        real_loss = functional.binary_cross_entropy_with_logits(
-            real_logit, torch.full_like(real_logit, self._config.real_target)
-        )
-        fake_loss = functional.binary_cross_entropy_with_logits(fake_logit, torch.zeros_like(fake_logit))
+    def _step(self, generated: RewardBatch, real: RewardBatch, generator: np.random.Generator) -> dict[str, Tensor]:
         self._optimizer.zero_grad()
-        (real_loss + fake_loss).backward()
+        real_loss, real_logits = self._half(real, True, generator)
+        fake_loss, fake_logits = self._half(generated, False, generator)
+        if self._config.micro_batch_size is None:
+            (real_loss + fake_loss).backward()
         self._optimizer.step()
-        values = ((real_loss + fake_loss) / 2, torch.sigmoid(real_logit).mean(), torch.sigmoid(fake_logit).mean())
-        return np.array([value.item() for value in values])
+        metrics = {
+            "loss": (real_loss + fake_loss).detach() / 2,
+            "real_score": torch.sigmoid(real_logits.mean(dim=1)).mean(),
+            "generated_score": torch.sigmoid(fake_logits.mean(dim=1)).mean(),
+        }
+        if self._config.discriminator == "projected":
+            metrics["accuracy"] = accuracy(real_logits, fake_logits)
+            metrics["real_logit"] = real_logits.mean()
+            metrics["generated_logit"] = fake_logits.mean()
+        return metrics
+
+    def _half(self, batch: RewardBatch, real: bool, generator: np.random.Generator) -> tuple[Tensor, Tensor]:
+        """Loss and logits of the real or the generated images; with micro-batches the gradients are already added up.
+
+        The first pass renews the spectral norms, and all passes use them.
+        """
+        losses, logits = [], []
+        for number, run in enumerate(self._source.passes(batch, generator)):
+            self.discriminator.train(number == 0)
+            part = run()
+            loss = image_losses(part, real, self._config.loss, self._config.real_target, reduction="mean")
+            loss = loss * (len(part) / len(batch))
+            if self._config.micro_batch_size is not None:
+                loss.backward()
+                loss = loss.detach()
+            losses.append(loss)
+            logits.append(part.detach())
+        return torch.stack(losses).sum() if len(losses) > 1 else losses[0], torch.cat(logits)
 
     def state_dict(self) -> dict[str, Tensor]:
         """Discriminator and optimizer."""
@@ -91,6 +172,22 @@ class AdversarialReward(RewardModel):
             slot, _, name = key.partition(".")
             slots.setdefault(names.index(name), {})[slot] = value.clone()
         self._optimizer.load_state_dict({**self._optimizer.state_dict(), "state": slots})
+
+
+def _build(
+    config: AdversarialConfig,
+    num_classes: int,
+    seed: int,
+    device: str,
+    condition: Callable[[Tensor], Tensor] | None,
+) -> Discriminator:
+    if config.discriminator == "projected":
+        from adanat_rl.rewards.projected.logits import build_projected  # an extra
+
+        return build_projected(config, num_classes, seed, device, condition)
+    with seeded(Purpose.DISCRIMINATOR_WEIGHTS, seed):
+        network = PatchDiscriminator(num_classes, config.channels, config.first_stride).eval()
+    return PatchLogits(network.to(device), config.micro_batch_size)
 
 
 def _part(state: Mapping[str, Tensor], prefix: str) -> dict[str, Tensor]:

@@ -90,7 +90,8 @@ def _model(config: ExperimentConfig, cls: type[RewardModel], device: str) -> Rew
 
 def _adversarial(config: ExperimentConfig, device: str) -> AdversarialReward:
     num_contexts = load_images(config.data).num_classes
-    return AdversarialReward(config.reward.adversarial, num_contexts, config.seed, device)
+    condition = None if config.generator.captions is None else load_captions(config.generator).pooled
+    return AdversarialReward(config.reward.adversarial, num_contexts, config.seed, device, condition)
 
 
 def _real_images(config: ExperimentConfig, tokenizer: Tokenizer, device: str) -> ImageSet:

@@ -63,7 +63,7 @@ def refused(*overrides: str, **arguments) -> str:
         ("decisions.smoothing=1", ["decisions.smoothing", "1", "less than 1"]),
         ("reward.adversarial.real_target=0.5", ["reward.adversarial.real_target", "0.5", "greater than 0.5"]),
         ("checkpoints.keep=1", ["checkpoints.keep", "1", "greater than or equal to 2"]),
-        ("evaluation.num_seeds=1", ["evaluation.num_seeds", "1", "greater than or equal to 2"]),
+        ("evaluation.num_seeds=0", ["evaluation.num_seeds", "0", "greater than or equal to 1"]),
         # values that do not go together: both, and a way out
         ("training.shard_size=100", ["training.shard_size", "100", "512", "choose a divisor"]),
         ("pretraining.num_heads=5", ["pretraining.num_heads", "5", "96", "choose a divisor"]),

@@ -51,3 +51,16 @@ def test_the_label_matters_and_the_batch_does_not(discriminator: PatchDiscrimina
         other = discriminator(images[2:3], torch.tensor([3]))
     np.testing.assert_allclose(together[2], alone[0], rtol=1e-5, atol=1e-6)
     assert not torch.allclose(alone, other)
+
+
+@pytest.mark.parametrize(("first_stride", "num_patches", "side"), [(1, 196, 10), (2, 49, 18)])
+def test_a_patch_sees_as_much_as_the_first_stride_says(first_stride: int, num_patches: int, side: int) -> None:
+    torch.manual_seed(0)
+    discriminator = PatchDiscriminator(num_classes=5, channels=6, first_stride=first_stride).eval()
+    image = torch.rand(1, 1, 28, 28, requires_grad=True)
+    logits = discriminator(image, torch.tensor([3]))
+    assert logits.shape == (1, num_patches)
+    grid = round(num_patches**0.5)
+    (gradient,) = torch.autograd.grad(logits[0, (grid // 2) * grid + grid // 2], image)
+    rows, columns = gradient[0, 0].nonzero(as_tuple=True)
+    assert (rows.max() - rows.min() + 1, columns.max() - columns.min() + 1) == (side, side)

@@ -1,0 +1,177 @@
+"""The files that a configuration names: which are there, and of the others what they are and where they come from."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from adanat_rl.config.catalogue import describe_missing, published_file
+from adanat_rl.config.errors import UserError
+from adanat_rl.config.paths import ASSET_PREFIX, resolve_path
+from adanat_rl.config.schema import DataConfig, ExperimentConfig
+from adanat_rl.data.sources import expand_files
+from adanat_rl.generation.text.table import MANIFEST
+
+_IMAGENET = "photos in one folder per class; ImageNet's are published at image-net.org, ILSVRC2012_img_train.tar"
+_COCO = "published at cocodataset.org"
+_CC3M = "captions and addresses are published at ai.google.com/research/ConceptualCaptions, images are yours to fetch"
+_DATA = {
+    "image_folder": f"{_IMAGENET}; unpack it there, with one folder per synset",
+    "webdataset": f".tar shards of images with captions or classes; of CC3M, {_CC3M}; img2dataset makes such shards",
+    "cc3m_tsv": f"CC3M as lines of name, index, caption, base64 JPEG; {_CC3M}",
+    "coco": f"photos of MS-COCO, {_COCO}, train2014.zip; unpack it there",
+    "cifar10": "CIFAR-10 as parquet files or folders, published at cs.toronto.edu/~kriz/cifar.html",
+    "captions": "captions, one a line; any text file of yours",
+}
+_CAPTIONS_JSON = f"captions of MS-COCO, {_COCO}, annotations_trainval2014.zip; unpack it there"
+
+
+@dataclass(frozen=True)
+class Input:
+    """A file or folder.
+
+    Args:
+        setting: dotted key. path: as the setting has it. there: whether it exists.
+        about: of a missing one: what it is, where it is published, what makes it, behind "KEY: no such file: PATH".
+        needed: False for what only `prepare` and `sample` read.
+    """
+
+    setting: str
+    path: str
+    there: bool
+    about: str = ""
+    needed: bool = True
+
+
+def inputs_of(config: ExperimentConfig) -> list[Input]:
+    """All files that a training reads, in the order of the settings."""
+    found = [*_data(config), *_generator(config), *_reward(config), *_evaluation(config)]
+    if config.decisions.base.file is not None and config.decisions.base.values is None:
+        found.append(_file("decisions.base.file", config.decisions.base.file, "T rows of 4 numbers as JSON"))
+    return found
+
+
+def missing_inputs(config: ExperimentConfig) -> list[Input]:
+    """Those that a training needs and that are not there."""
+    return [one for one in inputs_of(config) if one.needed and not one.there]
+
+
+def require_inputs(config: ExperimentConfig) -> None:
+    """Refuses a configuration whose files are not all there, before anything is read.
+
+    Raises:
+        UserError: naming the first missing one, what it is, where it is published and what makes it.
+    """
+    missing = missing_inputs(config)
+    if missing:
+        first = missing[0]
+        others = f" ({len(missing) - 1} more are missing: see --dry-run)" if len(missing) > 1 else ""
+        raise UserError(f"{first.setting}: no such file: {first.path}{first.about}{others}")
+
+
+def _data(config: ExperimentConfig) -> Iterator[Input]:
+    data = config.data
+    if data.path is not None:
+        yield Input("data.path", data.path, _data_is_there(data), f": {_DATA[data.name]}")
+    if data.captions is not None:
+        yield _file("data.captions", data.captions, _CAPTIONS_JSON)
+    if data.class_names is not None:
+        yield _file("data.class_names", data.class_names, "the class folders in the order of their numbers")
+    if data.tokens is not None:
+        there = (Path(data.tokens).expanduser() / MANIFEST).is_file()
+        yield Input("data.tokens", data.tokens, there, ": encoded images; to get them: adanat-rl prepare --tokens")
+    if data.statistics is not None and config.evaluation.judge == "inception":
+        hint = "Fréchet statistics of the real images; to get them: adanat-rl prepare --statistics"
+        yield _file("data.statistics", data.statistics, hint)
+
+
+def _generator(config: ExperimentConfig) -> Iterator[Input]:
+    generator, text = config.generator, config.text
+    yield _file("generator.nat", generator.nat)
+    yield _file("generator.tokenizer", generator.tokenizer)
+    if generator.captions is not None:
+        yield _folder("generator.captions", generator.captions, MANIFEST, "adanat-rl prepare --captions")
+    amused = generator.kind == "amused"  # whose captions are checked against its encoder
+    for key, path, name in (
+        ("text.encoder", text.encoder, "config.json"),
+        ("text.tokenizer", text.tokenizer, "tokenizer*.json"),
+    ):
+        if path is not None:
+            yield _folder(key, path, name, needed=amused)
+
+
+def _reward(config: ExperimentConfig) -> Iterator[Input]:
+    reward = config.reward
+    if reward.kind == "adversarial":
+        for name in ("features", "weights"):
+            path = getattr(reward.adversarial, name)
+            if path is not None:
+                yield _file(f"reward.adversarial.{name}", path)
+    if reward.kind == "image_reward":
+        yield _file("reward.image_reward.weights", reward.image_reward.weights)
+        vocabulary = Path(reward.image_reward.vocabulary).expanduser()
+        yield Input(
+            "reward.image_reward.vocabulary",
+            str(reward.image_reward.vocabulary),
+            vocabulary.is_file() or (vocabulary / "vocab.txt").is_file(),
+            _about("reward.image_reward.vocabulary", reward.image_reward.vocabulary),
+        )
+
+
+def _evaluation(config: ExperimentConfig) -> Iterator[Input]:
+    evaluation = config.evaluation
+    if evaluation.inception is not None and evaluation.judge == "inception":
+        yield _file("evaluation.inception", evaluation.inception)
+    if evaluation.clip_score is not None:
+        yield _folder("evaluation.clip_score", evaluation.clip_score, "config.json")
+    if evaluation.reference is not None:
+        yield _file("evaluation.reference", evaluation.reference, "baselines as JSON; null: hand-made schedules only")
+
+
+def _file(key: str, path: str, otherwise: str = "") -> Input:
+    """A file, or an asset that ships with the package.
+
+    Raises:
+        UserError: no asset has this name.
+    """
+    if path.startswith(ASSET_PREFIX):
+        resolve_path(path, key)
+        return Input(key, path, True)
+    there = Path(path).expanduser().is_file()
+    return Input(key, path, there, "" if there else _about(key, path, otherwise))
+
+
+def _folder(key: str, path: str, holds: str, command: str = "", needed: bool = True) -> Input:
+    """A folder with a file in it that shows that it is whole."""
+    there = any(Path(path).expanduser().glob(holds))
+    otherwise = f"to get it: {command}" if command else "a folder of transformers"
+    return Input(key, path, there, "" if there else _about(key, path, otherwise), needed)
+
+
+def _about(key: str, path: str, otherwise: str = "") -> str:
+    """What the catalogue says of a missing file; for one that it does not know, `otherwise` or how to import one."""
+    if published_file(path) is None and otherwise:
+        return f": {otherwise}"
+    return describe_missing(path, key).removeprefix(f"{key}: no such file: {path}")
+
+
+def _data_is_there(data: DataConfig) -> bool:
+    """Files of the data set, as far as a look at their names tells."""
+    path = Path(data.path or "").expanduser()
+    looks: dict[str, Callable[[], bool]] = {
+        "image_folder": path.is_dir,
+        "coco": path.is_dir,
+        "cifar10": path.exists,
+        "captions": path.is_file,
+        "webdataset": lambda: _expands(data.path, ".tar"),
+        "cc3m_tsv": lambda: _expands(data.path, ".tsv"),
+    }
+    return looks[data.name]()
+
+
+def _expands(pattern: str | None, suffix: str) -> bool:
+    try:
+        return bool(expand_files(pattern or "", suffix))
+    except UserError:
+        return False

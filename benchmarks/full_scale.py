@@ -1,0 +1,143 @@
+"""One real iteration of the full-scale presets at full network size on this machine, with weights from a seed.
+
+python -m benchmarks.full_scale --images FOLDER --class-names FILE.json --captions FILE.tsv [PRESET ...]
+
+For each preset: inputs are prepared (statistics, captions), a run is trained for one iteration with few trajectories,
+evaluated, exported and reported, and then gone on with for a second one.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import resource
+import shutil
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+from typing import Any
+
+from adanat_rl.config.loading import resolve
+from adanat_rl.config.schema import ExperimentConfig
+from benchmarks.common import print_rows, write_result
+from benchmarks.trial_inputs import write_inputs
+
+PRESETS = ("imagenet256", "imagenet512", "coco", "cc3m", "adagen_maskgit", "amused256", "amused512")
+FEW = (  # of everything, but of the networks
+    "training.num_iterations=1",
+    "training.trajectories_per_iteration=4",
+    "training.shard_size=2",
+    "ppo.micro_batch_size=8",
+    "reward.adversarial.batch_size=4",
+    "reward.adversarial.num_updates=1",
+    "evaluation.num_images=4",
+    "evaluation.num_final_images=4",
+    "evaluation.num_seeds=1",
+    "evaluation.batch_size=2",
+    "evaluation.num_grid_contexts=1",
+    "evaluation.keep_pieces=false",
+    "generator.block_rows=2",
+    "generator.decode_rows=2",
+    "checkpoints.keep=2",
+    "resources.num_env_runners=1",
+    "resources.num_reward_actors=1",
+    "resources.num_learners=0",
+    "resources.num_gpus_per_env_runner=0",
+    "resources.num_gpus_per_reward_actor=0",
+    "resources.num_gpus_per_learner=0",
+    "resources.num_gpus_per_driver=0",
+    "resources.num_cpus_per_env_runner=0.4",
+    "resources.num_cpus_per_reward_actor=0.2",
+    "resources.start_timeout_s=600",
+    "resources.shard_timeout_s=3600",
+    "resources.reward_timeout_s=3600",
+    "generator.precision=float32",
+    "ppo.precision=float32",
+    "tracking.enabled=false",
+)
+
+
+def data_settings(preset: str, arguments: argparse.Namespace) -> list[str]:
+    """Where the real images and captions are."""
+    if preset.startswith(("imagenet", "adagen")):
+        return [f"data.path={arguments.images}", f"data.class_names={arguments.class_names}"]
+    return ["data.name=cc3m_tsv", "data.captions=null", f"data.path={arguments.captions}", "data.index_folder=index"]
+
+
+def trial(preset: str, arguments: argparse.Namespace, root: Path) -> dict[str, Any]:
+    """Runs one preset in a folder; returns its times."""
+    settings = [*FEW, *data_settings(preset, arguments)]
+    config: ExperimentConfig = resolve(preset, overrides=settings)
+    times: dict[str, Any] = {"weights_s": _timed(lambda: write_inputs(config, root))}
+    common = ["--preset", preset, *settings]
+    prepared = root / "prepared"
+    statistics = root / str(config.data.statistics)
+    wanted = [] if statistics.exists() else ["--statistics"]
+    wanted += ["--captions"] if config.generator.captions is not None else []
+    if wanted:
+        command = ["prepare", *common, *wanted, "--run-dir", str(prepared), "--batch-size", "8", "--quiet"]
+        times["prepare_s"] = _timed(lambda: _run(root, *command))
+    if "--statistics" in wanted:
+        statistics.parent.mkdir(parents=True, exist_ok=True)
+        (prepared / "statistics.npz").replace(statistics)
+    if config.generator.captions is not None:
+        common.append(f"generator.captions={prepared / 'captions'}")
+    times["train_s"] = _timed(lambda: _run(root, "train", *common, "--run-dir", f"runs/{preset}", "--quiet"))
+    resumed = [*common, "training.num_iterations=2"]
+    times["resume_s"] = _timed(lambda: _run(root, "train", *resumed, "--run-dir", f"runs/{preset}", "--quiet"))
+    run = root / "runs" / preset
+    rows = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
+    _run(root, "audit", "--run-dir", str(run))
+    times["iterations"] = [row["iteration"] for row in rows]
+    for name in ("time/sample_s", "time/score_s", "time/learn_s", "time/reward_update_s", "nat_passes_per_image"):
+        times[name] = next((row[name] for row in reversed(rows) if name in row), None)
+    times["report_kb"] = round((run / "report.html").stat().st_size / 1024)
+    times["policy_mb"] = round((run / "policy" / "policy.safetensors").stat().st_size / 2**20, 1)
+    times["peak_memory_gb"] = round(resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss / 2**20, 1)
+    return times
+
+
+def _timed(call: Any) -> float:
+    start = time.perf_counter()
+    call()
+    return round(time.perf_counter() - start, 1)
+
+
+def _run(root: Path, command: str, *arguments: str) -> None:
+    module = command.replace("-", "_")
+    result = subprocess.run(
+        [sys.executable, "-m", f"adanat_rl.{module}", *arguments], cwd=root, capture_output=True, text=True, check=False
+    )
+    if result.returncode:
+        raise SystemExit(f"{command} {' '.join(arguments)}\n{result.stdout[-2000:]}{result.stderr[-3000:]}")
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("presets", nargs="*", default=list(PRESETS), help="which presets (default: all)")
+    parser.add_argument("--images", type=Path, required=True, help="folder of class folders")
+    parser.add_argument("--class-names", type=Path, required=True, help="JSON {folder: name} of 1,000 classes")
+    parser.add_argument("--captions", type=Path, required=True, help=".tsv of CC3M with images")
+    parser.add_argument("--keep", type=Path, metavar="FOLDER", help="work here and leave everything, to look at it")
+    arguments = parser.parse_args()
+    for name in ("images", "class_names", "captions"):
+        setattr(arguments, name, getattr(arguments, name).resolve())
+    root = arguments.keep.resolve() if arguments.keep else Path(tempfile.mkdtemp(prefix="adanat-full-scale-"))
+    results: dict[str, Any] = {}
+    try:
+        for preset in arguments.presets:
+            results[preset] = trial(preset, arguments, root)
+            print(f"{preset}: {results[preset]}", flush=True)
+    finally:
+        if not arguments.keep:
+            shutil.rmtree(root, ignore_errors=True)
+    columns = ("train_s", "resume_s", "time/sample_s", "time/score_s", "time/learn_s", "nat_passes_per_image")
+    rows = [[preset, *(numbers[name] for name in columns)] for preset, numbers in results.items()]
+    print_rows("one iteration at full size", ["preset", *columns], rows)
+    write_result("full_scale", {"settings": FEW, "presets": results})
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,206 @@
+"""Micro-batches and features on disk change what the learner holds in memory and nothing of what it learns."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import gymnasium as gym
+import numpy as np
+import pytest
+import torch
+from ray.rllib.core import DEFAULT_MODULE_ID
+from ray.rllib.core.columns import Columns
+from ray.rllib.utils.metrics import NUM_ENV_STEPS_SAMPLED_LIFETIME
+
+from adanat_rl.config.loading import resolve
+from adanat_rl.generation.policies.build import PolicySpec
+from adanat_rl.rl.algorithm import GenerationPPO
+from adanat_rl.rl.config import RLInputs, build_algorithm_config
+from adanat_rl.rl.feature_file import FeatureFile
+from adanat_rl.rl.learner import GenerationPPOLearner
+from adanat_rl.rl.rl_module import EFFECT_MASK, FEATURE_ROWS, FEATURES, RETURNS, STEP
+from adanat_rl.rl.shards import Shard, ShardKey
+from tests.tiny import IN_PROCESS, OVERRIDES
+
+SHARDS, SHARD_SIZE = 3, 10
+HORIZON, ACTIONS = 4, 4
+STEPS = SHARDS * SHARD_SIZE * HORIZON
+ON_DISK = "ppo.features=disk"
+SETTINGS = ("ppo.lr=0.01", "resources.driver_threads=1")
+
+MakeLearner = Callable[..., GenerationPPOLearner]
+
+
+@pytest.fixture
+def make_learner(digits_generator, monkeypatch: pytest.MonkeyPatch) -> Iterator[MakeLearner]:
+    """`make_learner("ppo.lr=1", …)` → the learner as the algorithm builds it, all with the same first weights."""
+
+    def make(*overrides: str) -> GenerationPPOLearner:
+        config = resolve(overrides=[*OVERRIDES, *IN_PROCESS, *SETTINGS, *overrides])
+        inputs = RLInputs(
+            policy=PolicySpec.of(config.policy, digits_generator),
+            effect_mask=digits_generator.decision_space.effect_mask,
+            contexts=np.arange(10),
+            runner_generator=lambda: digits_generator,
+            learner_generator=lambda: digits_generator,
+        )
+        spaces = (gym.spaces.Box(-1, 1, (1,)), gym.spaces.Box(-1, 1, (ACTIONS,)))
+        algorithm = build_algorithm_config(config, inputs, GenerationPPO)
+        learner = algorithm.build_learner(spaces={DEFAULT_MODULE_ID: spaces})
+        with torch.no_grad():  # the last layers start at zero, which would leave the others without a gradient
+            for name, parameter in sorted(learner._unwrapped.named_parameters()):
+                seed = sum(name.encode())
+                parameter.add_(0.05 * torch.randn(parameter.shape, generator=torch.Generator().manual_seed(seed)))
+        return learner
+
+    yield make
+
+
+@pytest.fixture(scope="module")
+def shards() -> list[Shard]:
+    return [random_shard(number) for number in range(SHARDS)]
+
+
+def random_shard(number: int) -> Shard:
+    generator = np.random.default_rng(number)
+
+    def normal(*shape: int) -> np.ndarray:
+        return generator.standard_normal((SHARD_SIZE, *shape)).astype(np.float32)
+
+    return Shard(
+        key=ShardKey(0, 1, number),
+        weights_digest="",
+        samples=generator.integers(0, 129, (SHARD_SIZE, HORIZON + 1, 16)).astype(np.uint8),
+        context=generator.integers(0, 10, SHARD_SIZE),
+        actions=normal(HORIZON, ACTIONS),
+        log_probs=normal(HORIZON) - 4,
+        decisions=normal(HORIZON, ACTIONS),
+        num_passes=np.full(SHARD_SIZE, 6, np.int16),
+        returns=normal(HORIZON),
+    )
+
+
+def update(learner: GenerationPPOLearner, shards: list[Shard], num_epochs: int = 1, minibatch: int | None = None) -> Any:
+    return learner.update(
+        episodes=shards,
+        timesteps={NUM_ENV_STEPS_SAMPLED_LIFETIME: STEPS},
+        num_epochs=num_epochs,
+        minibatch_size=minibatch,
+    )[DEFAULT_MODULE_ID]
+
+
+def gradients(learner: GenerationPPOLearner, shards: list[Shard], minibatch: int | None = None) -> list[torch.Tensor]:
+    """What the learner hands to its optimizer, a flat vector for each gradient step; the weights stay as they are."""
+    steps = []
+    learner.apply_gradients = lambda found: steps.append(  # type: ignore[method-assign]
+        torch.cat([gradient.flatten().clone() for gradient in found.values()])
+    )
+    update(learner, shards, minibatch=minibatch)
+    return steps
+
+
+def assert_equal_to_rounding(found: list[torch.Tensor], expected: list[torch.Tensor]) -> None:
+    assert len(found) == len(expected)
+    for ours, whole in zip(found, expected, strict=True):
+        assert whole.norm() > 1e-2
+        assert (ours - whole).norm() < 2e-6 * whole.norm()
+
+
+@pytest.mark.parametrize("size", [1, 7, 60, STEPS - 1])
+def test_gradients_of_micro_batches_add_up_to_those_of_the_whole_batch(make_learner, shards, size: int) -> None:
+    whole = gradients(make_learner(), shards)
+    parts = gradients(make_learner(f"ppo.micro_batch_size={size}"), shards)
+    assert len(whole) == 1
+    assert_equal_to_rounding(parts, whole)
+    assert not torch.equal(parts[0], whole[0]), "there were micro-batches"
+
+
+def test_minibatches_are_split_too(make_learner, shards) -> None:
+    whole = gradients(make_learner(), shards, minibatch=50)
+    assert len(whole) == 3
+    assert_equal_to_rounding(gradients(make_learner("ppo.micro_batch_size=16"), shards, minibatch=50), whole)
+    on_disk = make_learner("ppo.micro_batch_size=16", ON_DISK)
+    assert_equal_to_rounding(gradients(on_disk, shards, minibatch=50), whole)
+
+
+def test_the_gradient_is_that_of_the_loss_written_down_again(make_learner, shards) -> None:
+    learner = make_learner("ppo.micro_batch_size=11", ON_DISK)
+    module = learner._unwrapped
+    columns = learner._learner_connector(
+        rl_module=learner.module, batch={}, episodes=shards, shared_data={}, metrics=learner.metrics
+    )[DEFAULT_MODULE_ID]
+    features = learner._feature_file.read(columns[FEATURE_ROWS])
+    mean = module.actor(features, columns[STEP])
+    density = torch.distributions.Normal(mean, module.action_std).log_prob(columns[Columns.ACTIONS])
+    ratio = ((density * columns[EFFECT_MASK]).sum(1) - columns[Columns.ACTION_LOGP]).exp()
+    value = module.critic(features, columns[STEP])[:, 0]
+    advantage = columns[RETURNS] - value.detach()
+    policy_loss = -torch.minimum(ratio * advantage, ratio.clamp(0.8, 1.2) * advantage).mean()
+    loss = policy_loss + 0.5 * ((value - columns[RETURNS]) ** 2).mean()
+    expected = torch.autograd.grad(loss, list(module.parameters()))
+    assert_equal_to_rounding(gradients(learner, shards), [torch.cat([gradient.flatten() for gradient in expected])])
+
+
+def test_a_micro_batch_as_large_as_the_batch_is_the_same_bits(make_learner, shards) -> None:
+    whole, same = make_learner(), make_learner(f"ppo.micro_batch_size={STEPS}")
+    assert torch.equal(gradients(whole, shards)[0], gradients(same, shards)[0])
+
+
+def test_logged_losses_do_not_depend_on_micro_batches(make_learner, shards) -> None:
+    names = ("policy_loss", "value_loss", "approx_kl", "clip_fraction", "gradient_norm", "explained_variance")
+    expected = update(make_learner(), shards)
+    found = update(make_learner("ppo.micro_batch_size=7", ON_DISK), shards)
+    for name in names:
+        assert float(found[name]) == pytest.approx(float(expected[name]), rel=1e-4), name
+        assert float(found[name]) != 0
+
+
+@pytest.mark.parametrize("minibatch", [None, 50])
+def test_features_on_disk_give_the_same_bits_as_in_memory(make_learner, shards, minibatch: int | None) -> None:
+    in_memory = make_learner("ppo.features=recompute", "ppo.micro_batch_size=16")
+    on_disk = make_learner(ON_DISK, "ppo.micro_batch_size=16")
+    before = {name: value.clone() for name, value in on_disk.training_state().items()}
+    for learner in (in_memory, on_disk):
+        for _ in range(2):  # the second update writes a new file
+            update(learner, shards, num_epochs=2, minibatch=minibatch)
+    expected, found = in_memory.training_state(), on_disk.training_state()
+    assert found.keys() == expected.keys()
+    assert all(torch.equal(found[name], expected[name]) for name in expected)
+    assert not all(torch.equal(found[name], before[name]) for name in before), "something was learned"
+    assert np.array_equal(on_disk.last_advantages(), in_memory.last_advantages())
+
+
+def test_no_more_features_than_those_of_a_micro_batch_are_in_memory_at_once(
+    make_learner, shards, digits_generator, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    size = 7
+    learner = make_learner(ON_DISK, f"ppo.micro_batch_size={size}")
+    written, seen = [], []
+    write, read = FeatureFile.write, FeatureFile.read
+    losses = learner.compute_losses
+    monkeypatch.setattr(
+        FeatureFile, "write", lambda file, rows, values: (written.append(len(rows)), write(file, rows, values))[1]
+    )
+    monkeypatch.setattr(FeatureFile, "read", lambda file, rows: (seen.append(len(rows)), read(file, rows))[1])
+
+    def look(*, fwd_out: Any, batch: Any) -> Any:
+        seen.append(len(batch[DEFAULT_MODULE_ID][FEATURES]))
+        return losses(fwd_out=fwd_out, batch=batch)
+
+    monkeypatch.setattr(learner, "compute_losses", look)
+    update(learner, shards, num_epochs=2)
+    assert sum(written) == STEPS
+    assert max(written) <= digits_generator.block_rows
+    assert max(seen) == size
+    assert sum(seen) == 5 * STEPS  # values once, two epochs, each seen as it is read and as it is learned from
+
+
+def test_the_file_of_the_last_update_is_closed(make_learner, shards) -> None:
+    learner = make_learner(ON_DISK, "ppo.micro_batch_size=16")
+    update(learner, shards)
+    first = learner._feature_file
+    update(learner, shards)
+    assert learner._feature_file is not first
+    with pytest.raises(ValueError, match="closed"):
+        first.read(torch.tensor([0]))
