@@ -8,7 +8,17 @@ from __future__ import annotations
 import subprocess
 import sys
 
-MODULES = ("startup", "traffic", "scaling", "overhead", "resume", "demo", "reference_numbers")
+MODULES = (
+    "startup",
+    "traffic",
+    "latency",
+    "memory",
+    "scaling",
+    "overhead",
+    "resume",
+    "demo",
+    "reference_numbers",
+)
 
 
 def main() -> None:

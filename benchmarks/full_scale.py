@@ -16,6 +16,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +26,13 @@ from benchmarks.common import print_rows, write_result
 from benchmarks.trial_inputs import write_inputs
 
 PRESETS = ("imagenet256", "imagenet512", "coco", "cc3m", "adagen_maskgit", "amused256", "amused512")
+MEASURED = (
+    "time/sample_s",
+    "time/score_s",
+    "time/learn_s",
+    "time/reward_update_s",
+    "rollout/nat_passes_per_image",
+)
 FEW = (  # of everything, but of the networks
     "training.num_iterations=1",
     "training.trajectories_per_iteration=4",
@@ -59,20 +67,23 @@ FEW = (  # of everything, but of the networks
 )
 
 
-def data_settings(preset: str, arguments: argparse.Namespace) -> list[str]:
+def data_settings(preset: str, images: Path, class_names: Path, captions: Path) -> list[str]:
     """Where the real images and captions are."""
     if preset.startswith(("imagenet", "adagen")):
-        return [f"data.path={arguments.images}", f"data.class_names={arguments.class_names}"]
-    return ["data.name=cc3m_tsv", "data.captions=null", f"data.path={arguments.captions}", "data.index_folder=index"]
+        return [f"data.path={images}", f"data.class_names={class_names}"]
+    return ["data.name=cc3m_tsv", "data.captions=null", f"data.path={captions}", "data.index_folder=index"]
 
 
-def trial(preset: str, arguments: argparse.Namespace, root: Path) -> dict[str, Any]:
-    """Runs one preset in a folder; returns its times."""
-    settings = [*FEW, *data_settings(preset, arguments)]
+def trial(preset: str, settings: Sequence[str], root: Path, *, small: bool = False) -> dict[str, Any]:
+    """Runs one preset in a folder; returns its times.
+
+    Args:
+        small: networks of the same classes, but small: for tests.
+    """
     config: ExperimentConfig = resolve(preset, overrides=settings)
-    times: dict[str, Any] = {"weights_s": _timed(lambda: write_inputs(config, root))}
+    times: dict[str, Any] = {"weights_s": _timed(lambda: write_inputs(config, root, small=small))}
     common = ["--preset", preset, *settings]
-    prepared = root / "prepared"
+    prepared = root / f"{preset}-prepared"
     statistics = root / str(config.data.statistics)
     wanted = [] if statistics.exists() else ["--statistics"]
     wanted += ["--captions"] if config.generator.captions is not None else []
@@ -91,7 +102,13 @@ def trial(preset: str, arguments: argparse.Namespace, root: Path) -> dict[str, A
     rows = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
     _run(root, "audit", "--run-dir", str(run))
     times["iterations"] = [row["iteration"] for row in rows]
-    for name in ("time/sample_s", "time/score_s", "time/learn_s", "time/reward_update_s", "nat_passes_per_image"):
+    for name in (
+        "time/sample_s",
+        "time/score_s",
+        "time/learn_s",
+        "time/reward_update_s",
+        "rollout/nat_passes_per_image",
+    ):
         times[name] = next((row[name] for row in reversed(rows) if name in row), None)
     times["report_kb"] = round((run / "report.html").stat().st_size / 1024)
     times["policy_mb"] = round((run / "policy" / "policy.safetensors").stat().st_size / 2**20, 1)
@@ -128,12 +145,13 @@ def main() -> None:
     results: dict[str, Any] = {}
     try:
         for preset in arguments.presets:
-            results[preset] = trial(preset, arguments, root)
+            data = data_settings(preset, arguments.images, arguments.class_names, arguments.captions)
+            results[preset] = trial(preset, [*FEW, *data], root)
             print(f"{preset}: {results[preset]}", flush=True)
     finally:
         if not arguments.keep:
             shutil.rmtree(root, ignore_errors=True)
-    columns = ("train_s", "resume_s", "time/sample_s", "time/score_s", "time/learn_s", "nat_passes_per_image")
+    columns = ("train_s", "resume_s", *MEASURED)
     rows = [[preset, *(numbers[name] for name in columns)] for preset, numbers in results.items()]
     print_rows("one iteration at full size", ["preset", *columns], rows)
     write_result("full_scale", {"settings": FEW, "presets": results})

@@ -1,4 +1,4 @@
-"""AdaNAT-L with weights from a seed: what the measurements at full size load. Speed and memory do not depend on them."""
+"""AdaNAT-L with weights from a seed, for the measurements at full size; speed and memory do not depend on weights."""
 
 from __future__ import annotations
 
@@ -10,11 +10,9 @@ import torch
 from adanat_rl.config.schema import DecisionsConfig, GeneratorConfig
 from adanat_rl.generation.build import assemble_generator
 from adanat_rl.generation.masked.sampler import MaskedTokenGenerator
-from adanat_rl.generation.masked.uvit import UViTNAT
-from adanat_rl.generation.masked.vq_tokenizer import VQTokenizer
 from adanat_rl.generation.policies.network import PolicyNet
 from adanat_rl.generation.seeding import Purpose, seeded
-from adanat_rl.generation.weights import save_network
+from benchmarks.trial_inputs import write_network
 
 NAT_ARGUMENTS = {
     "vocab_size": 1024,
@@ -30,10 +28,18 @@ _SEED = 0
 
 def write_weights(folder: Path) -> None:
     """Writes the NAT (about 780 MB) and the tokenizer into a folder."""
-    with seeded(Purpose.NAT, _SEED):
-        save_network(_nat_file(folder), "uvit", NAT_ARGUMENTS, UViTNAT(**NAT_ARGUMENTS))
-    with seeded(Purpose.CODEBOOK, _SEED):
-        save_network(_tokenizer_file(folder), "vqgan", {}, VQTokenizer())
+    write_network(_nat_file(folder), "uvit", NAT_ARGUMENTS)
+    write_network(_tokenizer_file(folder), "vqgan", {})
+
+
+def write_discriminator_features(folder: Path) -> None:
+    """Writes the DINO of the projected discriminator (about 90 MB); needs transformers."""
+    write_network(discriminator_features_file(folder), "dino_vit", {})
+
+
+def discriminator_features_file(folder: Path) -> Path:
+    """What `write_discriminator_features` writes."""
+    return folder / "dino.safetensors"
 
 
 def weight_files(folder: Path) -> list[Path]:

@@ -1,11 +1,11 @@
-"""How long an image takes (paper, figure 5): AdaNAT-L, our sampler against the plain loop of 2T + 1 passes, interleaved.
+"""How long an image of AdaNAT-L takes (paper, figure 5): our sampler against the plain loop of 2T + 1 passes.
 
     python -m benchmarks.latency                            # batch 1 on a CPU, batch 50 where there is a GPU
     python -m benchmarks.latency --horizons 4 --repeats 1 --no-save
 
-Weights come from a seed. Both draw with the same networks, decisions and rule of a step; ours reads the all-masked
-first step of a class from its cache, runs nothing after the last draw, and takes guidance in the same call. The first
-step of a class is computed once, before the timing, as it would be in a run of many images.
+Weights come from a seed. The two take turns and draw with the same networks, decisions and rule of a step; ours reads
+the all-masked first step of a class from its cache, runs nothing after the last draw, and takes guidance in the same
+call. The first step of a class is computed once, before the timing, as it would be in a run of many images.
 """
 
 from __future__ import annotations
@@ -62,7 +62,8 @@ class Samplers:
         generator, count = self.generator, len(self.context)
         draws = draws or torch_gumbel(seed, count, generator.device)
         with matmul_precision(generator.precision):
-            return draw_plainly(generator.nat, self.actor, generator.decision_space, self.context, draws)
+            space, num_classes = generator.decision_space, generator.context_spec.num_contexts
+            return draw_plainly(generator.nat, num_classes, self.actor, space, self.context, draws)
 
     def noise(self, seed: int) -> ImageNoise:
         """The product's random numbers."""

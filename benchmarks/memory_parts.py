@@ -23,16 +23,17 @@ from torch import Tensor
 
 from adanat_rl.config.loading import resolve
 from adanat_rl.config.schema import ExperimentConfig
-from adanat_rl.generation.build import build_generator
+from adanat_rl.generation.build import build_generator, load_tokenizer
 from adanat_rl.generation.generator import Generator, Observation
 from adanat_rl.generation.policies.build import PolicySpec
+from adanat_rl.rewards.adversarial import AdversarialReward
 from adanat_rl.rewards.base import RewardBatch, RewardModel, RewardOutput
 from adanat_rl.rewards.worker import RewardParts, RewardWorker
 from adanat_rl.rl.algorithm import GenerationPPO
 from adanat_rl.rl.config import GenerationPPOConfig, RLInputs, build_algorithm_config, generator_factory
 from adanat_rl.rl.env_runner import ShardEnvRunner
 from adanat_rl.rl.shards import PolicyWeights, Shard, ShardKey, digest_weights
-from benchmarks.large import HIDDEN_SIZE, NAT_ARGUMENTS, weight_files
+from benchmarks.large import HIDDEN_SIZE, NAT_ARGUMENTS, discriminator_features_file, weight_files
 from benchmarks.process_memory import MEBI, Peak, memory_mb, own_and_shared_mb, read_mb
 
 HORIZON = 4
@@ -121,7 +122,7 @@ def rollout(options: argparse.Namespace) -> dict[str, Any]:
     """One shard drawn by an env runner."""
     config = settings(options)
     runner = ShardEnvRunner(config=algorithm_settings(config, ConstantFeatures), worker_index=0)
-    state = {name: np.array(value.cpu()) for name, value in runner.module.state_dict().items()}
+    state = {name: value.cpu().numpy() for name, value in runner.module.state_dict().items()}
     weights = PolicyWeights(state, digest_weights(state))
     with Peak() as peak:
         shard = runner.sample_shard(weights, ShardKey(0, 1, 0))
@@ -131,14 +132,26 @@ def rollout(options: argparse.Namespace) -> dict[str, Any]:
 def reward(options: argparse.Namespace) -> dict[str, Any]:
     """One shard decoded and scored by a reward worker."""
     config = settings(options)
-    generator = build_generator(config, options.device)
+    tokenizer = load_tokenizer(config.generator, options.device)
     rows = min(options.count, config.generator.decode_rows)
-    parts = RewardParts("decode only", JustDecode(), generator.decode, None, options.device, rows)
+    model = reward_model(config, options)
+    parts = RewardParts(type(model).__name__, model, tokenizer.decode, None, options.device, rows)
     worker = RewardWorker(lambda: parts)
     shard = make_shard(0, options.count)
     with Peak() as peak:
         worker.score(0, shard.final_samples, shard.context)
     return {**peak.numbers, "model": parts.name, "decode_rows": rows}
+
+
+def reward_model(config: ExperimentConfig, options: argparse.Namespace) -> RewardModel:
+    """The projected discriminator; without the package that its DINO needs, none."""
+    features = discriminator_features_file(options.weights)
+    if not features.exists():
+        return JustDecode()
+    rows = 64 if options.device == "cuda" else 8  # of one pass; 64 in the presets
+    projected = {"discriminator": "projected", "features": str(features), "micro_batch_size": rows}
+    adversarial = config.reward.adversarial.model_copy(update=projected)
+    return AdversarialReward(adversarial, NUM_CLASSES, seed=0, device=options.device)
 
 
 def learner(options: argparse.Namespace) -> dict[str, Any]:
@@ -227,7 +240,7 @@ def main() -> None:
     parser.add_argument("part", choices=PARTS)
     parser.add_argument("--weights", type=Path, required=True, help="folder that `benchmarks.large` wrote")
     parser.add_argument("--count", type=int, default=8, help="trajectories")
-    parser.add_argument("--micro-batch-size", type=int, default=32, help="env steps")
+    parser.add_argument("--micro-batch-size", type=int, default=16, help="env steps")
     parser.add_argument("--epochs", type=int, default=1)
     parser.add_argument("--device", default="cpu")
     options = parser.parse_args()

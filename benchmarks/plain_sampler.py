@@ -13,6 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from adanat_rl.generation.decisions import DecisionSpace
+from adanat_rl.generation.masked.sampler import NAT
 from adanat_rl.generation.masked.schedules import (
     CONFIDENCE_TEMPERATURE,
     GUIDANCE_SCALE,
@@ -27,15 +28,17 @@ Gumbel = Callable[[int, Stream, tuple[int, ...]], Tensor]
 
 
 @torch.no_grad()
-def draw_plainly(nat: nn.Module, actor: nn.Module, space: DecisionSpace, context: Tensor, gumbel: Gumbel) -> Tensor:
+def draw_plainly(
+    nat: NAT, num_classes: int, actor: nn.Module, space: DecisionSpace, context: Tensor, gumbel: Gumbel
+) -> Tensor:
     """Tokens int64 `[B, L]` of one image per class label `[B]`.
 
     Args:
-        nat: class-conditional, `(tokens, context) -> (logits, features)`, any precision.
+        nat: class-conditional, any precision. num_classes: the number of the null class.
         actor: `(features, step [B], context) -> action [B, A]`.
     """
     mask = nat.vocab_size
-    null = torch.full_like(context, nat.num_classes)
+    null = torch.full_like(context, num_classes)
     tokens = torch.full((len(context), nat.grid_size**2), mask, device=context.device)
     carry = None
     logits, features = nat(tokens, context)

@@ -52,7 +52,8 @@ class Work:
 
     Args:
         rollout_passes, feature_passes: NAT passes of the rollout, and of a learner that computes features again.
-        rollout, features, learning, scoring, reward_update: operations of the phases.
+        rollout, features, learning: operations of drawing, of features for the learner, of actor and critic.
+        decoding, scoring: of the images that are scored. reward_decoding, reward_update: of the reward's updates.
     """
 
     rollout_passes: int

@@ -19,9 +19,12 @@ from adanat_rl.rewards.discriminator import PatchDiscriminator
 
 
 class Discriminator(Protocol):
-    """What gives the logits; `network` is what is trained. In training mode a pass renews its spectral norms."""
+    """What gives the logits. In training mode of `network` a pass renews its spectral norms."""
 
-    network: nn.Module
+    @property
+    def network(self) -> nn.Module:
+        """What is trained."""
+        ...
 
     def passes(self, batch: RewardBatch, generator: np.random.Generator) -> list[Callable[[], Tensor]]:
         """The forward passes of a training batch, in order; each gives the logits `[M, P]` of some images."""

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from functools import cache
 
 import pytest
 import torch
 
-from adanat_rl.config.loading import preset_names, resolve
+from adanat_rl.config.loading import resolve
 from adanat_rl.config.schema import ExperimentConfig
 from adanat_rl.experiment.duration import TRANSFORMER_USE, estimate_duration
 from adanat_rl.experiment.estimate import bytes_per_trajectory
@@ -23,29 +22,39 @@ from adanat_rl.generation.noise import ImageNoise
 from adanat_rl.generation.policies.base import SchedulePolicy, draw
 from tests.contracts.parity import ParityModule
 
-FULL_SCALE = ("imagenet256", "imagenet512", "coco", "cc3m", "adagen_maskgit", "amused256", "amused512")
 Plan = tuple[ExperimentConfig, Outline, RewardOutline | None, Costs, Work, list[Process]]
 
 
-@pytest.fixture(scope="module")
-def plan() -> Callable[..., Plan]:
-    @cache
-    def planned(preset: str, *overrides: str) -> Plan:
-        config = resolve(preset, overrides=overrides)
-        outline = outline_of(config)
-        reward = reward_outline(config, outline)
-        costs = costs_of(config, outline, reward)
-        work = work_of(config, outline, costs, reward)
-        return config, outline, reward, costs, work, processes_of(config, outline, costs, reward)
+@cache
+def outlined(preset: str, *overrides: str) -> Outline:
+    return outline_of(resolve(preset, overrides=overrides))
 
-    return planned
+
+@cache
+def measured(preset: str, *overrides: str) -> tuple[RewardOutline | None, Costs]:
+    config = resolve(preset, overrides=overrides)
+    reward = reward_outline(config, outlined(preset, *overrides))
+    return reward, costs_of(config, outlined(preset, *overrides), reward)
+
+
+@cache
+def plan(preset: str, *overrides: str) -> Plan:
+    """Everything about a configuration; the costs of single calls do not depend on how many there are, or where."""
+    config = resolve(preset, overrides=overrides)
+    outline = outlined(preset, *overrides)
+    changing = [
+        one for one in overrides if not one.startswith(("resources.", "training.", "ppo.features", "tracking."))
+    ]
+    reward, costs = measured(preset, *changing)
+    work = work_of(config, outline, costs, reward)
+    return config, outline, reward, costs, work, processes_of(config, outline, costs, reward)
 
 
 def count_of(contract: str) -> int:
     return int(ParityModule(contract).description["n_params"])
 
 
-def test_networks_have_as_many_parameters_as_the_official_ones(plan: Callable[..., Plan]) -> None:
+def test_networks_have_as_many_parameters_as_the_official_ones() -> None:
     config, outline, reward, *_ = plan("imagenet256")
     assert num_parameters(outline.nat) == count_of("nat_class_full") == 193_655_297
     assert num_parameters(outline.tokenizer) == count_of("vqgan") == 54_515_587
@@ -55,15 +64,15 @@ def test_networks_have_as_many_parameters_as_the_official_ones(plan: Callable[..
     assert reward is not None
     assert reward.num_parameters == count_of("discriminator")
     assert num_parameters(judge_network(config)) == count_of("inception")
-    _, outline, *_ = plan("cc3m")
+    outline = outlined("cc3m")
     assert num_parameters(outline.nat) == 503_628_929
     actor, critic = policy_networks(outline)
     assert (num_parameters(actor), num_parameters(critic)) == (counts["actor1152"], counts["critic1152"])
 
 
 @pytest.mark.parametrize(("preset", "published"), [("amused256", 603), ("amused512", 608)])
-def test_amused_is_as_large_as_published(plan: Callable[..., Plan], preset: str, published: int) -> None:
-    outline = plan(preset)[1]
+def test_amused_is_as_large_as_published(preset: str, published: int) -> None:
+    outline = outlined(preset)
     assert num_parameters(outline.nat) // 10**6 == published
     assert num_parameters(outline.tokenizer) // 10**6 == 146
 
@@ -85,9 +94,7 @@ def nat_flops(length: int, context: int, width: int, depth: int, vocab_size: int
         ("cc3m", (256, 77, 1152, 28, 1024, 1280)),
     ],
 )
-def test_a_nat_pass_costs_what_a_hand_calculation_gives(
-    plan: Callable[..., Plan], preset: str, arguments: tuple[int, ...]
-) -> None:
+def test_a_nat_pass_costs_what_a_hand_calculation_gives(preset: str, arguments: tuple[int, ...]) -> None:
     costs = plan(preset)[3]
     assert costs.nat.flops / costs.block_rows == pytest.approx(nat_flops(*arguments), rel=0.01)
 
@@ -112,13 +119,13 @@ def decoder_flops(image_size: int) -> float:
 
 
 @pytest.mark.parametrize(("preset", "image_size"), [("imagenet256", 256), ("imagenet512", 512)])
-def test_decoding_costs_what_a_hand_calculation_gives(plan: Callable[..., Plan], preset: str, image_size: int) -> None:
+def test_decoding_costs_what_a_hand_calculation_gives(preset: str, image_size: int) -> None:
     costs = plan(preset)[3]
     assert costs.decode.flops / costs.decode_rows == pytest.approx(decoder_flops(image_size), rel=1e-3)
 
 
-def test_an_iteration_is_its_calls(plan: Callable[..., Plan]) -> None:
-    config, _, _, costs, work, _ = plan("imagenet256")
+def test_an_iteration_is_its_calls() -> None:
+    _, _, _, costs, work, _ = plan("imagenet256")
     assert work.rollout_passes == 4096 * (2 * 4 - 2)
     assert work.feature_passes == 4096 * (4 - 1)
     one_pass = nat_flops(256, 1, 768, 24, 1024)
@@ -148,17 +155,13 @@ def test_an_iteration_is_its_calls(plan: Callable[..., Plan]) -> None:
         ("adagen_maskgit", (), 30, 15),
     ],
 )
-def test_passes_are_those_of_the_sampler(
-    plan: Callable[..., Plan], preset: str, overrides: tuple[str, ...], passes: int, again: int
-) -> None:
-    outline = plan(preset, *overrides)[1]
+def test_passes_are_those_of_the_sampler(preset: str, overrides: tuple[str, ...], passes: int, again: int) -> None:
+    outline = outlined(preset, *overrides)
     assert (outline.passes_per_image, outline.feature_passes_per_image) == (passes, again)
 
 
-def test_the_outline_of_the_digits_is_their_generator(
-    plan: Callable[..., Plan], digits_generator: MaskedTokenGenerator
-) -> None:
-    outline = plan("digits")[1]
+def test_the_outline_of_the_digits_is_their_generator(digits_generator: MaskedTokenGenerator) -> None:
+    outline = outlined("digits")
     nat, tokenizer = digits_generator.nat, digits_generator.tokenizer
     assert isinstance(nat, torch.nn.Module)
     assert {name: tuple(t.shape) for name, t in outline.nat.state_dict().items()} == {
@@ -177,19 +180,19 @@ def test_the_outline_of_the_digits_is_their_generator(
     assert sum(tensor.nbytes for tensor in kept) == outline.first_step_bytes
 
 
-def test_a_trajectory_travels_in_tokens_and_a_few_numbers(plan: Callable[..., Plan]) -> None:
-    config, outline, *_ = plan("imagenet256")
+def test_a_trajectory_travels_in_tokens_and_a_few_numbers() -> None:
+    config, outline = resolve("imagenet256"), outlined("imagenet256")
     tokens, numbers = 5 * 256 * 2, 4 * (4 + 1 + 4) * 4 + 8 + 2
     assert tokens + numbers <= bytes_per_trajectory(config, outline) < tokens + numbers + 10
 
 
-def test_features_on_disk_are_those_of_a_train_batch(plan: Callable[..., Plan]) -> None:
-    config, outline, *_ = plan("cc3m")
+def test_features_on_disk_are_those_of_a_train_batch() -> None:
+    config, outline = resolve("cc3m"), outlined("cc3m")
     assert feature_bytes(config, outline, torch.bfloat16) == 4096 * 8 * 256 * 1152 * 2
 
 
-@pytest.mark.parametrize("preset", ["imagenet256", "imagenet512", "coco", "cc3m", "adagen_maskgit"])
-def test_workers_of_a_preset_share_eight_gpus_evenly(plan: Callable[..., Plan], preset: str) -> None:
+@pytest.mark.parametrize("preset", ["imagenet256", "imagenet512", "cc3m"])
+def test_workers_of_a_preset_share_eight_gpus_evenly(preset: str) -> None:
     processes = plan(preset)[5]
     gpus = place(processes)
     assert len(gpus) == 8
@@ -201,7 +204,7 @@ def test_workers_of_a_preset_share_eight_gpus_evenly(plan: Callable[..., Plan], 
     assert max(gpu_bytes(processes, names) for names in gpus) < 40e9, "an A100 of 40 GB is enough"
 
 
-def test_the_line_for_one_gpu_in_the_presets_takes_one(plan: Callable[..., Plan]) -> None:
+def test_the_line_for_one_gpu_in_the_presets_takes_one() -> None:
     settings = (
         "resources.num_env_runners=1",
         "resources.num_reward_actors=1",
@@ -212,13 +215,13 @@ def test_the_line_for_one_gpu_in_the_presets_takes_one(plan: Callable[..., Plan]
     assert place(plan("imagenet256", *settings)[5]) == [["driver", "reward actor", "env runner", "learner"]]
 
 
-def test_processes_that_do_not_fit_together_get_gpus_of_their_own(plan: Callable[..., Plan]) -> None:
+def test_processes_that_do_not_fit_together_get_gpus_of_their_own() -> None:
     whole = plan("imagenet256", "resources.num_gpus_per_env_runner=2", "resources.num_env_runners=2")[5]
     names = ["driver", "reward actor", "reward actor"]
     assert place(whole) == [names, *[["env runner"]] * 4, ["learner"]]
 
 
-def test_memory_grows_with_what_is_held_and_work_of_one_process_is_held_once(plan: Callable[..., Plan]) -> None:
+def test_memory_grows_with_what_is_held_and_work_of_one_process_is_held_once() -> None:
     alone = ("resources.num_env_runners=0", "resources.num_reward_actors=0", "resources.num_learners=0")
     (driver,) = plan("imagenet256", *alone, "ppo.features=keep", "resources.num_gpus_per_driver=1")[5]
     held = [part.what for part in driver.parts(on_gpu=True)]
@@ -235,23 +238,21 @@ def test_memory_grows_with_what_is_held_and_work_of_one_process_is_held_once(pla
     assert [p.num_bytes(True) for p in few if p.name == "learner"] == [disk.num_bytes(on_gpu=True)]
 
 
-def seconds(plan: Callable[..., Plan], machine: str, *overrides: str) -> float:
+def seconds(machine: str, *overrides: str) -> float:
     config, outline, reward, costs, work, processes = plan("imagenet256", *overrides)
     return estimate_duration(config, outline, costs, work, reward, processes, parse_machine(machine)).features
 
 
-def test_times_are_operations_over_the_speed_that_is_assumed(plan: Callable[..., Plan]) -> None:
+def test_times_are_operations_over_the_speed_that_is_assumed() -> None:
     work = plan("imagenet256")[4]
-    assert seconds(plan, "8xH100") == pytest.approx(work.features / (989e12 * TRANSFORMER_USE))
-    assert seconds(plan, "8xA100") == pytest.approx(work.features / (312e12 * TRANSFORMER_USE))
-    assert seconds(plan, "8xH100", "generator.precision=float32") == pytest.approx(
-        work.features / (67e12 * TRANSFORMER_USE)
-    )
-    assert seconds(plan, "2xcpu") == pytest.approx(work.features / (2 * 50e9))
-    assert seconds(plan, "1xcpu") == pytest.approx(work.features / 50e9)
+    assert seconds("8xH100") == pytest.approx(work.features / (989e12 * TRANSFORMER_USE))
+    assert seconds("8xA100") == pytest.approx(work.features / (312e12 * TRANSFORMER_USE))
+    assert seconds("8xH100", "generator.precision=float32") == pytest.approx(work.features / (67e12 * TRANSFORMER_USE))
+    assert seconds("2xcpu") == pytest.approx(work.features / (2 * 50e9))
+    assert seconds("1xcpu") == pytest.approx(work.features / 50e9)
 
 
-def test_a_run_is_its_iterations_and_evaluations(plan: Callable[..., Plan]) -> None:
+def test_a_run_is_its_iterations_and_evaluations() -> None:
     config, outline, reward, costs, work, processes = plan("imagenet256")
     took = estimate_duration(config, outline, costs, work, reward, processes, parse_machine("8xH100"))
     drawn = took.rollout + took.noise + took.scoring
@@ -259,10 +260,3 @@ def test_a_run_is_its_iterations_and_evaluations(plan: Callable[..., Plan]) -> N
     assert took.reward_update < took.features + took.learning
     assert took.final == pytest.approx(took.evaluation * 50000 / 5000 * 2 * 6)
     assert took.run == pytest.approx(1000 * took.iteration + 21 * took.evaluation + took.final)
-
-
-def test_every_preset_has_an_outline(plan: Callable[..., Plan]) -> None:
-    assert set(preset_names()) >= {"digits", "mnist", *FULL_SCALE}
-    for preset in preset_names():
-        work = plan(preset)[4]
-        assert work.flops > 0

@@ -1,6 +1,9 @@
 from __future__ import annotations
 
+import gc
 import json
+import os
+import weakref
 from pathlib import Path
 
 import pytest
@@ -9,9 +12,10 @@ from safetensors.torch import load_file, save_file
 from torch import nn
 
 from adanat_rl.config.errors import UserError
+from adanat_rl.generation import weights
 from adanat_rl.generation.masked.nat import TransformerNAT
 from adanat_rl.generation.masked.patch_tokenizer import PatchTokenizer
-from adanat_rl.generation.weights import fit_state, load_network, read_tensors, save_network
+from adanat_rl.generation.weights import fit_state, load_network, read_tensors, save_network, share_network
 
 ARGUMENTS = {"vocab_size": 6, "grid_size": 2, "num_classes": 3, "width": 8, "depth": 1, "num_heads": 2}
 CLASSES: dict[str, type[nn.Module]] = {"transformer": TransformerNAT}
@@ -135,3 +139,77 @@ def test_arguments_that_do_not_fit_the_class_are_a_user_error(file: Path, argume
     rewrite(file, metadata={"arguments": arguments})
     with pytest.raises(UserError, match=r"nat\.safetensors"):
         load(file)
+
+
+def mapped_files(network: nn.Module) -> set[str]:
+    """What the memory of the parameters is a mapping of; "" for memory of the process itself."""
+    ranges = []
+    for line in Path("/proc/self/maps").read_text().splitlines():
+        addresses, _, _, _, _, *name = line.split(maxsplit=5)
+        low, high = (int(address, 16) for address in addresses.split("-"))
+        ranges.append((low, high, name[0] if name and name[0].startswith("/") else ""))
+    return {
+        name for parameter in network.parameters() for low, high, name in ranges if low <= parameter.data_ptr() < high
+    }
+
+
+needs_proc = pytest.mark.skipif(not Path("/proc/self/maps").exists(), reason="needs Linux's /proc")
+
+
+@needs_proc
+def test_a_large_file_is_mapped_and_not_copied(
+    file: Path, network: TransformerNAT, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(weights, "_COPIED_BYTES", 0)  # so that a small one counts as large
+    loaded = share_network(file, CLASSES)
+    assert mapped_files(loaded) == {str(file.resolve())}
+    assert all(torch.equal(value, network.state_dict()[name]) for name, value in loaded.state_dict().items())
+
+
+@needs_proc
+def test_a_small_file_is_copied_to_where_kernels_like_it(file: Path) -> None:
+    assert mapped_files(share_network(file, CLASSES)) == {""}
+
+
+def test_two_loads_in_a_process_share_one_frozen_module(file: Path, tmp_path: Path) -> None:
+    first = share_network(file, CLASSES)
+    (tmp_path / "link.safetensors").symlink_to(file)
+    assert share_network(file, CLASSES) is first
+    assert share_network(tmp_path / "link.safetensors", CLASSES) is first
+    assert not any(parameter.requires_grad for parameter in first.parameters())
+    assert not first.training
+
+
+def test_another_precision_or_a_file_that_was_written_again_is_another_module(
+    file: Path, network: TransformerNAT
+) -> None:
+    first = share_network(file, CLASSES)
+    half = share_network(file, CLASSES, dtype=torch.bfloat16)
+    assert half is not first
+    assert {parameter.dtype for parameter in half.parameters()} == {torch.bfloat16}
+    with torch.no_grad():
+        network.head.bias.add_(1)
+    before = file.stat()
+    save_network(file, "transformer", ARGUMENTS, network)
+    os.utime(file, ns=(before.st_atime_ns, before.st_mtime_ns + 1))  # clocks of file systems may be coarse
+    second = share_network(file, CLASSES)
+    assert second is not first
+    assert torch.equal(second.head.bias, network.head.bias)
+    assert torch.equal(first.head.bias + 1, second.head.bias)
+
+
+def test_a_shared_module_lives_as_long_as_somebody_uses_it(file: Path) -> None:
+    first = share_network(file, CLASSES)
+    watched = weakref.ref(first)
+    again = share_network(file, CLASSES)
+    del first
+    gc.collect()
+    assert watched() is again
+    del again
+    gc.collect()
+    assert watched() is None
+
+
+def test_a_missing_file_that_is_to_be_shared_is_named(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match=r"no such file: .*none\.safetensors"):
+        share_network(tmp_path / "none.safetensors", CLASSES)

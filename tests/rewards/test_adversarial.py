@@ -172,3 +172,19 @@ def test_a_failed_update_leaves_the_model_ready_to_score(reward: AdversarialRewa
         reward.update(batch(1), bad, rng(), 1)
     first = reward.score(batch(0)).scores
     assert torch.equal(reward.score(batch(0)).scores, first)  # scoring still changes nothing
+
+
+@pytest.mark.parametrize("loss", ["cross_entropy", "logistic", "hinge"])
+def test_micro_batches_give_the_gradients_and_scores_of_the_whole_batch(loss: str) -> None:
+    configs = [AdversarialConfig(channels=8, batch_size=32, loss=loss, micro_batch_size=size) for size in (None, 5)]
+    whole, parts = (AdversarialReward(config, 4, 1) for config in configs)
+    metrics = [reward.update(batch(1), batch(2, brightness=0.8), rng(), 1) for reward in (whole, parts)]
+    assert metrics[0] == pytest.approx(metrics[1], rel=1e-5)
+    wanted = dict(whole.discriminator.named_parameters())
+    for name, parameter in parts.discriminator.named_parameters():
+        assert parameter.grad is not None
+        assert wanted[name].grad is not None
+        torch.testing.assert_close(parameter.grad, wanted[name].grad, rtol=1e-3, atol=1e-6)
+    for name, value in parts.discriminator.named_buffers():
+        assert torch.equal(value, whole.discriminator.get_buffer(name))
+    torch.testing.assert_close(parts.score(batch(3)).scores, whole.score(batch(3)).scores, rtol=1e-3, atol=1e-4)

@@ -6,7 +6,7 @@ import zlib
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
-from typing import cast
+from typing import Any, cast
 
 import numpy as np
 import torch
@@ -110,7 +110,8 @@ class ProjectedLogits:
         return functional.normalize(self._condition(labels).float(), dim=1)
 
     def _draw_window(self, batch: RewardBatch, draws: torch.Generator) -> Window | None:
-        return draw_window(draws, *batch.images.shape[-2:], self._eyes.image_size)
+        height, width = batch.images.shape[-2:]
+        return draw_window(draws, height, width, self._eyes.image_size)
 
 
 def build_projected(
@@ -126,7 +127,7 @@ def build_projected(
         classes, width = num_classes, config.condition_width
     else:
         classes, width = None, condition(torch.zeros(1, dtype=torch.int64, device=device)).shape[1]
-    arguments = {
+    arguments: dict[str, Any] = {
         "condition_width": width,
         "num_classes": classes,
         "channels": eyes.width,
@@ -147,7 +148,7 @@ def build_projected(
     )
 
 
-def _load_heads(path: Path, wanted: dict[str, int | None]) -> ProjectedDiscriminator:
+def _load_heads(path: Path, wanted: dict[str, Any]) -> ProjectedDiscriminator:
     classes: dict[str, type[nn.Module]] = {DISCRIMINATOR_KIND: ProjectedDiscriminator}
     network = cast(ProjectedDiscriminator, load_network(path, classes))
     found = {name: getattr(network, name) for name in wanted}

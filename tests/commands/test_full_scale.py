@@ -1,0 +1,100 @@
+"""The whole way of a full-scale preset with small networks of the same classes, real files and real commands."""
+
+from __future__ import annotations
+
+import base64
+import io
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+import adanat_rl
+from adanat_rl.config.errors import UserError
+from benchmarks.full_scale import FEW, data_settings, trial
+from benchmarks.trial_inputs import SMALL_IMAGE_SIZE
+from tests import tiny
+
+CAPTIONS = ("a red barn", "two dogs", "the sea at night", "a plate of soup", "")
+SMALL = (
+    *FEW,
+    *tiny.IN_PROCESS,
+    "policy.hidden_size=16",
+    "reward.adversarial.batch_size=8",
+    "reward.adversarial.micro_batch_size=8",
+)
+
+
+def jpeg(seed: int) -> bytes:
+    pixels = np.random.default_rng(seed).integers(0, 256, (40, 30 + seed, 3)).astype(np.uint8)
+    buffer = io.BytesIO()
+    Image.fromarray(pixels).save(buffer, "JPEG")
+    return buffer.getvalue()
+
+
+@pytest.fixture(scope="module")
+def files(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+    """Photos of three of 1,000 classes, and a table of captions with photos."""
+    root = tmp_path_factory.mktemp("data")
+    names = {f"n{number:08d}": f"class {number}" for number in range(1000)}
+    (root / "class_names.json").write_text(json.dumps(names))
+    for number, folder in enumerate(("n00000000", "n00000007", "n00000999")):
+        (root / "train" / folder).mkdir(parents=True)
+        for item in range(2):
+            (root / "train" / folder / f"{item}.JPEG").write_bytes(jpeg(2 * number + item))
+    rows = [
+        f"train\t{index}\t{caption}\t{base64.b64encode(jpeg(index)).decode()}\n"
+        for index, caption in enumerate(CAPTIONS[:4])
+    ]
+    (root / "train.tsv").write_text("".join(rows))
+    return {"images": root / "train", "class_names": root / "class_names.json", "captions": root / "train.tsv"}
+
+
+@pytest.fixture(scope="module")
+def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Where all presets find weights, prepare and train."""
+    return tmp_path_factory.mktemp("work")
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("preset", ["imagenet256", "cc3m", "amused256"])
+def test_a_preset_is_prepared_trained_resumed_and_reported(files: dict[str, Path], root: Path, preset: str) -> None:
+    size = () if preset.startswith("amused") else (f"data.image_size={SMALL_IMAGE_SIZE}",)
+    settings = [*SMALL, *size, *data_settings(preset, **files)]
+    times = trial(preset, settings, root, small=True)
+    assert times["iterations"] == [0, 1, 2]
+    horizon = {"imagenet256": 4, "cc3m": 8, "amused256": 12}[preset]
+    expected = 2 * horizon - 2 if preset == "imagenet256" else 2 * horizon - 1
+    assert times["rollout/nat_passes_per_image"] == expected
+    run = root / "runs" / preset
+    comparison = json.loads((run / "evaluation.json").read_text())
+    assert comparison["judge"]["short_a"] == "FID"
+    summary = comparison["rows"][0]["summary"]
+    assert {"fd_a", "inception_score", "precision", "recall"} <= summary.keys()
+    assert "fd_b" not in summary
+    assert (run / "report.html").stat().st_size > 50_000
+    if preset == "cc3m":
+        check_prompts(root, run)
+
+
+def check_prompts(root: Path, run: Path) -> None:
+    """The exported policy draws prompts of one's own."""
+    prompts = root / "prompts.txt"
+    prompts.write_text("a lighthouse\n\na cat on a mat\n")
+    settings = ["text.encoder=weights/clip-vit-bigg-14", f"--policy={run}", f"--prompts={prompts}", "--per-context=2"]
+    result = tiny.run("sample", "--preset", "cc3m", *settings, "--output", "drawn.npz", cwd=root)
+    assert result.returncode == 0, result.stderr
+    with np.load(root / "drawn.npz") as drawn:
+        assert drawn["images"].shape == (4, SMALL_IMAGE_SIZE, SMALL_IMAGE_SIZE, 3)
+        assert list(drawn["context"]) == [0, 0, 1, 1]
+        assert not np.array_equal(drawn["tokens"][0], drawn["tokens"][2])
+    wrong = tiny.run("sample", "--preset", "cc3m", f"--policy={run}", "--prompts=nothing.txt", cwd=root)
+    assert wrong.returncode == 2
+    assert wrong.stderr.startswith("adanat-rl sample: --prompts: nothing.txt: No such file")
+
+
+def test_captions_for_a_generator_of_classes_are_refused() -> None:
+    with pytest.raises(UserError, match=r"generator.captions: .* draws class labels and takes no captions"):
+        adanat_rl.load_pipeline(prompts=["a cat"], text=None)
