@@ -34,8 +34,14 @@ class EvaluationSet:
 
 
 def evaluation_set(labels: Tensor, num_images: int, seed: int) -> EvaluationSet:
-    """N contexts, the real labels `[M]` in turn, and N image seeds that depend on `seed` and the index alone."""
-    context = labels[torch.arange(num_images) % len(labels)]
+    """N contexts and N image seeds that depend on `seed` and the index alone.
+
+    Contexts are the real labels `[M]` in turn, or evenly spread over them where they are more than N: large data sets
+    are sorted by class.
+    """
+    index = torch.arange(num_images)
+    rows = index * len(labels) // num_images if num_images < len(labels) else index % len(labels)
+    context = labels[rows]
     seeds = philox(Purpose.EVALUATION, seed).integers(0, 2**63, num_images)
     return EvaluationSet(context, torch.from_numpy(seeds))
 

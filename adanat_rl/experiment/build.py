@@ -20,6 +20,7 @@ from adanat_rl.evaluation.reference import Baseline, load_references
 from adanat_rl.experiment.cluster import filtered_stderr
 from adanat_rl.experiment.inputs import missing_inputs, require_inputs
 from adanat_rl.generation.build import build_generator, inline_base_schedule
+from adanat_rl.generation.devices import device_for
 from adanat_rl.generation.generator import Generator
 from adanat_rl.generation.policies.build import PolicySpec
 from adanat_rl.rewards.build import build_reward_parts, reward_class
@@ -48,7 +49,7 @@ def build_scene(config: ExperimentConfig) -> Scene:
     """Data, generator and evaluator."""
     torch.set_num_threads(config.resources.torch_threads)
     dataset = load_images(config.data)
-    device = "cuda" if config.resources.num_gpus_per_driver > 0 else "cpu"
+    device = device_for(config.resources.num_gpus_per_driver, "resources.num_gpus_per_driver")
     generator = build_generator(config, device)
     check_contexts(generator, dataset)
     evaluation = config.evaluation

@@ -86,7 +86,7 @@ def load_subject(config: ExperimentConfig, policy: str | None, schedule: Path | 
         pipeline.generator,
         dataset.labels,
         build_judge(config),
-        evaluation.num_images,
+        evaluation.num_final_images or evaluation.num_images,
         evaluation.batch_size,
         DrawHere(evaluation.batch_size, config.resources.driver_threads),
     )

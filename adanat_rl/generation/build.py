@@ -67,6 +67,7 @@ def assemble_generator(
         config.block_rows,
         build_contexts(config, nat, device, captions),
         first_step_mb=config.first_step_mb,
+        decode_rows=config.decode_rows,
         precision=config.precision,
         device=device,
     )

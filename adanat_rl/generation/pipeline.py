@@ -143,6 +143,8 @@ def load_pipeline(
     check_generator_fits(exported, exported.generator)
     captions = None
     if prompts is not None:
+        if exported.generator.captions is None:
+            raise UserError(f"prompts: the generator of {policy} draws class labels and takes no captions")
         captions = encode_prompts(prompts, text or TextConfig(), exported.generator, device)
     generator = assemble_generator(exported.generator, exported.decisions, device, captions)
     actor = ActorPolicy(exported.actor.to(device), generator.decision_space, exported.generator.block_rows)

@@ -1,4 +1,4 @@
-"""Working on several batches at once, without changing a bit of any of them."""
+"""Settings of torch in a process, and working on several batches at once without changing a bit of any of them."""
 
 from __future__ import annotations
 
@@ -19,6 +19,15 @@ def map_in_threads(function: Callable[[Item], Result], items: Sequence[Item], nu
         return [function(item) for item in items]
     with ThreadPoolExecutor(num_threads) as pool:
         return list(pool.map(function, items))
+
+
+def leave_fresh_memory_alone() -> None:
+    """Stops torch from filling fresh tensors in deterministic mode, which RLlib switches on.
+
+    Nothing here reads memory that was not written, and a cache of gigabytes that is reserved but not used should cost
+    nothing.
+    """
+    torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]
 
 
 @contextmanager

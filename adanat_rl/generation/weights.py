@@ -65,13 +65,25 @@ def load_network(path: Path, classes: Mapping[str, type[nn.Module]]) -> nn.Modul
         found = kind if metadata.get("format") == _FORMAT else f"unknown format {metadata.get('format')!r}"
         raise UserError(f"{path} holds: {found}; accepted here: {', '.join(classes)}")
     try:
-        network = classes[kind](**json.loads(metadata["arguments"]))
+        network = _build(classes[kind], json.loads(metadata["arguments"]), sum(t.nbytes for t in tensors.values()))
     except (KeyError, TypeError, ValueError) as error:
         raise UserError(f"{path}: cannot build a {kind} of its arguments: {type(error).__name__}: {error}") from None
     if metadata.get("stored_as") == "float16":
         tensors = {name: _converted(tensor, torch.float16, torch.float32) for name, tensor in tensors.items()}
     fit_state(network, tensors, path)
     return network.eval()
+
+
+def _build(cls: type[nn.Module], arguments: Mapping[str, Any], size: int) -> nn.Module:
+    """The network before its weights come; a large one takes no memory and no random draws for what is replaced."""
+    if size <= _COPIED_BYTES:
+        return cls(**arguments)
+    with torch.device("meta"):
+        network = cls(**arguments)
+    kept = network.state_dict().keys()
+    if any(name not in kept for name, _ in network.named_buffers()):  # buffers that no file holds
+        return cls(**arguments)
+    return network
 
 
 def _converted(tensor: Tensor, before: torch.dtype, after: torch.dtype) -> Tensor:

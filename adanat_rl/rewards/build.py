@@ -17,6 +17,7 @@ from adanat_rl.data.dataset import ImageDataset
 from adanat_rl.data.loading import load_images
 from adanat_rl.data.tokens import DecodedTokens, TokenSet, file_hash
 from adanat_rl.generation.build import load_captions, load_tokenizer
+from adanat_rl.generation.devices import device_for
 from adanat_rl.generation.masked.sampler import Tokenizer
 from adanat_rl.rewards.adversarial import AdversarialReward
 from adanat_rl.rewards.base import ImageSet, Requirement, RewardBatch, RewardModel
@@ -43,7 +44,7 @@ def reward_class(config: ExperimentConfig) -> type[RewardModel]:
 def build_reward_parts(config: ExperimentConfig) -> RewardParts:
     """Reward model, decoder and real images, in the process that uses them."""
     cls = reward_class(config)
-    device = "cuda" if config.resources.num_gpus_per_reward_actor > 0 else "cpu"
+    device = device_for(config.resources.num_gpus_per_reward_actor, "resources.num_gpus_per_reward_actor")
     tokenizer = load_tokenizer(config.generator, device)
     real = _real_images(config, tokenizer, device) if Requirement.REAL_IMAGES in cls.requires else None
     model = _model(config, cls, device)
@@ -89,8 +90,15 @@ def _model(config: ExperimentConfig, cls: type[RewardModel], device: str) -> Rew
 
 
 def _adversarial(config: ExperimentConfig, device: str) -> AdversarialReward:
-    num_contexts = load_images(config.data).num_classes
-    condition = None if config.generator.captions is None else load_captions(config.generator).pooled
+    num_contexts, condition = load_images(config.data).num_classes, None
+    if config.generator.captions is not None:
+        captions = load_captions(config.generator)
+        condition = captions.pooled
+        if captions.num_contexts != num_contexts:
+            raise UserError(
+                f"generator.captions: {config.generator.captions} has {captions.num_contexts} captions, "
+                f"data {config.data.name} has {num_contexts}; encode those of the data: adanat-rl prepare --captions"
+            )
     return AdversarialReward(config.reward.adversarial, num_contexts, config.seed, device, condition)
 
 

@@ -16,6 +16,7 @@ from torch import Tensor
 
 from adanat_rl.config.schema import ExperimentConfig
 from adanat_rl.generation.build import build_generator
+from adanat_rl.generation.devices import device_for
 from adanat_rl.generation.generator import Generator
 from adanat_rl.generation.noise import ImageNoise
 from adanat_rl.generation.policies.build import PolicySpec
@@ -57,7 +58,11 @@ class GenerationPPOConfig(PPOConfig):
 
 def generator_factory(config: ExperimentConfig, num_gpus: float) -> GeneratorFactory:
     """A factory that ships the configuration, not the weights; on the GPU where the process has one."""
-    return partial(build_generator, config, "cuda" if num_gpus > 0 else "cpu")
+    return partial(_build_here, config, num_gpus)
+
+
+def _build_here(config: ExperimentConfig, num_gpus: float) -> Generator:
+    return build_generator(config, device_for(num_gpus, "resources.num_gpus_per_env_runner or _learner"))
 
 
 def build_algorithm_config(experiment: ExperimentConfig, inputs: RLInputs, algo_class: Any) -> GenerationPPOConfig:

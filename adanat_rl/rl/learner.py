@@ -28,7 +28,7 @@ from adanat_rl.config.metric_keys import (
 )
 from adanat_rl.generation.precision import autocast
 from adanat_rl.generation.seeding import Purpose, philox
-from adanat_rl.generation.threads import torch_threads
+from adanat_rl.generation.threads import leave_fresh_memory_alone, torch_threads
 from adanat_rl.rl.averaging import ActorAverage
 from adanat_rl.rl.connectors import ShardsToBatch, with_features
 from adanat_rl.rl.feature_file import FeatureFile
@@ -45,6 +45,7 @@ class GenerationPPOLearner(PPOTorchLearner):
         """Builds the host's learner with the configured number of threads."""
         torch.set_num_threads(self.config.learner_config_dict["torch_threads"])
         super().build()
+        leave_fresh_memory_alone()
         self._sums: dict[str, Tensor] = {}
         self._num_gradient_steps = 0
         self._part = 1.0  # of the train batch, that a micro-batch is

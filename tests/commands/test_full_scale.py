@@ -96,5 +96,5 @@ def check_prompts(root: Path, run: Path) -> None:
 
 
 def test_captions_for_a_generator_of_classes_are_refused() -> None:
-    with pytest.raises(UserError, match=r"generator.captions: .* draws class labels and takes no captions"):
-        adanat_rl.load_pipeline(prompts=["a cat"], text=None)
+    with pytest.raises(UserError, match=r"prompts: the generator of .* draws class labels and takes no captions"):
+        adanat_rl.load_pipeline(prompts=["a cat"])

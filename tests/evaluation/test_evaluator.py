@@ -40,6 +40,12 @@ def test_the_evaluation_set_takes_the_real_labels_in_turn(digits) -> None:
     assert images.context.dtype == images.seeds.dtype == torch.int64
 
 
+def test_a_set_smaller_than_the_data_is_spread_over_all_of_them() -> None:
+    labels = torch.arange(1000).repeat_interleave(1280)  # sorted by class, as image folders are
+    counts = torch.bincount(evaluation_set(labels, 5000, 1).context, minlength=1000)
+    assert (counts == 5).all()
+
+
 def test_the_evaluation_set_depends_on_seed_and_index_alone(digits) -> None:
     first, again, other, longer = (
         evaluation_set(digits.labels, count, seed) for count, seed in ((50, 1), (50, 1), (50, 2), (900, 1))

@@ -126,7 +126,9 @@ def test_training_makes_codes_that_tell_images_apart() -> None:
     error = functional.mse_loss(tokenizer.decode(tokenizer.encode(squares)), squares)
     assert error < 0.2 * squares.var()
     assert [row["step"] for row in rows] == list(range(15, 151, 15))
-    assert all(torch.equal(a, b) for a, b in zip(tokenizer.state_dict().values(), again.state_dict().values(), strict=True))
+    assert all(
+        torch.equal(a, b) for a, b in zip(tokenizer.state_dict().values(), again.state_dict().values(), strict=True)
+    )
 
 
 def test_the_shipped_tokenizer_loses_little_of_real_images() -> None:

@@ -97,6 +97,7 @@ class MaskedTokenGenerator:
         block_rows: rows of one call of the NAT; part of what makes results reproducible (see `blocks`).
         contexts: what the NAT is conditioned on.
         first_step_mb: the first step is kept for all class labels if it takes no more than this.
+        decode_rows: images that the tokenizer decodes at once.
         precision: of the NAT; logits and features are float32 in any case.
     """
 
@@ -109,6 +110,7 @@ class MaskedTokenGenerator:
         contexts: ContextTable,
         *,
         first_step_mb: int = 2048,
+        decode_rows: int = 256,
         precision: Precision = "float32",
         device: torch.device | str = "cpu",
     ) -> None:
@@ -120,6 +122,7 @@ class MaskedTokenGenerator:
         self.contexts = contexts
         self.device = torch.device(device)
         self.precision = precision
+        self.decode_rows = decode_rows
         length, vocab_size = tokenizer.grid_size**2, tokenizer.vocab_size
         storage = np.min_scalar_type(vocab_size)  # the mask token is the largest value
         self.sample_spec = SampleSpec("tokens", (length,), torch.int64, 0, vocab_size, storage)
@@ -140,6 +143,7 @@ class MaskedTokenGenerator:
             self.block_rows,
             self.contexts,
             first_step_mb=self._first_step_mb,
+            decode_rows=self.decode_rows,
             precision=self.precision,
             device=self.device,
         )
@@ -200,8 +204,8 @@ class MaskedTokenGenerator:
 
     @torch.no_grad()
     def decode(self, sample: Tensor) -> Tensor:
-        """Images of tokens; masks are mid-grey."""
-        return self.tokenizer.decode(sample)
+        """Images of tokens, some at a time; masks are mid-grey."""
+        return torch.cat([self.tokenizer.decode(part) for part in sample.split(self.decode_rows)])
 
     def _look(self, state: MaskedTokenState) -> MaskedTokenState:
         """Passes of the coming step: conditional for all, in the same blocks unconditional for those that may need
