@@ -85,4 +85,44 @@ def measurements() -> str:
     return "\n".join(lines + [f"| {' | '.join(row[:3])} | `{row[3]}` |" for row in rows])
 
 
-TABLES: dict[str, Callable[[], str]] = {"quality": quality, "measurements": measurements}
+def full_scale() -> str:
+    """Speed and memory at AdaNAT-L."""
+    latency, memory = result("latency"), result("memory")
+    rows = []
+    for horizon, row in latency["horizons"].items():
+        passes, limit = row["passes"], latency["limits"].get(horizon)
+        rows.append((f"NAT passes of a guided image, T = {horizon}", str(passes["ours"]), "2T - 2", "latency"))
+        name = f"CPU time of an image ÷ plain loop of {passes['plain']} passes, T = {horizon}"
+        pairs = row["ratio_of_pairs"]
+        spread = f"{row['ratio']:.2f} ({pairs['least']:.2f} to {pairs['largest']:.2f})"
+        rows.append((name, spread, f"{limit:.2f}" if limit else "", "latency"))
+    learner, worker = memory["learner"], memory["worker"]
+    counts = list(learner["updates"])
+    name = f"learner, {int(counts[1]):,} trajectories against {counts[0]}: more memory at the peak, beyond tokens"
+    reach = f"{memory['limits']['learner_beyond_tokens_mb']:.0f} MiB"
+    rows.append((name, f"{max(0.0, learner['beyond_tokens_mb']):.0f} MiB", reach, "memory"))
+    read = f"{worker['second']['read_from_disk_mb']:.0f} of {worker['weights_mb']:,.0f} MiB"
+    rows.append(("weights that a machine's second worker reads from the disk", read, "none", "memory"))
+    lines = ["| what | measured | reach | `python -m benchmarks.…` |", "|---|---|---|---|"]
+    return "\n".join(lines + [f"| {' | '.join(row[:3])} | `{row[3]}` |" for row in rows])
+
+
+def trials() -> str:
+    """One iteration of each preset at full network size."""
+    lines = [
+        "| preset | train, evaluate, report | rollout of 4 images | decode and score | learn | NAT passes |",
+        "|---|---|---|---|---|---|",
+    ]
+    for preset, row in result("full_scale")["presets"].items():
+        numbers = (row["time/sample_s"], row["time/score_s"], row["time/learn_s"])
+        cells = [f"{row['train_s'] / 60:.1f} min", *(f"{value:.0f} s" for value in numbers)]
+        lines.append(f"| `{preset}` | {' | '.join(cells)} | {row['rollout/nat_passes_per_image']:.0f} |")
+    return "\n".join(lines)
+
+
+TABLES: dict[str, Callable[[], str]] = {
+    "quality": quality,
+    "measurements": measurements,
+    "full_scale": full_scale,
+    "trials": trials,
+}

@@ -286,6 +286,9 @@ class AdversarialConfig(Section):
         "cross_entropy: of the mean logit; logistic (the paper's) or hinge: of every logit.",
         source="measured",
     )
+    precision: Literal["float32", "tf32", "bfloat16"] = setting(
+        "float32", "Arithmetic of the discriminator; its weights and the loss stay float32."
+    )
     micro_batch_size: int | None = setting(
         None,
         "Images that pass through the discriminator at once, which bounds its memory; null: all. "

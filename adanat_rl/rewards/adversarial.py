@@ -4,7 +4,8 @@ section 3).
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from typing import ClassVar, Protocol
 
 import numpy as np
@@ -12,6 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from adanat_rl.config.schema import AdversarialConfig
+from adanat_rl.generation.precision import autocast, matmul_precision
 from adanat_rl.generation.seeding import Purpose, seeded
 from adanat_rl.rewards.adversarial_losses import accuracy, image_losses
 from adanat_rl.rewards.base import ImageSet, Requirement, RewardBatch, RewardModel, RewardOutput
@@ -91,12 +93,15 @@ class AdversarialReward(RewardModel):
         self.num_updates = config.num_updates
         self._source = _build(config, num_classes, seed, device, condition)
         self.discriminator = self._source.network
+        self._device = torch.device(device)
         self._optimizer = torch.optim.Adam(self.discriminator.parameters(), config.lr, betas=config.adam_betas)
 
     @torch.no_grad()
     def score(self, batch: RewardBatch) -> RewardOutput:
         """How real each image looks, in (0, 1)."""
-        return RewardOutput(torch.sigmoid(self._source.mean_logits(batch)))
+        with self._arithmetic():
+            logits = self._source.mean_logits(batch)
+        return RewardOutput(torch.sigmoid(logits.float()))
 
     def update(
         self, generated: ImageSet, real: ImageSet, generator: np.random.Generator, num_updates: int
@@ -147,7 +152,8 @@ class AdversarialReward(RewardModel):
         losses, logits = [], []
         for number, run in enumerate(self._source.passes(batch, generator)):
             self.discriminator.train(number == 0)
-            part = run()
+            with self._arithmetic():
+                part = run().float()
             loss = image_losses(part, real, self._config.loss, self._config.real_target, reduction="mean")
             loss = loss * (len(part) / len(batch))
             if self._config.micro_batch_size is not None:
@@ -156,6 +162,12 @@ class AdversarialReward(RewardModel):
             losses.append(loss)
             logits.append(part.detach())
         return torch.stack(losses).sum() if len(losses) > 1 else losses[0], torch.cat(logits)
+
+    @contextmanager
+    def _arithmetic(self) -> Iterator[None]:
+        precision = self._config.precision
+        with matmul_precision(precision), autocast(precision, self._device.type):
+            yield
 
     def state_dict(self) -> dict[str, Tensor]:
         """Discriminator and optimizer."""

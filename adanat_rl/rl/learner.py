@@ -26,7 +26,7 @@ from adanat_rl.config.metric_keys import (
     POLICY_LOSS,
     VALUE_LOSS,
 )
-from adanat_rl.generation.precision import autocast
+from adanat_rl.generation.precision import autocast, matmul_precision
 from adanat_rl.generation.seeding import Purpose, philox
 from adanat_rl.generation.threads import leave_fresh_memory_alone, torch_threads
 from adanat_rl.rl.averaging import ActorAverage
@@ -97,7 +97,8 @@ class GenerationPPOLearner(PPOTorchLearner):
             part = {name: column[start : start + size] for name, column in whole.items()}
             part = with_features(part, self._feature_file, self._device)
             self._part = len(part[RETURNS]) / count
-            with autocast(self.config.learner_config_dict["precision"], self._device.type):
+            precision = self.config.learner_config_dict["precision"]
+            with matmul_precision(precision), autocast(precision, self._device.type):
                 result = self.module.forward_train({DEFAULT_MODULE_ID: part})
                 losses = self.compute_losses(fwd_out=result, batch={DEFAULT_MODULE_ID: part})
             loss = losses[DEFAULT_MODULE_ID] * self._part

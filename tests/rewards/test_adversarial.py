@@ -188,3 +188,16 @@ def test_micro_batches_give_the_gradients_and_scores_of_the_whole_batch(loss: st
     for name, value in parts.discriminator.named_buffers():
         assert torch.equal(value, whole.discriminator.get_buffer(name))
     torch.testing.assert_close(parts.score(batch(3)).scores, whole.score(batch(3)).scores, rtol=1e-3, atol=1e-4)
+
+
+def test_bfloat16_changes_scores_by_its_rounding_alone(digits, digits_generator) -> None:
+    batch = RewardBatch(digits.images[:64], digits.labels[:64])
+    single, half = (AdversarialReward(AdversarialConfig(precision=name), 10, 0) for name in ("float32", "bfloat16"))
+    for model in (single, half):
+        metrics = model.update(batch, batch, np.random.default_rng(0), 2)
+        assert np.isfinite(metrics["loss"])
+    scores = [model.score(batch).scores for model in (single, half)]
+    assert {score.dtype for score in scores} == {torch.float32}
+    assert not torch.equal(*scores)
+    torch.testing.assert_close(*scores, atol=0.02, rtol=0)
+    assert all(value.dtype != torch.bfloat16 for value in half.state_dict().values())

@@ -101,7 +101,7 @@ def test_image_reward_reads_the_captions_of_the_table(folder: Path) -> None:
 
 def test_image_reward_without_captions_is_refused() -> None:
     with pytest.raises(
-        UserError, match="reward.kind: image_reward needs captions; data digits has labels, real_images"
+        UserError, match=r"reward.kind: image_reward needs captions; data digits has labels, real_images"
     ):
         reward_class(resolve(overrides=["reward.kind=image_reward"]))
 
