@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import shutil
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -52,8 +53,9 @@ def _main(invocation: Invocation) -> int:
 def _evaluate(config: ExperimentConfig, arguments: argparse.Namespace) -> int:
     from adanat_rl.evaluation.comparison import compare
     from adanat_rl.evaluation.controls import possible_controls
+    from adanat_rl.evaluation.drawing import DrawAndKeep
     from adanat_rl.evaluation.judge import FD_A
-    from adanat_rl.experiment.build import build_baselines
+    from adanat_rl.experiment.build import build_baselines, draw_here
     from adanat_rl.experiment.cluster import quiet_environment
     from adanat_rl.experiment.progress import open_display
     from adanat_rl.experiment.subject import load_subject
@@ -68,8 +70,11 @@ def _evaluate(config: ExperimentConfig, arguments: argparse.Namespace) -> int:
         raise UserError(f"--output: {output} is a folder, expected a file name")
     controls = possible_controls(subject.evaluator.generator) if subject.looks_at_images else ()
     with open_display("evaluate", quiet=arguments.quiet, log_json=arguments.log_json) as display:
+        evaluator, pieces = subject.evaluator, output.with_suffix(".pieces")
+        if evaluation.keep_pieces:
+            evaluator = evaluator.drawing_by(DrawAndKeep(pieces, draw_here(config)))
         comparison = compare(
-            subject.evaluator,
+            evaluator,
             subject.policy,
             subject.title,
             baselines,
@@ -77,6 +82,7 @@ def _evaluate(config: ExperimentConfig, arguments: argparse.Namespace) -> int:
             controls=controls,
             report=lambda row: display.message(f"FD {row.evaluation.mean(FD_A):.3f}  {row.title}"),
         ).as_dict()
+        shutil.rmtree(pieces, ignore_errors=True)
         write_atomically(output, json.dumps(comparison, indent=1, ensure_ascii=False))
         display.table(comparison)
         if comparison["verdict"] is not None:

@@ -112,7 +112,7 @@ def algorithm_settings(config: ExperimentConfig, learner_generator: Callable[[],
         policy=policy,
         effect_mask=torch.ones(HORIZON, _NUM_ACTIONS),
         contexts=np.arange(NUM_CLASSES),
-        runner_generator=generator_factory(config, config.resources.num_gpus_per_env_runner),
+        runner_generator=generator_factory(config, config.resources.num_gpus_per_env_runner, "env_runner"),
         learner_generator=learner_generator,
     )
     return build_algorithm_config(config, inputs, GenerationPPO)

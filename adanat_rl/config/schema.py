@@ -553,6 +553,11 @@ class ExperimentConfig(Section):
     @model_validator(mode="after")
     def _features_stay_in_process(self) -> ExperimentConfig:
         spread = self.resources.num_env_runners > 0 or self.resources.num_learners > 0
+        if self.data.tokens is not None and not self.reward.reconstruct_real:
+            raise ValueError(
+                "data.tokens: real images of tokens are shown as the tokenizer would; "
+                "set reward.reconstruct_real=true, or leave data.tokens out"
+            )
         if self.ppo.features == "disk" and self.ppo.micro_batch_size is None:
             raise ValueError("ppo.features: disk saves nothing without ppo.micro_batch_size; set both")
         if self.ppo.features == "keep" and spread:

@@ -213,6 +213,10 @@ class DecodedTokens:
         """Images float32 `[B, C, H, W]` in [0, 1] on the device."""
         return self._decode(self.tokens.tokens_at(index, flips).to(self._device))
 
+    def pairs_at(self, index: np.ndarray, flips: np.ndarray | None = None) -> tuple[Tensor, Tensor]:
+        """The same, with their labels `[B]` int64: those of the images that were encoded."""
+        return self.images_at(index, flips), self.labels[torch.as_tensor(index, dtype=torch.int64)]
+
 
 def file_hash(path: Path) -> str:
     """SHA-256 of a file."""

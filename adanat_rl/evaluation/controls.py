@@ -35,6 +35,7 @@ class Adaptivity(StrEnum):
     PER_CLASS = "per_class"
     PER_IMAGE_OR_CAPTION = "per_image_or_caption"
     NONE = "none"
+    UNKNOWN = "unknown"  # too few seeds to tell
 
 
 @dataclass(frozen=True)
@@ -57,6 +58,7 @@ class Verdict:
 
 
 SIGNIFICANCE = 0.05
+_FEW_SEEDS = 4  # with fewer, a difference that is there is seldom seen
 
 
 def possible_controls(generator: Generator) -> tuple[Control, ...]:
@@ -102,7 +104,7 @@ def judge_adaptivity(policy: list[float], within_class: list[float] | None, over
         raise ValueError(f"adaptivity needs at least 2 seeds, got {len(policy)}")
     p_all, loss_all = _worse(over_all, policy)
     if within_class is None:
-        return _over_all(p_all, loss_all)
+        return _over_all(p_all, loss_all, len(policy))
     p_class, loss_class = _worse(within_class, policy)
     if p_class < SIGNIFICANCE:
         adaptivity = Adaptivity.PER_IMAGE
@@ -118,14 +120,14 @@ def judge_adaptivity(policy: list[float], within_class: list[float] | None, over
             f"({loss_class:+.3f}, p = {p_class:.2g})."
         )
     else:
-        adaptivity, sentence = Adaptivity.NONE, _not_adaptive(p_all, loss_all)
+        adaptivity, sentence = _not_shown(p_all, loss_all, len(policy))
     return Verdict(adaptivity, sentence, p_class, p_all, loss_class, loss_all)
 
 
-def _over_all(p_all: float, loss_all: float) -> Verdict:
+def _over_all(p_all: float, loss_all: float, num_seeds: int) -> Verdict:
     """The verdict where no two images have the same context."""
     if p_all >= SIGNIFICANCE:
-        return Verdict(Adaptivity.NONE, _not_adaptive(p_all, loss_all), None, p_all, None, loss_all)
+        return Verdict(*_not_shown(p_all, loss_all, num_seeds), None, p_all, None, loss_all)
     sentence = (
         "The policy is adaptive, to the image or to its caption: dealt to other images its decisions are worse by "
         f"{loss_all:.3f} (p = {p_all:.2g})."
@@ -133,8 +135,13 @@ def _over_all(p_all: float, loss_all: float) -> Verdict:
     return Verdict(Adaptivity.PER_IMAGE_OR_CAPTION, sentence, None, p_all, None, loss_all)
 
 
-def _not_adaptive(p_all: float, loss_all: float) -> str:
-    return (
+def _not_shown(p_all: float, loss_all: float, num_seeds: int) -> tuple[Adaptivity, str]:
+    if num_seeds < _FEW_SEEDS:
+        return Adaptivity.UNKNOWN, (
+            f"Whether the policy is adaptive, {num_seeds} seeds cannot tell: its decisions dealt to any other image "
+            f"differ by {loss_all:+.3f} (p = {p_all:.2g}); at least {_FEW_SEEDS} are needed (evaluation.num_seeds)."
+        )
+    return Adaptivity.NONE, (
         "The policy is not adaptive: its decisions are as good when dealt to any other image "
         f"({loss_all:+.3f}, p = {p_all:.2g}); a schedule would do."
     )

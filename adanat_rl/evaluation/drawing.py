@@ -94,7 +94,7 @@ class DrawAndKeep:
             file = self.folder / f"{_digest(generator, part, piece)}.npz"
             drawing = _read(file)
             if drawing is None:
-                drawing = self.inner(generator, part, piece)
+                drawing = _on_cpu(self.inner(generator, part, piece))
                 write_atomically(file, _dump(drawing))
             parts.append(drawing)
         return join_drawings(parts)
@@ -107,7 +107,8 @@ def draw_set(
 
     def draw_rows(rows: Tensor) -> Drawing:
         noise = ImageNoise(images.seeds[rows].to(generator.device))
-        return draw(generator, policy.for_images(rows), images.context[rows].to(generator.device), noise)
+        own = policy.for_images(rows).to(generator.device)
+        return draw(generator, own, images.context[rows].to(generator.device), noise)
 
     parts = map_in_threads(draw_rows, torch.arange(len(images.context)).split(batch_size), num_threads)
     return join_drawings(parts)
@@ -149,6 +150,10 @@ def _hash_into(digest: hashlib.blake2b, value: object) -> None:
         _hash_into(digest, vars(value))
     else:
         digest.update(repr(value).encode())
+
+
+def _on_cpu(drawing: Drawing) -> Drawing:
+    return Drawing(drawing.sample.cpu(), drawing.decisions.cpu(), drawing.num_passes.cpu())
 
 
 def _dump(drawing: Drawing) -> bytes:

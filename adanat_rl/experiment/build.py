@@ -23,6 +23,7 @@ from adanat_rl.generation.build import build_generator, inline_base_schedule
 from adanat_rl.generation.devices import device_for
 from adanat_rl.generation.generator import Generator
 from adanat_rl.generation.policies.build import PolicySpec
+from adanat_rl.generation.threads import settle_process
 from adanat_rl.rewards.build import build_reward_parts, reward_class
 from adanat_rl.rewards.service import RewardService, start_reward_service
 from adanat_rl.rl.algorithm import GenerationPPO
@@ -48,8 +49,9 @@ class Scene:
 def build_scene(config: ExperimentConfig) -> Scene:
     """Data, generator and evaluator."""
     torch.set_num_threads(config.resources.torch_threads)
+    settle_process()
     dataset = load_images(config.data)
-    device = device_for(config.resources.num_gpus_per_driver, "resources.num_gpus_per_driver")
+    device = driver_device(config)
     generator = build_generator(config, device)
     check_contexts(generator, dataset)
     evaluation = config.evaluation
@@ -59,9 +61,20 @@ def build_scene(config: ExperimentConfig) -> Scene:
         build_judge(config, device),
         evaluation.num_images,
         evaluation.batch_size,
-        DrawHere(evaluation.batch_size, config.resources.driver_threads),
+        draw_here(config),
     )
     return Scene(dataset, generator, evaluator)
+
+
+def driver_device(config: ExperimentConfig) -> str:
+    """Where the driver evaluates."""
+    return device_for(config.resources.num_gpus_per_driver, "resources.num_gpus_per_driver")
+
+
+def draw_here(config: ExperimentConfig) -> DrawHere:
+    """How the driver draws: several batches at once on a CPU, one on a GPU, whose settings are those of the process."""
+    num_threads = config.resources.driver_threads if config.resources.num_gpus_per_driver == 0 else 1
+    return DrawHere(config.evaluation.batch_size, num_threads)
 
 
 def check_contexts(generator: Generator, dataset: RealImages) -> None:
@@ -123,8 +136,12 @@ def build_algorithm(
         policy=PolicySpec.of(config.policy, scene.generator),
         effect_mask=scene.generator.decision_space.effect_mask,
         contexts=scene.dataset.labels.numpy(),
-        runner_generator=generator_factory(config, config.resources.num_gpus_per_env_runner),
-        learner_generator=generator_factory(config, config.resources.num_gpus_per_learner),
+        runner_generator=generator_factory(
+            config, config.resources.num_gpus_per_env_runner, "resources.num_gpus_per_env_runner"
+        ),
+        learner_generator=generator_factory(
+            config, config.resources.num_gpus_per_learner, "resources.num_gpus_per_learner"
+        ),
     )
     rewards = start_reward_service(partial(build_reward_parts, config), config.resources)
     with filtered_stderr(*_HARMLESS):

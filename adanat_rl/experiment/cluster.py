@@ -21,6 +21,7 @@ from adanat_rl.experiment.reaper import reaper
 
 _FOLDER_PREFIX = "adanat-ray-"
 _OBJECT_STORE_BYTES = 256 * 2**20
+_LARGE_OBJECT_STORE_BYTES = 4 * 2**30  # where there are GPUs: states of full-size policies go through it
 
 
 def quiet_environment() -> None:
@@ -109,7 +110,7 @@ def _private_cluster() -> Iterator[None]:
                 include_dashboard=False,
                 log_to_driver=False,
                 logging_level=logging.ERROR,
-                object_store_memory=_OBJECT_STORE_BYTES,
+                object_store_memory=_LARGE_OBJECT_STORE_BYTES if required_gpus(resources) else _OBJECT_STORE_BYTES,
                 runtime_env={"env_vars": {"PYTHONPATH": python_path}},  # own rewards are found beside the caller
                 _temp_dir=str(folder),
             )

@@ -66,7 +66,7 @@ def estimate_duration(
     trajectories, horizon = config.training.trajectories_per_iteration, config.generator.horizon
     logits = trajectories * horizon * outline.length * outline.vocab_size
     rollout = speeds.nat("env runner", work.rollout) + speeds.traffic("env runner", _LOGIT_TRAFFIC * logits)
-    noise = logits / NOISE_PER_SECOND / speeds.parallel_on_cpu("env runner")
+    noise = 0.0 if speeds.on_gpu("env runner") else logits / NOISE_PER_SECOND / speeds.parallel_on_cpu("env runner")
     scoring = speeds.convolutions("reward actor", work.decoding) + speeds.transformers("reward actor", work.scoring)
     spread = speeds.convolutions("reward actor", work.reward_decoding)
     spread += speeds.transformers("reward actor", work.reward_update)

@@ -23,11 +23,11 @@ from adanat_rl.config.files import write_atomically
 from adanat_rl.config.schema import ExperimentConfig
 from adanat_rl.evaluation.comparison import Comparison, Row, compare
 from adanat_rl.evaluation.controls import possible_controls
-from adanat_rl.evaluation.drawing import DrawAndKeep, DrawHere, DrawSet
+from adanat_rl.evaluation.drawing import DrawAndKeep, DrawSet
 from adanat_rl.evaluation.evaluator import IMAGES_PER_SECOND
 from adanat_rl.evaluation.judge import FD_A
 from adanat_rl.experiment import rollout_table
-from adanat_rl.experiment.build import build_algorithm, build_baselines, build_scene
+from adanat_rl.experiment.build import build_algorithm, build_baselines, build_scene, draw_here
 from adanat_rl.experiment.checkpoints import Snapshot, read_snapshot, write_snapshot
 from adanat_rl.experiment.exporting import exported_policy
 from adanat_rl.experiment.gallery import write_gallery, write_sample_grid
@@ -179,8 +179,11 @@ class Experiment:
         if evaluation.on_env_runners:
             draw = self._algorithm.draw_on_runners(evaluation.batch_size)
         if draw is None:
-            draw = DrawHere(evaluation.batch_size, resources.driver_threads)
-        return DrawAndKeep(self.folder.pieces, draw) if evaluation.keep_pieces else draw
+            draw = draw_here(self.config)
+        if not evaluation.keep_pieces:
+            return draw
+        piece_size = 4 * evaluation.batch_size * max(1, resources.num_env_runners)
+        return DrawAndKeep(self.folder.pieces, draw, piece_size)
 
     def _state(self) -> dict[str, Any]:
         return {
@@ -228,6 +231,7 @@ class Experiment:
         """Numbers of the mean-action policy on the fixed evaluation seed; writes the sample grid."""
         start = time.perf_counter()
         numbers, drawing = self._evaluator.evaluate_once(self.policy(), self.config.evaluation.seed)
+        shutil.rmtree(self.folder.pieces, ignore_errors=True)
         grid = self.folder.samples / f"iteration_{self.iteration:06d}.png"
         write_sample_grid(grid, self.pipeline(), self.config.evaluation.num_grid_contexts)
         decisions = drawing.decisions.cpu().numpy()

@@ -14,6 +14,7 @@ from adanat_rl.config.paths import ASSET_PREFIX, asset_names, resolve_path
 from adanat_rl.config.schema import ExperimentConfig
 from adanat_rl.evaluation.drawing import EvaluationSet, draw_set
 from adanat_rl.evaluation.probe_drawing import Scorer, starting_schedule
+from adanat_rl.experiment.build import driver_device
 from adanat_rl.experiment.checkpoints import checkpoint_folders, read_snapshot
 from adanat_rl.generation.build import build_generator
 from adanat_rl.generation.generator import Generator
@@ -76,10 +77,11 @@ def load_probe_subject(
 def _load_start(
     config: ExperimentConfig, policy: str | None, schedule: Path | None
 ) -> tuple[Generator, GenerationPolicy, str]:
+    device = driver_device(config)
     if policy is not None:
-        pipeline = load_pipeline(policy)
+        pipeline = load_pipeline(policy, device=device)
         return pipeline.generator, pipeline.policy, f"policy {policy}"
-    generator = build_generator(config)
+    generator = build_generator(config, device)
     title = "the base schedule"
     if schedule is not None:
         generator = generator.with_base_schedule(load_schedule(schedule))

@@ -12,15 +12,15 @@ from adanat_rl.config.errors import UserError
 from adanat_rl.config.schema import ExperimentConfig
 from adanat_rl.data.loading import load_images
 from adanat_rl.evaluation.build import build_judge
-from adanat_rl.evaluation.drawing import DrawHere
 from adanat_rl.evaluation.evaluator import Evaluator
-from adanat_rl.experiment.build import check_contexts
+from adanat_rl.experiment.build import check_contexts, draw_here, driver_device
 from adanat_rl.generation.build import assemble_generator
 from adanat_rl.generation.masked.schedules import load_schedule
 from adanat_rl.generation.pipeline import GenerationPipeline, load_pipeline, policy_folder
 from adanat_rl.generation.policies.base import GenerationPolicy, SchedulePolicy
 from adanat_rl.generation.policies.files import load_policy
 from adanat_rl.generation.text.build import encode_prompts
+from adanat_rl.generation.threads import settle_process
 
 
 @dataclass(frozen=True)
@@ -50,13 +50,15 @@ def load_drawer(
         UserError: it is missing, damaged or does not fit.
     """
     torch.set_num_threads(config.resources.torch_threads)
+    settle_process()
+    device = driver_device(config)
     if schedule is None:
         batch_size = config.evaluation.batch_size
         name = policy or shipped_policy(config.data.name)
-        return load_pipeline(name, prompts=prompts, text=config.text, batch_size=batch_size)
+        return load_pipeline(name, prompts=prompts, text=config.text, device=device, batch_size=batch_size)
     rows = load_schedule(schedule)
-    captions = None if prompts is None else encode_prompts(prompts, config.text, config.generator)
-    generator = assemble_generator(config.generator, config.decisions, captions=captions).with_base_schedule(rows)
+    captions = None if prompts is None else encode_prompts(prompts, config.text, config.generator, device)
+    generator = assemble_generator(config.generator, config.decisions, device, captions).with_base_schedule(rows)
     return GenerationPipeline(generator, SchedulePolicy(torch.from_numpy(rows).float()), config.evaluation.batch_size)
 
 
@@ -85,10 +87,10 @@ def load_subject(config: ExperimentConfig, policy: str | None, schedule: Path | 
     evaluator = Evaluator(
         pipeline.generator,
         dataset.labels,
-        build_judge(config),
+        build_judge(config, driver_device(config)),
         evaluation.num_final_images or evaluation.num_images,
         evaluation.batch_size,
-        DrawHere(evaluation.batch_size, config.resources.driver_threads),
+        draw_here(config),
     )
     horizon = pipeline.generator.horizon
     if schedule is not None:

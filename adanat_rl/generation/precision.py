@@ -25,17 +25,25 @@ def weight_dtype(precision: Precision) -> torch.dtype:
 
 @contextmanager
 def matmul_precision(precision: Precision) -> Iterator[None]:
-    """Lets float32 matrix products of a block run in TF32 where asked for; full float32 otherwise."""
-    before = torch.get_float32_matmul_precision()
-    wanted = "high" if precision == "tf32" else "highest"
+    """Lets float32 matrix products and convolutions of a block run in TF32 where asked for; full float32 otherwise.
+
+    The settings belong to the process: on a GPU, blocks of different precision must not run in several threads.
+    """
+    before = torch.get_float32_matmul_precision(), torch.backends.cudnn.allow_tf32
+    wanted = ("high", True) if precision == "tf32" else ("highest", False)
     if wanted == before:
         yield
         return
-    torch.set_float32_matmul_precision(wanted)
+    _set_float32(*wanted)
     try:
         yield
     finally:
-        torch.set_float32_matmul_precision(before)
+        _set_float32(*before)
+
+
+def _set_float32(matmul: str, convolutions: bool) -> None:
+    torch.set_float32_matmul_precision(matmul)
+    torch.backends.cudnn.allow_tf32 = convolutions
 
 
 def autocast(precision: Precision, device_type: str) -> AbstractContextManager[object]:

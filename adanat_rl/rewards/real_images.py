@@ -25,8 +25,11 @@ class FlippableImages(Protocol):
         """N."""
         ...
 
-    def images_at(self, index: np.ndarray, flips: np.ndarray | None = None) -> Tensor:
-        """Images float32 `[B, C, H, W]` in [0, 1] of indices `[B]`, those with a true flip `[B]` mirrored."""
+    def pairs_at(self, index: np.ndarray, flips: np.ndarray | None = None) -> tuple[Tensor, Tensor]:
+        """Images float32 `[B, C, H, W]` in [0, 1] of indices `[B]`, those with a true flip mirrored, and labels `[B]`.
+
+        A damaged image is replaced by another, and the label is that of the image that is shown.
+        """
         ...
 
 
@@ -65,7 +68,8 @@ class RealRows:
         """Some of them."""
         numbers = index.cpu().numpy()
         chosen, flips = numbers % len(self.dataset), numbers >= len(self.dataset)
-        images = self.dataset.images_at(chosen, flips).to(self.device)
+        images, labels = self.dataset.pairs_at(chosen, flips)
+        images = images.to(self.device)
         if self.reconstruct is not None:
             images = self.reconstruct(images)
-        return RewardBatch(images, self.dataset.labels[torch.from_numpy(chosen)].to(self.device))
+        return RewardBatch(images, labels.to(self.device))

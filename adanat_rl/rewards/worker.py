@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 
 from adanat_rl.generation.seeding import Purpose, philox
+from adanat_rl.generation.threads import settle_process
 from adanat_rl.rewards.base import ImageSet, RewardBatch, RewardError, RewardModel, check_metrics, check_scores
 
 Decoder = Callable[[Tensor], Tensor]
@@ -89,6 +90,7 @@ class RewardWorker:
     def __init__(self, factory: Callable[[], RewardParts], torch_threads: int | None = None) -> None:
         if torch_threads is not None:
             torch.set_num_threads(torch_threads)
+        settle_process()
         self._parts = factory()
         self._version = 0
 

@@ -56,13 +56,13 @@ class GenerationPPOConfig(PPOConfig):
         self.inputs: RLInputs | None = None
 
 
-def generator_factory(config: ExperimentConfig, num_gpus: float) -> GeneratorFactory:
+def generator_factory(config: ExperimentConfig, num_gpus: float, setting: str) -> GeneratorFactory:
     """A factory that ships the configuration, not the weights; on the GPU where the process has one."""
-    return partial(_build_here, config, num_gpus)
+    return partial(_build_here, config, num_gpus, setting)
 
 
-def _build_here(config: ExperimentConfig, num_gpus: float) -> Generator:
-    return build_generator(config, device_for(num_gpus, "resources.num_gpus_per_env_runner or _learner"))
+def _build_here(config: ExperimentConfig, num_gpus: float, setting: str) -> Generator:
+    return build_generator(config, device_for(num_gpus, setting))
 
 
 def build_algorithm_config(experiment: ExperimentConfig, inputs: RLInputs, algo_class: Any) -> GenerationPPOConfig:

@@ -14,7 +14,7 @@ from torch import Tensor
 from adanat_rl.evaluation.drawing import EvaluationSet
 from adanat_rl.generation.noise import Stream, shard_noise
 from adanat_rl.generation.policies.base import GenerationPolicy, actor_mean
-from adanat_rl.generation.threads import leave_fresh_memory_alone
+from adanat_rl.generation.threads import settle_process
 from adanat_rl.rl.evaluation import DrawnImages, DrawOrder, draw_batch
 from adanat_rl.rl.losses import gaussian_log_prob
 from adanat_rl.rl.shards import PolicyWeights, Shard, ShardKey, digest_weights
@@ -26,7 +26,8 @@ class ShardEnvRunner(SingleAgentEnvRunner):
     def __init__(self, **kwargs: Any) -> None:
         torch.set_num_threads(kwargs["config"].env_config["torch_threads"])
         super().__init__(**kwargs)
-        leave_fresh_memory_alone()
+        settle_process()
+        self.module.to(self.env.unwrapped.generator.device)  # RLlib leaves the module of a local runner on the CPU
         self._loaded_digest: str | None = None
 
     @torch.no_grad()

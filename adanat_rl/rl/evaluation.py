@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
@@ -77,7 +78,8 @@ class DrawOnRunners:
     def __call__(self, generator: Generator, policy: GenerationPolicy, images: EvaluationSet) -> Drawing:
         """Finished images in the order of the set, on the CPU."""
         batches = torch.arange(len(images.context)).split(self._batch_size)
-        order = DrawOrder(uuid4().hex, policy, generator.decision_space.base_schedule.cpu().numpy())
+        sent = copy.deepcopy(policy).to(torch.device("cpu"))  # runners may have no GPU
+        order = DrawOrder(uuid4().hex, sent, generator.decision_space.base_schedule.cpu().numpy())
         shared = ray.put(order)  # a network goes into the object store once, not once a batch
         keys = [ShardKey(0, _EVALUATION, number) for number in range(len(batches))]
 

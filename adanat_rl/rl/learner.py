@@ -28,7 +28,7 @@ from adanat_rl.config.metric_keys import (
 )
 from adanat_rl.generation.precision import autocast, matmul_precision
 from adanat_rl.generation.seeding import Purpose, philox
-from adanat_rl.generation.threads import leave_fresh_memory_alone, torch_threads
+from adanat_rl.generation.threads import settle_process, torch_threads
 from adanat_rl.rl.averaging import ActorAverage
 from adanat_rl.rl.connectors import ShardsToBatch, with_features
 from adanat_rl.rl.feature_file import FeatureFile
@@ -45,7 +45,7 @@ class GenerationPPOLearner(PPOTorchLearner):
         """Builds the host's learner with the configured number of threads."""
         torch.set_num_threads(self.config.learner_config_dict["torch_threads"])
         super().build()
-        leave_fresh_memory_alone()
+        settle_process()
         self._sums: dict[str, Tensor] = {}
         self._num_gradient_steps = 0
         self._part = 1.0  # of the train batch, that a micro-batch is
@@ -55,7 +55,8 @@ class GenerationPPOLearner(PPOTorchLearner):
     @override(Learner)
     def update(self, *args: Any, **kwargs: Any) -> Any:
         """The host's update, with more threads than drawing has: its bits need to agree with nobody else's."""
-        with torch_threads(self.config.learner_config_dict["driver_threads"]):
+        settings = self.config.learner_config_dict
+        with torch_threads(settings["driver_threads"]), matmul_precision(settings["precision"]):
             return super().update(*args, **kwargs)
 
     @override(TorchLearner)
@@ -97,8 +98,7 @@ class GenerationPPOLearner(PPOTorchLearner):
             part = {name: column[start : start + size] for name, column in whole.items()}
             part = with_features(part, self._feature_file, self._device)
             self._part = len(part[RETURNS]) / count
-            precision = self.config.learner_config_dict["precision"]
-            with matmul_precision(precision), autocast(precision, self._device.type):
+            with autocast(self.config.learner_config_dict["precision"], self._device.type):
                 result = self.module.forward_train({DEFAULT_MODULE_ID: part})
                 losses = self.compute_losses(fwd_out=result, batch={DEFAULT_MODULE_ID: part})
             loss = losses[DEFAULT_MODULE_ID] * self._part

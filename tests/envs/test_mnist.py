@@ -13,7 +13,6 @@ from adanat_rl.config.loading import resolve
 from adanat_rl.config.paths import assets_folder
 from adanat_rl.data.mnist import load_mnist_dataset
 from adanat_rl.evaluation.judge import ACCURACY, FD_A, load_judge
-from adanat_rl.generation.generator import Observation
 from adanat_rl.generation.pipeline import GenerationPipeline, load_pipeline
 from adanat_rl.generation.policies.base import SchedulePolicy
 
@@ -75,24 +74,6 @@ def test_the_environment_is_registered_and_gives_the_discriminators_score() -> N
     assert ended
     assert 0 < reward < 1
     environment.close()
-
-
-def test_the_policy_earns_more_than_no_action(trained: GenerationPipeline) -> None:
-    environments = gymnasium.make_vec(NAME, num_envs=200)
-    earned = []
-    for acts in (False, True):
-        observations, _ = environments.reset(seed=1000)
-        for step in range(4):
-            actions = np.zeros((200, 4), np.float32)
-            if acts:
-                tokens, context = (torch.from_numpy(observations[name]) for name in ("tokens", "context"))
-                features = trained.generator.features(Observation(tokens, context, step, None))
-                with torch.no_grad():
-                    actions = trained.policy.actor(features, torch.full((200,), step)).numpy()
-            observations, rewards, *_ = environments.step(actions)
-        earned.append(rewards)
-    gain = earned[1] - earned[0]
-    assert gain.mean() > 2 * gain.std() / len(gain) ** 0.5
 
 
 def test_both_names_stay_registered_however_often_it_is_asked_for() -> None:
