@@ -83,7 +83,8 @@ def connect(resources: ResourcesConfig) -> Iterator[None]:
     quiet_environment()
     check_this_machine(resources)
     if _is_private(resources):
-        with _private_cluster():
+        store = _LARGE_OBJECT_STORE_BYTES if required_gpus(resources) else _OBJECT_STORE_BYTES
+        with _private_cluster(store):
             yield
     else:
         with _running_cluster(resources):
@@ -91,7 +92,7 @@ def connect(resources: ResourcesConfig) -> Iterator[None]:
 
 
 @contextmanager
-def _private_cluster() -> Iterator[None]:
+def _private_cluster(object_store_bytes: int) -> Iterator[None]:
     """A cluster of this process alone: its files lie in a temporary folder, its token only in the environment.
 
     Whatever happens to this process, nothing of the cluster stays behind.
@@ -110,7 +111,7 @@ def _private_cluster() -> Iterator[None]:
                 include_dashboard=False,
                 log_to_driver=False,
                 logging_level=logging.ERROR,
-                object_store_memory=_LARGE_OBJECT_STORE_BYTES if required_gpus(resources) else _OBJECT_STORE_BYTES,
+                object_store_memory=object_store_bytes,
                 runtime_env={"env_vars": {"PYTHONPATH": python_path}},  # own rewards are found beside the caller
                 _temp_dir=str(folder),
             )
