@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import shutil
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -86,17 +87,18 @@ def _tokens(config: Any, arguments: argparse.Namespace, folder: Path, display: D
     digest = file_hash(resolve_path(config.generator.tokenizer, "generator.tokenizer"))
     recipe = token_recipe(dataset, tokenizer, digest, config.data.horizontal_flip)
     display.message(f"tokens: {recipe.count} images, {recipe.length} tokens each, {recipe.num_bytes / 1e6:.1f} MB")
+    place = _place(config.data.tokens, folder / "tokens")
     encode_tokens(
         dataset,
         tokenizer,
         recipe,
-        folder / "tokens",
+        place,
         batch_size=arguments.batch_size,
         prefetch=config.data.prefetch,
         device=arguments.device,
         progress=_progress(display),
     )
-    display.message(f"use them: data.tokens={folder / 'tokens'}")
+    display.message(f"use them: data.tokens={place}")
 
 
 def _captions(config: Any, arguments: argparse.Namespace, folder: Path, display: Display) -> None:
@@ -110,7 +112,7 @@ def _captions(config: Any, arguments: argparse.Namespace, folder: Path, display:
     for note in source.notes:
         display.message(f"warning: {note}")
     encoder = build_text_encoder(config.text, config.generator, arguments.device)
-    table = folder / "captions"
+    table = _place(config.generator.captions, folder / "captions")
     write_caption_table(table, source.captions, encoder, arguments.batch_size, _progress(display))
     display.message(f"captions: {len(source.captions)} and the empty prompt")
     display.message(f"use them: generator.captions={table}")
@@ -122,6 +124,9 @@ def _statistics(config: Any, arguments: argparse.Namespace, folder: Path, displa
     from adanat_rl.experiment.preparing import reference_statistics
     from adanat_rl.metrics.inception import load_extractor
 
+    place = _place(config.data.statistics, folder / "statistics.npz")
+    if config.data.statistics is not None and place.exists():
+        raise UserError(f"data.statistics: {place} is there already; delete it, or name another place")
     weights = resolve_path(config.evaluation.inception, "evaluation.inception")
     extractor = load_extractor(weights, config.evaluation.resize)
     dataset = load_images(config.data)
@@ -137,7 +142,15 @@ def _statistics(config: Any, arguments: argparse.Namespace, folder: Path, displa
         progress=_progress(display),
     )
     display.message(f"statistics: {statistics.count} of {len(dataset)} images, {statistics.convention}")
-    display.message(f"use them: data.statistics={folder / 'statistics.npz'}")
+    if place != folder / "statistics.npz":
+        place.parent.mkdir(parents=True, exist_ok=True)
+        shutil.move(folder / "statistics.npz", place)
+    display.message(f"use them: data.statistics={place}")
+
+
+def _place(configured: str | None, default: Path) -> Path:
+    """Where something is written: where the settings look for it, else in the folder of this command."""
+    return default if configured is None else Path(configured).expanduser()
 
 
 def _tell_notes(dataset: Any, display: Display) -> None:

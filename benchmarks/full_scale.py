@@ -86,15 +86,11 @@ def trial(preset: str, settings: Sequence[str], root: Path, *, small: bool = Fal
     prepared = root / f"{preset}-prepared"
     statistics = root / str(config.data.statistics)
     wanted = [] if statistics.exists() else ["--statistics"]
-    wanted += ["--captions"] if config.generator.captions is not None else []
+    captions = config.generator.captions
+    wanted += ["--captions"] if captions is not None and not (root / captions).exists() else []
     if wanted:
         command = ["prepare", *common, *wanted, "--run-dir", str(prepared), "--batch-size", "8", "--quiet"]
         times["prepare_s"] = _timed(lambda: _run(root, *command))
-    if "--statistics" in wanted:
-        statistics.parent.mkdir(parents=True, exist_ok=True)
-        (prepared / "statistics.npz").replace(statistics)
-    if config.generator.captions is not None:
-        common.append(f"generator.captions={prepared / 'captions'}")
     times["train_s"] = _timed(lambda: _run(root, "train", *common, "--run-dir", f"runs/{preset}", "--quiet"))
     resumed = [*common, "training.num_iterations=2"]
     times["resume_s"] = _timed(lambda: _run(root, "train", *resumed, "--run-dir", f"runs/{preset}", "--quiet"))

@@ -17,7 +17,8 @@ import subprocess
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -28,7 +29,7 @@ from adanat_rl.config.files import write_atomically
 from adanat_rl.config.loading import resolve
 from adanat_rl.config.paths import assets_folder
 from adanat_rl.evaluation.comparison import CONTROL_TITLES, Row, compare
-from adanat_rl.evaluation.controls import Control
+from adanat_rl.evaluation.controls import Control, judge_adaptivity
 from adanat_rl.evaluation.evaluator import NAT_PASSES, Evaluation, Evaluator
 from adanat_rl.evaluation.judge import ACCURACY, FD_A, FD_B, PRECISION, RECALL
 from adanat_rl.evaluation.reference import Baseline, References, dump_references
@@ -173,22 +174,26 @@ def judge(plan: Plan, name: str) -> dict[str, Any]:
         judged = plan.evaluator()
         policies = [load_pipeline(read(plan, f"{name}_{seed}")["folder"]).policy for seed in TRAINING_SEEDS]
     else:
-        baseline = baselines(plan)[name]
+        baseline = makers(plan)[name]()
         judged = plan.evaluator(baseline.horizon)
         policies = [baseline.policy] * len(TRAINING_SEEDS)
     return over_groups([judged.evaluate(policy, plan.group_seeds(group)) for group, policy in enumerate(policies)])
 
 
 def judge_controls(plan: Plan) -> dict[str, Any]:
-    """The same of the adaptive policies' decisions, dealt to other images, and each policy's verdict."""
+    """The same of the adaptive policies' decisions, dealt to other images, and one verdict from all pairs."""
     judged = plan.evaluator()
     compared = [
         compare(judged, load_pipeline(read(plan, f"adaptive_{seed}")["folder"]).policy, "", (), plan.group_seeds(seed))
         for seed in TRAINING_SEEDS
     ]
     rows = {name: [by_name(one.rows)[name].evaluation for one in compared] for name in ("policy", *Control)}
-    verdicts = [one.verdict.sentence for one in compared if one.verdict is not None]
-    return {**{str(name): over_groups(groups) for name, groups in rows.items()}, "verdicts": verdicts}
+    paired = (
+        [value for group in rows[name] for value in group.metrics[FD_A]]
+        for name in ("policy", Control.SHUFFLED_WITHIN_CLASS, Control.SHUFFLED)
+    )
+    judged_rows = {str(name): over_groups(groups) for name, groups in rows.items()}
+    return {**judged_rows, "verdict": asdict(judge_adaptivity(*paired))}
 
 
 def by_name(rows: Sequence[Row]) -> dict[str, Row]:
@@ -215,12 +220,16 @@ STAGES: dict[str, Callable[..., dict[str, Any]]] = {
 # --- what is judged
 
 
-def baselines(plan: Plan) -> dict[str, Baseline]:
-    """The schedules and tables that ship, without numbers."""
-    rows = [hand_made(plan, 4), hand_made(plan, 8), searched(plan)]
+def makers(plan: Plan) -> dict[str, Callable[[], Baseline]]:
+    """The schedules and tables that ship, by name, without numbers; each wants only the stages it is made of."""
+    found: dict[str, Callable[[], Baseline]] = {
+        "hand_made_t4": partial(hand_made, plan, 4),
+        "hand_made_t8": partial(hand_made, plan, 8),
+        "static_search": partial(searched, plan),
+    }
     titles = {"static": "static", "per_class": "per class"}
-    rows += [learned(plan, kind, title) for kind, title in titles.items() if kind in plan.kinds]
-    return {row.name: row for row in rows}
+    tables = {f"{kind}_ppo": partial(learned, plan, kind, titles[kind]) for kind in titles if kind in plan.kinds}
+    return {**found, **tables}
 
 
 def hand_made(plan: Plan, horizon: int) -> Baseline:
@@ -290,7 +299,7 @@ def compute(plan: Plan, num_processes: int) -> None:
     first += [(f"{kind}_{seed}", "train", kind, seed) for kind in plan.kinds for seed in TRAINING_SEEDS]
     run_all(plan, first, num_processes)
     run_all(plan, [("static_search", "static_search")], num_processes)
-    judged: list[tuple[Any, ...]] = [(f"judged_{name}", "judge", name) for name in (*plan.kinds, *baselines(plan))]
+    judged: list[tuple[Any, ...]] = [(f"judged_{name}", "judge", name) for name in (*plan.kinds, *makers(plan))]
     judged += [("judged_controls", "judge_controls")] if plan.controls else []
     run_all(plan, judged, num_processes)
 
@@ -308,7 +317,7 @@ def decisions_of(pipeline: GenerationPipeline, per_class: bool) -> np.ndarray:
 def report(plan: Plan) -> None:
     """Writes both files out of what was judged."""
     trained = {kind: {"training_seeds": len(TRAINING_SEEDS), **read(plan, f"judged_{kind}")} for kind in plan.kinds}
-    rows = [with_numbers(row, read(plan, f"judged_{row.name}")) for row in baselines(plan).values()]
+    rows = [with_numbers(make(), read(plan, f"judged_{name}")) for name, make in makers(plan).items()]
     references = References(plan.data, plan.command, tuple(rows), trained)
     write_atomically(assets_folder() / plan.data / "reference.json", dump_references(references))
     controls = read(plan, "judged_controls") if plan.controls else {}
@@ -333,8 +342,8 @@ def report(plan: Plan) -> None:
         ["policy", "FD A", "FD B", "precision", "recall", "accuracy", "passes"],
         [[title, *cells(numbers)] for title, numbers in shown],
     )
-    for verdict in controls.get("verdicts", ()):
-        print(verdict)
+    if controls:
+        print(controls["verdict"]["sentence"])
 
 
 def cells(numbers: Mapping[str, Any]) -> list[str]:

@@ -50,13 +50,9 @@ def _import(source: str, file: str, options: str = "") -> str:
     return f"{_IMPORT} {source} --output {WEIGHTS_FOLDER}/{file}{options and ' '}{options}"
 
 
-def _prepared(what: str, preset: str, file: str) -> str:
-    """The command for what `prepare` makes in a folder of its own, and the way from there to its place."""
-    made = f"runs/{preset}-prepared/{what}" + (".npz" if what == "statistics" else "")
-    folder = PurePath(WEIGHTS_FOLDER, file).parent
-    return (
-        f"adanat-rl prepare --{what} --preset {preset} && mkdir -p {folder} && mv {made} {WEIGHTS_FOLDER}/{file}"
-    ).rstrip("/")
+def _prepared(what: str, preset: str) -> str:
+    """The command for what `prepare` makes, at the place that the preset names."""
+    return f"adanat-rl prepare --{what} --preset {preset}"
 
 
 def _download(repository: str, folder: str, files: str = "") -> str:
@@ -234,14 +230,14 @@ CATALOGUE = (
         "Fréchet statistics of ImageNet 512²",
         "not published by the authors; take them from the images",
         _NONE_STATED,
-        _prepared("statistics", "imagenet512", "statistics/imagenet512.npz"),
+        _prepared("statistics", "imagenet512"),
     ),
     PublishedFile(
         "statistics/coco.npz",
         "Fréchet statistics of MS-COCO",
         "not published by the authors; take them from the images",
         _NONE_STATED,
-        _prepared("statistics", "coco", "statistics/coco.npz"),
+        _prepared("statistics", "coco"),
     ),
     PublishedFile(
         "statistics/cc3m.npz",
@@ -257,28 +253,28 @@ CATALOGUE = (
         "encoded captions of MS-COCO",
         "made here from your captions",
         "that of the captions",
-        _prepared("captions", "coco", "captions/coco"),
+        _prepared("captions", "coco"),
     ),
     PublishedFile(
         "captions/cc3m/",
         "encoded captions of CC3M",
         "made here from your captions",
         "that of the captions",
-        _prepared("captions", "cc3m", "captions/cc3m"),
+        _prepared("captions", "cc3m"),
     ),
     PublishedFile(
         "captions/coco-amused-256/",
         "captions of MS-COCO, encoded as aMUSEd 256² reads them",
         "made here from your captions",
         "that of the captions",
-        _prepared("captions", "amused256", "captions/coco-amused-256"),
+        _prepared("captions", "amused256"),
     ),
     PublishedFile(
         "captions/coco-amused-512/",
         "captions of MS-COCO, encoded as aMUSEd 512² reads them",
         "made here from your captions",
         "that of the captions",
-        _prepared("captions", "amused512", "captions/coco-amused-512"),
+        _prepared("captions", "amused512"),
     ),
 )
 

@@ -18,7 +18,7 @@ from adanat_rl.evaluation.drawing import DrawHere
 from adanat_rl.evaluation.evaluator import Evaluator
 from adanat_rl.evaluation.reference import Baseline, load_references
 from adanat_rl.experiment.cluster import filtered_stderr
-from adanat_rl.experiment.inputs import missing_inputs, require_inputs
+from adanat_rl.experiment.inputs import missing_inputs, require_inputs, with_absolute_paths
 from adanat_rl.generation.build import build_generator, inline_base_schedule
 from adanat_rl.generation.devices import device_for
 from adanat_rl.generation.generator import Generator
@@ -108,6 +108,7 @@ def complete_inputs(config: ExperimentConfig) -> ExperimentConfig:
         UserError: naming the setting, and of a missing file what it is and where it comes from.
     """
     require_inputs(config)
+    config = with_absolute_paths(config)
     decisions = inline_base_schedule(config.decisions, config.generator.horizon)
     config = config.model_copy(update={"decisions": decisions})
     reward_class(config)

@@ -44,6 +44,43 @@ class Input:
     needed: bool = True
 
 
+_PATHS = (
+    "data.path",
+    "data.captions",
+    "data.class_names",
+    "data.tokens",
+    "data.statistics",
+    "data.index_folder",
+    "generator.nat",
+    "generator.tokenizer",
+    "generator.captions",
+    "text.encoder",
+    "text.tokenizer",
+    "text.cache",
+    "reward.adversarial.features",
+    "reward.adversarial.weights",
+    "reward.image_reward.weights",
+    "reward.image_reward.vocabulary",
+    "evaluation.inception",
+    "evaluation.clip_score",
+    "evaluation.reference",
+)
+
+
+def with_absolute_paths(config: ExperimentConfig) -> ExperimentConfig:
+    """The same files by names that hold in every process: workers on other machines have folders of their own."""
+    settings = config.model_dump()
+    for key in _PATHS:
+        *sections, name = key.split(".")
+        section = settings
+        for part in sections:
+            section = section[part]
+        value = section[name]
+        if isinstance(value, str) and not value.startswith(ASSET_PREFIX):
+            section[name] = str(Path.cwd() / Path(value).expanduser())
+    return ExperimentConfig.model_validate(settings)
+
+
 def inputs_of(config: ExperimentConfig) -> list[Input]:
     """All files that a training reads, in the order of the settings."""
     found = [*_data(config), *_generator(config), *_reward(config), *_evaluation(config)]

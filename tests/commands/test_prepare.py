@@ -67,6 +67,20 @@ def test_statistics_say_what_they_are_of(capsys, tmp_path: Path) -> None:
     assert len(statistics.features) == 2
 
 
+def test_what_is_prepared_lies_where_the_settings_look_for_it(capsys, tmp_path: Path) -> None:
+    weights, place = tmp_path / "inception.safetensors", tmp_path / "weights" / "statistics" / "own.npz"
+    save_network(weights, "inception", {}, InceptionV3())
+    tree = write_tree(tmp_path / "tree", {"a": 1, "b": 1})
+    source = ("data.name=image_folder", f"data.path={tree}", "data.image_size=8", f"data.statistics={place}")
+    options = ("--statistics", "--device", "cpu", "--run-dir", tmp_path / "out", f"evaluation.inception={weights}")
+    assert f"use them: data.statistics={place}" in call(capsys, *options, *source)
+    assert load_statistics(place).count == 2
+    assert main(["prepare", *(str(part) for part in (*options, *source))]) == 2
+    assert capsys.readouterr().err == (
+        f"adanat-rl prepare: data.statistics: {place} is there already; delete it, or name another place\n"
+    )
+
+
 def test_a_dry_run_prepares_nothing(capsys, tmp_path: Path) -> None:
     printed = call(capsys, "--tokens", "--dry-run", "--run-dir", tmp_path / "out")
     assert "horizontal_flip: false" in printed
