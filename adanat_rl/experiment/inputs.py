@@ -71,6 +71,8 @@ def with_absolute_paths(config: ExperimentConfig) -> ExperimentConfig:
     """The same files by names that hold in every process: workers on other machines have folders of their own."""
     settings = config.model_dump()
     for key in _PATHS:
+        if key.startswith("reward.image_reward.") and config.reward.kind != "image_reward":
+            continue  # names of files that nobody reads
         *sections, name = key.split(".")
         section = settings
         for part in sections:
