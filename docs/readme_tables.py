@@ -107,6 +107,27 @@ def full_scale() -> str:
     return "\n".join(lines + [f"| {' | '.join(row[:3])} | `{row[3]}` |" for row in rows])
 
 
+def mnist() -> str:
+    """The shipped policy of MNIST and what it is compared with."""
+    numbers = result("mnist")
+    titles = {
+        "policy": "**learned policy, T = 4** (shipped)",
+        "mean_as_schedule": "its mean decisions as a schedule, T = 4",
+        "shuffled_within_class": "its decisions, dealt within the class",
+        "shuffled_over_all": "its decisions, dealt to any image",
+        "base_schedule": "base schedule, T = 4, before training",
+    }
+    rows = {row["name"]: row for row in numbers["rows"]}
+    lines = ["| policy | FD A ↓ | FD B ↓ | precision ↑ | recall ↑ | NAT passes |", "|---|---|---|---|---|---|"]
+    lines += [
+        quality_row(titles.get(name, row["title"]), row["summary"]) for name, row in rows.items() if name in titles
+    ]
+    lines += [quality_row(row["title"], row["summary"]) for row in numbers["rows"] if row["kind"] == "baseline"]
+    count = len(numbers["seeds"])
+    note = f"{numbers['num_images']:,} images × {count} evaluation seeds, mean ± sd over the seeds, one training."
+    return "\n".join([note, "", *lines])
+
+
 def trials() -> str:
     """One iteration of each preset at full network size."""
     lines = [
@@ -124,5 +145,6 @@ TABLES: dict[str, Callable[[], str]] = {
     "quality": quality,
     "measurements": measurements,
     "full_scale": full_scale,
+    "mnist": mnist,
     "trials": trials,
 }

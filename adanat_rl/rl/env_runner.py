@@ -27,7 +27,8 @@ class ShardEnvRunner(SingleAgentEnvRunner):
         torch.set_num_threads(kwargs["config"].env_config["torch_threads"])
         super().__init__(**kwargs)
         settle_process()
-        self.module.to(self.env.unwrapped.generator.device)  # RLlib leaves the module of a local runner on the CPU
+        if self.env is not None:  # the driver's runner has none where others draw
+            self.module.to(self.env.unwrapped.generator.device)  # RLlib leaves that of a local runner on the CPU
         self._loaded_digest: str | None = None
 
     @torch.no_grad()

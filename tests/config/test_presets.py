@@ -56,7 +56,7 @@ def test_the_settings_are_those_of_the_official_training(name: str) -> None:
     assert config.policy.average_decay == 0, "the newest actor"
     assert (adversarial.discriminator, adversarial.loss) == ("projected", "logistic")
     assert (adversarial.lr, adversarial.adam_betas) == (1e-4, (0.5, 0.999))
-    assert (adversarial.num_updates, adversarial.num_warmup_updates, adversarial.batch_size) == (5, 0, 128)
+    assert (adversarial.num_updates, adversarial.num_warmup_updates, adversarial.batch_size) == (5, 5, 128)
     assert not config.reward.reconstruct_real
     assert config.evaluation.num_images == 5000
     assert config.evaluation.num_final_images == (30000 if name in {"coco", "cc3m"} else 50000)

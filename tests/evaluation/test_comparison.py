@@ -128,7 +128,7 @@ def test_controls_need_no_features_and_spend_no_more_passes(digits, digits_gener
     first = comparison.policy.evaluation.metrics
     for row in comparison.rows[1:5]:  # the same decisions for everybody: dealing changes nothing
         assert row.evaluation.metrics[FD_A] == pytest.approx(first[FD_A], rel=1e-4)
-    assert comparison.verdict.adaptivity is Adaptivity.NONE
+    assert comparison.verdict.adaptivity is Adaptivity.UNKNOWN
 
 
 def test_the_table_shows_every_row_with_mean_and_sd(digits, digits_generator) -> None:

@@ -107,3 +107,11 @@ def test_differences_of_rounding_size_are_no_evidence() -> None:
 def test_one_seed_is_no_evidence() -> None:
     with pytest.raises(ValueError, match="at least 2 seeds"):
         judge_adaptivity([0.2], [0.21], [0.21])
+
+
+def test_few_seeds_that_show_nothing_do_not_say_that_there_is_nothing() -> None:
+    verdict = judge_adaptivity([0.2, 0.3], [0.21, 0.3], [0.22, 0.3])
+    assert verdict.adaptivity is Adaptivity.UNKNOWN
+    assert "2 seeds cannot tell" in verdict.sentence
+    clear = judge_adaptivity([0.2, 0.3], None, [0.7, 0.8])
+    assert clear.adaptivity is Adaptivity.PER_IMAGE_OR_CAPTION
