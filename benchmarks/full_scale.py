@@ -74,11 +74,14 @@ def data_settings(preset: str, images: Path, class_names: Path, captions: Path) 
     return ["data.name=cc3m_tsv", "data.captions=null", f"data.path={captions}", "data.index_folder=index"]
 
 
-def trial(preset: str, settings: Sequence[str], root: Path, *, small: bool = False) -> dict[str, Any]:
+def trial(
+    preset: str, settings: Sequence[str], root: Path, *, small: bool = False, resume: bool = True
+) -> dict[str, Any]:
     """Runs one preset in a folder; returns its times.
 
     Args:
         small: networks of the same classes, but small: for tests.
+        resume: whether the run is gone on with for a second iteration.
     """
     config: ExperimentConfig = resolve(preset, overrides=settings)
     times: dict[str, Any] = {"weights_s": _timed(lambda: write_inputs(config, root, small=small))}
@@ -92,8 +95,9 @@ def trial(preset: str, settings: Sequence[str], root: Path, *, small: bool = Fal
         command = ["prepare", *common, *wanted, "--run-dir", str(prepared), "--batch-size", "8", "--quiet"]
         times["prepare_s"] = _timed(lambda: _run(root, *command))
     times["train_s"] = _timed(lambda: _run(root, "train", *common, "--run-dir", f"runs/{preset}", "--quiet"))
-    resumed = [*common, "training.num_iterations=2"]
-    times["resume_s"] = _timed(lambda: _run(root, "train", *resumed, "--run-dir", f"runs/{preset}", "--quiet"))
+    if resume:
+        resumed = [*common, "training.num_iterations=2"]
+        times["resume_s"] = _timed(lambda: _run(root, "train", *resumed, "--run-dir", f"runs/{preset}", "--quiet"))
     run = root / "runs" / preset
     rows = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
     _run(root, "audit", "--run-dir", str(run))
@@ -134,6 +138,8 @@ def main() -> None:
     parser.add_argument("--class-names", type=Path, required=True, help="JSON {folder: name} of 1,000 classes")
     parser.add_argument("--captions", type=Path, required=True, help=".tsv of CC3M with images")
     parser.add_argument("--keep", type=Path, metavar="FOLDER", help="work here and leave everything, to look at it")
+    parser.add_argument("--settings", nargs="*", default=[], metavar="KEY=VALUE", help="further settings")
+    parser.add_argument("--no-resume", action="store_true", help="leave out the second iteration")
     arguments = parser.parse_args()
     for name in ("images", "class_names", "captions"):
         setattr(arguments, name, getattr(arguments, name).resolve())
@@ -142,15 +148,16 @@ def main() -> None:
     try:
         for preset in arguments.presets:
             data = data_settings(preset, arguments.images, arguments.class_names, arguments.captions)
-            results[preset] = trial(preset, [*FEW, *data], root)
+            settings = [*FEW, *data, *arguments.settings]
+            results[preset] = trial(preset, settings, root, resume=not arguments.no_resume)
             print(f"{preset}: {results[preset]}", flush=True)
     finally:
         if not arguments.keep:
             shutil.rmtree(root, ignore_errors=True)
-    columns = ("train_s", "resume_s", *MEASURED)
+    columns = ("train_s", *MEASURED)
     rows = [[preset, *(numbers[name] for name in columns)] for preset, numbers in results.items()]
     print_rows("one iteration at full size", ["preset", *columns], rows)
-    write_result("full_scale", {"settings": FEW, "presets": results})
+    write_result("full_scale", {"settings": [*FEW, *arguments.settings], "presets": results})
 
 
 if __name__ == "__main__":

@@ -66,7 +66,8 @@ def test_a_runner_that_dies_while_it_draws_changes_nothing(build, generator) -> 
     draw._check = kill_once
     assert equal(draw(generator, policy, images), DrawHere(50)(generator, policy, images))
     assert waits >= 2
-    assert algorithm.dealer_counters.lost_runners >= 1
+    counters = algorithm.dealer_counters
+    assert counters.lost_runners + counters.redealt_shards >= 1
 
 
 def test_without_runners_the_driver_draws(build) -> None:
