@@ -46,7 +46,7 @@ format: install ## format the code and mend what the linter can
 	$(BIN)/ruff format .
 	$(BIN)/ruff check --fix .
 
-bench: install ## all measurements that README quotes (about 3 hours on two cores)
+bench: install ## all measurements that README quotes (about 3.5 hours on two cores)
 	$(BIN)/python -m benchmarks
 
 docs: install ## make the generated pages and pictures again

@@ -1,6 +1,6 @@
 """All measurements, the quick ones first; each is also a module of its own.
 
-python -m benchmarks          # about 3 hours on two cores
+python -m benchmarks          # about 3.5 hours on two cores
 """
 
 from __future__ import annotations

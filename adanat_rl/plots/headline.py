@@ -115,7 +115,7 @@ def adaptivity(run: RunData) -> str:
         return (
             "A per-class policy makes the same decisions for every image of a class; it is adaptive per class at most."
         )
-    return "The shuffle controls were not run, so whether the policy is adaptive is not known."
+    return "The shuffle controls were not run, or with one seed only, so whether the policy is adaptive is not known."
 
 
 def _compared(comparison: Mapping[str, Any], names: JudgeNames) -> str:
