@@ -42,7 +42,6 @@ def load_images(config: DataConfig) -> RealImages:
         config.image_size,
         num_workers=config.num_workers,
         max_damaged=config.max_damaged,
-        horizontal_flip=config.horizontal_flip,
     )
 
 

@@ -7,15 +7,12 @@ reading or on threads.
 
 from __future__ import annotations
 
-import itertools
 import threading
 import warnings
 from collections import deque
 from collections.abc import Callable, Generator, Iterable, Iterator, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass
-from types import TracebackType
-from typing import Any, Self, TypeVar
+from typing import Any, TypeVar
 
 import numpy as np
 import torch
@@ -23,7 +20,6 @@ from torch import Tensor
 
 from adanat_rl.config.errors import RunError, UserError
 from adanat_rl.data.crop import read_square
-from adanat_rl.data.order import EndlessOrder
 from adanat_rl.data.sources import ImageSource
 
 Key = TypeVar("Key")
@@ -40,7 +36,6 @@ class StreamedImages:
         image_size: side of the crop.
         num_workers: decoding threads of this process.
         max_damaged: so many damaged images are replaced; one more is an error.
-        horizontal_flip: whether `stream` mirrors images by coin; `images_at` mirrors what it is told to.
 
     Raises:
         UserError: the source has captions only.
@@ -53,7 +48,6 @@ class StreamedImages:
         *,
         num_workers: int = 4,
         max_damaged: int = 16,
-        horizontal_flip: bool = False,
     ) -> None:
         if not source.has_images:
             raise UserError(f"data.name: {source.name} has captions only; this needs a data set with images")
@@ -62,7 +56,6 @@ class StreamedImages:
         self.num_classes = source.num_classes
         self.labels = torch.from_numpy(np.array(source.labels, np.int64))
         self.image_shape = (3, image_size, image_size)
-        self.horizontal_flip = horizontal_flip
         self.max_damaged = max_damaged
         self._num_workers = num_workers
         self._damaged: dict[int, str] = {}
@@ -114,19 +107,6 @@ class StreamedImages:
         for _ in self._map(fill, len(index)):
             pass
         return pixels, shown
-
-    def stream(
-        self,
-        batch_size: int,
-        seed: int,
-        *,
-        position: int = 0,
-        worker: int = 0,
-        num_workers: int = 1,
-        prefetch: int = 2,
-    ) -> BatchStream:
-        """Endless shuffled batches from a position on; see `BatchStream`."""
-        return BatchStream(self, batch_size, seed, position, worker, num_workers, prefetch)
 
     def close(self) -> None:
         """Ends the decoding threads; they start again when an image is wanted."""
@@ -204,86 +184,3 @@ def read_ahead(read: Callable[[Key], Result], keys: Iterable[Key], ahead: int) -
             yield waiting.popleft().result()
     finally:
         thread.shutdown(wait=True, cancel_futures=True)
-
-
-@dataclass(frozen=True)
-class ImageBatch:
-    """One worker's part of a batch.
-
-    Args:
-        images: `[B, C, H, W]` float32 in [0, 1]. labels: `[B]` int64.
-        next_position: where a stream has to start to go on behind this batch.
-    """
-
-    images: Tensor
-    labels: Tensor
-    next_position: int
-
-
-class BatchStream:
-    """Endless shuffled batches, prepared ahead in a thread of their own, at most `prefetch` of them.
-
-    The batches are pure functions of seed and position: each holds the next `batch_size` images of the order for all
-    workers together, of which worker w of W takes every W-th. Another number of workers goes on in the same order.
-    Use it in a `with` block, or close it.
-
-    Args:
-        dataset: the images. batch_size: of all workers together. seed: of order and coins.
-        position: images taken before. worker, num_workers: which slice this is. prefetch: batches prepared ahead.
-    """
-
-    def __init__(
-        self,
-        dataset: StreamedImages,
-        batch_size: int,
-        seed: int,
-        position: int = 0,
-        worker: int = 0,
-        num_workers: int = 1,
-        prefetch: int = 2,
-    ) -> None:
-        if not (0 <= worker < num_workers <= batch_size and position >= 0 and prefetch >= 1):
-            raise ValueError(
-                f"worker {worker} of {num_workers}, batch_size {batch_size}, position {position}, prefetch {prefetch}: "
-                "expected 0 <= worker < num_workers <= batch_size, position >= 0, prefetch >= 1"
-            )
-        self.position = position
-        self._dataset = dataset
-        self._batch_size = batch_size
-        self._slice = slice(worker, None, num_workers)
-        self._order = EndlessOrder(len(dataset), seed)
-        self._batches = read_ahead(self._prepare, itertools.count(position, batch_size), prefetch)
-
-    def __iter__(self) -> Self:
-        """Itself."""
-        return self
-
-    def __next__(self) -> ImageBatch:
-        """The next batch; `position` moves behind it.
-
-        Raises:
-            RunError: too many images are damaged; the stream is closed then.
-        """
-        batch = next(self._batches)
-        self.position = batch.next_position
-        return batch
-
-    def close(self) -> None:
-        """Drops what is prepared and waits for the thread to end; there are no more batches."""
-        self._batches.close()
-
-    def __enter__(self) -> Self:
-        """Itself."""
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        """Closes it."""
-        self.close()
-
-    def _prepare(self, position: int) -> ImageBatch:
-        items, flips = self._order.take(position, self._batch_size)
-        mine = flips[self._slice] if self._dataset.horizontal_flip else None
-        images, labels = self._dataset.pairs_at(items[self._slice], mine)
-        return ImageBatch(images, labels, position + self._batch_size)

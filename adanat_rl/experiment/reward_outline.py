@@ -7,7 +7,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-import numpy as np
 import torch
 from torch import Tensor, nn
 
@@ -90,7 +89,7 @@ def _adversarial(config: ExperimentConfig, outline: Outline) -> RewardOutline:
         """Gradients of each micro-batch, or of the whole step at once."""
         whole: list[Tensor] = []
         for real in (True, False):
-            for run in source.passes(batch(settings.batch_size), np.random.default_rng(0)):
+            for run in source.passes(batch(settings.batch_size), 0):
                 loss = image_losses(run(), real, settings.loss).mean()
                 if settings.micro_batch_size is None:
                     whole.append(loss)

@@ -6,6 +6,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import dataclass
 from typing import ClassVar, Protocol
 
 import numpy as np
@@ -28,7 +29,11 @@ class Discriminator(Protocol):
         """What is trained."""
         ...
 
-    def passes(self, batch: RewardBatch, generator: np.random.Generator) -> list[Callable[[], Tensor]]:
+    def draw(self, generator: np.random.Generator) -> int:
+        """Draws the seed of what is random in the passes of a batch; a network without chance draws nothing."""
+        ...
+
+    def passes(self, batch: RewardBatch, seed: int) -> list[Callable[[], Tensor]]:
         """The forward passes of a training batch, in order; each gives the logits `[M, P]` of some images."""
         ...
 
@@ -48,7 +53,11 @@ class PatchLogits:
         self.network = network
         self._micro_batch_size = micro_batch_size
 
-    def passes(self, batch: RewardBatch, generator: np.random.Generator) -> list[Callable[[], Tensor]]:
+    def draw(self, generator: np.random.Generator) -> int:
+        """Nothing is random."""
+        return 0
+
+    def passes(self, batch: RewardBatch, seed: int) -> list[Callable[[], Tensor]]:
         """One for each micro-batch."""
         size = self._micro_batch_size or max(1, len(batch))
         parts = zip(batch.images.split(size), batch.labels.split(size), strict=True)
@@ -62,6 +71,16 @@ class PatchLogits:
 
     def after_update(self, generated: RewardBatch) -> None:
         """Nothing to do."""
+
+
+@dataclass(frozen=True)
+class _Plan:
+    """What a gradient step draws, known before the first one, so that real images can be read ahead."""
+
+    generated: Tensor
+    real: Tensor
+    real_seed: int
+    generated_seed: int
 
 
 class AdversarialReward(RewardModel):
@@ -110,15 +129,13 @@ class AdversarialReward(RewardModel):
 
         `loss` is the mean of the losses of real and of generated images; the gradient is that of their sum.
         """
-        size = self._config.batch_size
+        plans = [self._plan(len(generated), len(real), generator) for _ in range(num_updates)]
         steps: list[dict[str, Tensor]] = []
         fake: RewardBatch | None = None
         try:
-            for _ in range(num_updates):
-                fake_rows = torch.from_numpy(generator.integers(0, len(generated), size))
-                real_rows = torch.from_numpy(generator.integers(0, len(real), size))
-                fake = generated.rows(fake_rows)
-                steps.append(self._step(fake, real.rows(real_rows), generator))
+            for plan, shown in zip(plans, real.batches([plan.real for plan in plans]), strict=True):
+                fake = generated.rows(plan.generated)
+                steps.append(self._step(fake, shown, plan))
         finally:
             self.discriminator.eval()
         if fake is not None:
@@ -126,10 +143,19 @@ class AdversarialReward(RewardModel):
         names = steps[0] if steps else ("loss", "real_score", "generated_score")
         return {name: sum(step[name].item() for step in steps) / max(1, len(steps)) for name in names}
 
-    def _step(self, generated: RewardBatch, real: RewardBatch, generator: np.random.Generator) -> dict[str, Tensor]:
+    def _plan(self, num_generated: int, num_real: int, generator: np.random.Generator) -> _Plan:
+        size = self._config.batch_size
+        return _Plan(
+            generated=torch.from_numpy(generator.integers(0, num_generated, size)),
+            real=torch.from_numpy(generator.integers(0, num_real, size)),
+            real_seed=self._source.draw(generator),
+            generated_seed=self._source.draw(generator),
+        )
+
+    def _step(self, generated: RewardBatch, real: RewardBatch, plan: _Plan) -> dict[str, Tensor]:
         self._optimizer.zero_grad()
-        real_loss, real_logits = self._half(real, True, generator)
-        fake_loss, fake_logits = self._half(generated, False, generator)
+        real_loss, real_logits = self._half(real, True, plan.real_seed)
+        fake_loss, fake_logits = self._half(generated, False, plan.generated_seed)
         if self._config.micro_batch_size is None:
             (real_loss + fake_loss).backward()
         self._optimizer.step()
@@ -144,13 +170,13 @@ class AdversarialReward(RewardModel):
             metrics["generated_logit"] = fake_logits.mean()
         return metrics
 
-    def _half(self, batch: RewardBatch, real: bool, generator: np.random.Generator) -> tuple[Tensor, Tensor]:
+    def _half(self, batch: RewardBatch, real: bool, seed: int) -> tuple[Tensor, Tensor]:
         """Loss and logits of the real or the generated images; with micro-batches the gradients are already added up.
 
         The first pass renews the spectral norms, and all passes use them.
         """
         losses, logits = [], []
-        for number, run in enumerate(self._source.passes(batch, generator)):
+        for number, run in enumerate(self._source.passes(batch, seed)):
             self.discriminator.train(number == 0)
             with self._arithmetic():
                 part = run().float()

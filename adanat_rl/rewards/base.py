@@ -7,7 +7,7 @@ implement `update` and their state. Everything a model draws comes from the gene
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Any, ClassVar, Protocol
@@ -44,6 +44,10 @@ class RewardBatch:
         """The images at `index`."""
         return RewardBatch(self.images[index], self.labels[index])
 
+    def batches(self, rows: Sequence[Tensor]) -> Iterator[RewardBatch]:
+        """Several in turn."""
+        return map(self.rows, rows)
+
 
 class ImageSet(Protocol):
     """Many images with labels, of which a model asks for the rows that it wants; a `RewardBatch` is one."""
@@ -64,6 +68,10 @@ class ImageSet(Protocol):
 
     def rows(self, index: Tensor) -> RewardBatch:
         """The images at `index`."""
+        ...
+
+    def batches(self, rows: Sequence[Tensor]) -> Iterator[RewardBatch]:
+        """`rows(index)` of several in turn, for whoever knows beforehand what comes: files are read ahead."""
         ...
 
 

@@ -119,7 +119,8 @@ def _real_images(config: ExperimentConfig, tokenizer: Tokenizer, device: str) ->
     if isinstance(dataset, ImageDataset):
         images = dataset.images.to(device)
         return RewardBatch(images if shown_as is None else shown_as(images), dataset.labels.to(device))
-    return RealRows(cast(FlippableImages, dataset), device, config.data.horizontal_flip, shown_as)
+    flip, prefetch = config.data.horizontal_flip, config.data.prefetch
+    return RealRows(cast(FlippableImages, dataset), device, flip, shown_as, prefetch)
 
 
 def _hash_of_tokenizer(config: ExperimentConfig) -> str:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -10,6 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from adanat_rl.data.streaming import read_ahead
 from adanat_rl.rewards.base import RewardBatch
 
 
@@ -43,12 +44,14 @@ class RealRows:
     Args:
         dataset: N real images. device: where they are handed out.
         reconstruct: images as the tokenizer would show them; None: as they are.
+        prefetch: batches that are read ahead.
     """
 
     dataset: FlippableImages
     device: str = "cpu"
     mirrored: bool = False
     reconstruct: Callable[[Tensor], Tensor] | None = None
+    prefetch: int = 0
 
     def __len__(self) -> int:
         return len(self.dataset) * (2 if self.mirrored else 1)
@@ -63,12 +66,20 @@ class RealRows:
         """All labels."""
         return self.dataset.labels.repeat(2 if self.mirrored else 1).to(self.device)
 
-    @torch.no_grad()
     def rows(self, index: Tensor) -> RewardBatch:
         """Some of them."""
+        return self._shown(*self._read(index))
+
+    def batches(self, rows: Sequence[Tensor]) -> Iterator[RewardBatch]:
+        """Several in turn; the files of the coming ones are read while the caller works."""
+        return (self._shown(*pair) for pair in read_ahead(self._read, rows, self.prefetch))
+
+    def _read(self, index: Tensor) -> tuple[Tensor, Tensor]:
         numbers = index.cpu().numpy()
-        chosen, flips = numbers % len(self.dataset), numbers >= len(self.dataset)
-        images, labels = self.dataset.pairs_at(chosen, flips)
+        return self.dataset.pairs_at(numbers % len(self.dataset), numbers >= len(self.dataset))
+
+    @torch.no_grad()
+    def _shown(self, images: Tensor, labels: Tensor) -> RewardBatch:
         images = images.to(self.device)
         if self.reconstruct is not None:
             images = self.reconstruct(images)

@@ -6,7 +6,7 @@ The same class runs in the driver when there are no actors.
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -69,6 +69,10 @@ class DecodedLater:
         """Some of them."""
         chosen = index.cpu().numpy()
         return RewardBatch(self.parts.images(self.samples[chosen]), self.labels[index.to(self.parts.device)])
+
+    def batches(self, rows: Sequence[Tensor]) -> Iterator[RewardBatch]:
+        """Several in turn."""
+        return map(self.rows, rows)
 
 
 @dataclass(frozen=True)

@@ -1,4 +1,4 @@
-"""Images from files as a data set: pixels, replacements of damaged ones, and endless batches."""
+"""Images from files as a data set: pixels, replacements of damaged ones, and reading ahead."""
 
 from __future__ import annotations
 
@@ -14,7 +14,6 @@ from adanat_rl.config.errors import RunError
 from adanat_rl.data.crop import read_square
 from adanat_rl.data.digits import ImageDataset
 from adanat_rl.data.image_tree import ImageTree
-from adanat_rl.data.order import epoch_flips, epoch_order
 from adanat_rl.data.sources import ImageSource
 from adanat_rl.data.streaming import StreamedImages, read_ahead
 from tests.data.files import png, write_cc3m, write_tree
@@ -145,87 +144,43 @@ def test_a_copy_in_another_process_starts_its_own_threads(tmp_path: Path) -> Non
     copy.close()
 
 
-def test_a_stream_follows_the_order_and_its_coins() -> None:
-    images = memory(10, horizontal_flip=True)
-    order = np.concatenate([epoch_order(10, 4, epoch) for epoch in range(3)])
-    coins = np.concatenate([epoch_flips(10, 4, epoch) for epoch in range(3)])
-    with images.stream(4, seed=4) as stream:
-        for number in range(6):
-            batch = next(stream)
-            here = slice(4 * number, 4 * number + 4)
-            assert torch.equal(batch.images, expected(order[here], coins[here]))
-            assert batch.labels.tolist() == (order[here] % 3).tolist()
-            assert stream.position == batch.next_position == here.stop
+def test_reading_ahead_gives_everything_once_in_order() -> None:
+    for ahead in (0, 3, 20):
+        assert list(read_ahead(lambda key: key * key, range(7), ahead)) == [0, 1, 4, 9, 16, 25, 36]
+        assert list(read_ahead(lambda key: key, [], ahead)) == []
 
 
-def test_without_the_setting_nothing_is_mirrored() -> None:
-    with memory(10).stream(10, seed=4) as stream:
-        assert torch.equal(next(stream).images, expected(epoch_order(10, 4, 0)))
-
-
-def test_a_stream_goes_on_at_a_position_with_other_workers_and_prefetch() -> None:
-    images = memory(10, horizontal_flip=True)
-    with images.stream(6, seed=1) as stream:
-        whole = [next(stream).images for _ in range(5)]
-    with images.stream(6, seed=1, position=18, prefetch=1) as stream:
-        assert torch.equal(next(stream).images, whole[3])
-        assert torch.equal(next(stream).images, whole[4])
-    parts = []
-    for worker in range(4):
-        with images.stream(6, seed=1, position=12, worker=worker, num_workers=4, prefetch=3) as stream:
-            parts.append(next(stream).images)
-    assert [len(part) for part in parts] == [2, 2, 1, 1]
-    joined = torch.empty_like(whole[2])
-    for worker, part in enumerate(parts):
-        joined[worker::4] = part
-    assert torch.equal(joined, whole[2])
-
-
-def test_a_stream_prepares_no_more_than_it_was_told() -> None:
+def test_no_more_is_read_ahead_than_was_told() -> None:
     images = memory(100, num_workers=1)
-    with images.stream(2, seed=0, prefetch=3) as stream:
-        next(stream)
-        next(stream)
+    batches = read_ahead(images.images_at, np.arange(100).reshape(-1, 2), 3)
+    next(batches)
+    next(batches)
+    batches.close()
     assert len(images.source.reads) <= 2 * (2 + 3)
 
 
-def test_a_closed_stream_has_no_thread_and_no_batches() -> None:
+def test_what_is_closed_has_no_thread_and_no_batches() -> None:
     before = set(threading.enumerate())
     images = memory(10, num_workers=1)
-    stream = images.stream(4, seed=0)
-    next(stream)
-    stream.close()
+    batches = read_ahead(images.images_at, np.arange(10).reshape(-1, 2), 2)
+    next(batches)
+    batches.close()
     assert set(threading.enumerate()) == before
     with pytest.raises(StopIteration):
-        next(stream)
-    never_used = images.stream(4, seed=0)
-    never_used.close()
+        next(batches)
+    read_ahead(images.images_at, [], 2).close()  # never used
 
 
 @pytest.mark.filterwarnings("ignore:damaged image")
 def test_an_error_of_the_thread_reaches_the_reader_in_its_turn() -> None:
-    order = epoch_order(8, 0, 0)
-    images = memory(8, (int(order[5]),), max_damaged=0, num_workers=1)
-    with images.stream(2, seed=0, prefetch=4) as stream:
-        assert torch.equal(next(stream).images, expected(order[:2]))
-        assert torch.equal(next(stream).images, expected(order[2:4]))
-        with pytest.raises(RunError, match="1 damaged images"):
-            next(stream)
-        with pytest.raises(StopIteration):
-            next(stream)
-
-
-@pytest.mark.parametrize(
-    "settings", [{"worker": 2, "num_workers": 2}, {"num_workers": 9}, {"position": -1}, {"prefetch": 0}]
-)
-def test_a_stream_that_makes_no_sense_is_refused(settings: dict[str, int]) -> None:
-    with pytest.raises(ValueError, match="expected 0 <= worker < num_workers <= batch_size"):
-        memory(10).stream(8, 0, **settings)
-
-
-def test_reading_ahead_gives_everything_once_in_order() -> None:
-    assert list(read_ahead(lambda key: key * key, range(7), 3)) == [0, 1, 4, 9, 16, 25, 36]
-    assert list(read_ahead(lambda key: key, [], 3)) == []
+    images = memory(8, (5,), max_damaged=0, num_workers=1)
+    batches = read_ahead(images.images_at, np.arange(8).reshape(-1, 2), 4)
+    assert torch.equal(next(batches), expected([0, 1]))
+    assert torch.equal(next(batches), expected([2, 3]))
+    with pytest.raises(RunError, match="1 damaged images"):
+        next(batches)
+    with pytest.raises(StopIteration):
+        next(batches)
 
 
 @pytest.mark.filterwarnings("ignore:damaged image")

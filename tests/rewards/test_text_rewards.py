@@ -110,3 +110,15 @@ def test_captions_of_other_data_are_refused(folder: Path) -> None:
     write_caption_table(folder / "fewer", CAPTIONS[:2], ClipTextEncoder(folder / "clip"), 2)
     with pytest.raises(UserError, match="has 2 captions, data cc3m_tsv has 4"):
         build_reward_parts(config_of(folder, f"generator.captions={folder}/fewer"))
+
+
+def test_real_images_that_are_read_ahead_are_those_that_were_asked_for(folder: Path) -> None:
+    parts = build_reward_parts(config_of(folder, "data.horizontal_flip=true", "data.prefetch=3"))
+    assert parts.real is not None
+    rows = [torch.tensor([number, 7 - number]) for number in range(8)]
+    batches = list(parts.real.batches(rows))
+    assert len(batches) == len(rows)
+    for batch, index in zip(batches, rows, strict=True):
+        alone = parts.real.rows(index)
+        assert torch.equal(batch.images, alone.images)
+        assert batch.labels.tolist() == alone.labels.tolist() == (index % 4).tolist()

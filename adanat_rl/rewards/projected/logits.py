@@ -57,12 +57,16 @@ class ProjectedLogits:
         self._block_rows = micro_batch_size or block_rows
         self._condition = condition
 
-    def passes(self, batch: RewardBatch, generator: np.random.Generator) -> list[Callable[[], Tensor]]:
+    def draw(self, generator: np.random.Generator) -> int:
+        """The seed of a batch's crop."""
+        return int(generator.integers(2**63))
+
+    def passes(self, batch: RewardBatch, seed: int) -> list[Callable[[], Tensor]]:
         """The forward passes of a training batch, in order; each gives the logits `[M, P]` of some images.
 
         All of them see the crop of the batch, and no group of the batch norm is cut.
         """
-        draws = torch.Generator().manual_seed(int(generator.integers(2**63)))
+        draws = torch.Generator().manual_seed(seed)
         return self._grouped(batch, self._draw_window(batch, draws))
 
     def mean_logits(self, batch: RewardBatch) -> Tensor:
