@@ -158,6 +158,23 @@ def command_parser(command: str, *, settings: Sequence[str] = ()) -> CommandPars
     return parser
 
 
+def add_subject_options(parser: argparse.ArgumentParser, start: str = "", default: str = "the shipped policy") -> None:
+    """`--policy` and `--schedule`.
+
+    Args:
+        start: before what they name, such as "start from ". default: what stands without them.
+    """
+    what = parser.add_mutually_exclusive_group()
+    what.add_argument(
+        "--policy",
+        metavar="PATH",
+        help=f"{start}an exported policy, run folder, or asset:NAME (default: {default})",
+    )
+    what.add_argument(
+        "--schedule", metavar="FILE.json", type=Path, help=f"{start}a schedule instead: T rows of 4 numbers"
+    )
+
+
 def add_display_options(parser: argparse.ArgumentParser) -> None:
     """`--quiet` and `--log-json`."""
     group = parser.add_mutually_exclusive_group()

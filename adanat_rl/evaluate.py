@@ -13,6 +13,7 @@ from adanat_rl.cli import (
     EXIT_DONE,
     Invocation,
     add_display_options,
+    add_subject_options,
     command_parser,
     resolve_arguments,
     run_command,
@@ -33,11 +34,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def _main(invocation: Invocation) -> int:
     parser = command_parser("evaluate", settings=SECTIONS)
-    what = parser.add_mutually_exclusive_group()
-    what.add_argument(
-        "--policy", metavar="PATH", help="exported policy, run folder, or asset:NAME (default: the shipped policy)"
-    )
-    what.add_argument("--schedule", metavar="FILE.json", type=Path, help="a schedule instead: T rows of 4 numbers")
+    add_subject_options(parser)
     parser.add_argument(
         "--output", metavar="FILE.json", type=Path, help="where the numbers go (default: RUN_DIR/evaluation.json)"
     )

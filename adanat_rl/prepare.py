@@ -75,16 +75,16 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def _tokens(config: Any, arguments: argparse.Namespace, folder: Path, display: Display) -> None:
+    from adanat_rl.config.files import file_sha256
     from adanat_rl.config.paths import resolve_path
     from adanat_rl.data.loading import load_images
-    from adanat_rl.data.tokens import file_hash
     from adanat_rl.experiment.preparing import encode_tokens, token_recipe
     from adanat_rl.generation.build import load_tokenizer
 
     dataset = load_images(config.data)
     _tell_notes(dataset, display)
     tokenizer = load_tokenizer(config.generator, arguments.device)
-    digest = file_hash(resolve_path(config.generator.tokenizer, "generator.tokenizer"))
+    digest = file_sha256(resolve_path(config.generator.tokenizer, "generator.tokenizer"))
     recipe = token_recipe(dataset, tokenizer, digest, config.data.horizontal_flip)
     display.message(f"tokens: {recipe.count} images, {recipe.length} tokens each, {recipe.num_bytes / 1e6:.1f} MB")
     place = _place(config.data.tokens, folder / "tokens")
@@ -128,12 +128,12 @@ def _statistics(config: Any, arguments: argparse.Namespace, folder: Path, displa
     if config.data.statistics is not None and place.exists():
         raise UserError(f"data.statistics: {place} is there already; delete it, or name another place")
     weights = resolve_path(config.evaluation.inception, "evaluation.inception")
-    extractor = load_extractor(weights, config.evaluation.resize)
+    extractor = load_extractor(weights, config.evaluation.resize, arguments.device)
     dataset = load_images(config.data)
     _tell_notes(dataset, display)
     statistics = reference_statistics(
         dataset,
-        extractor.to(arguments.device),
+        extractor,
         folder,
         num_kept=arguments.keep_features,
         batch_size=arguments.batch_size,

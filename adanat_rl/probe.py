@@ -12,6 +12,7 @@ from adanat_rl.cli import (
     EXIT_DONE,
     Invocation,
     add_display_options,
+    add_subject_options,
     command_parser,
     resolve_arguments,
     run_command,
@@ -33,13 +34,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def _main(invocation: Invocation) -> int:
     parser = command_parser("probe", settings=SECTIONS)
-    what = parser.add_mutually_exclusive_group()
-    what.add_argument(
-        "--policy",
-        metavar="PATH",
-        help="start from an exported policy, run folder, or asset:NAME (default: the base schedule)",
-    )
-    what.add_argument("--schedule", metavar="FILE.json", type=Path, help="start from a schedule: T rows of 4 numbers")
+    add_subject_options(parser, "start from ", "the base schedule")
     parser.add_argument(
         "--num-images",
         metavar="N",

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from adanat_rl.cli import EXIT_DONE, Invocation, command_parser, resolve_arguments, run_command
+from adanat_rl.cli import EXIT_DONE, Invocation, add_subject_options, command_parser, resolve_arguments, run_command
 from adanat_rl.config.errors import UserError
 from adanat_rl.config.loading import dump
 
@@ -27,11 +27,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def _main(invocation: Invocation) -> int:
     parser = command_parser("sample", settings=SECTIONS)
-    what = parser.add_mutually_exclusive_group()
-    what.add_argument(
-        "--policy", metavar="PATH", help="exported policy, run folder, or asset:NAME (default: the shipped policy)"
-    )
-    what.add_argument("--schedule", metavar="FILE.json", type=Path, help="a schedule instead: T rows of 4 numbers")
+    add_subject_options(parser)
     drawn = parser.add_mutually_exclusive_group()
     drawn.add_argument("--context", metavar="LABELS", help="what to draw, such as 3,3,7 or 0-9 (default: every class)")
     drawn.add_argument(

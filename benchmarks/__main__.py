@@ -11,6 +11,7 @@ import sys
 MODULES = (
     "startup",
     "traffic",
+    "mnist",
     "latency",
     "memory",
     "scaling",

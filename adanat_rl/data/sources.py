@@ -9,11 +9,12 @@ import hashlib
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import Literal, overload
+from typing import Literal
 
 import numpy as np
 
 from adanat_rl.config.errors import UserError
+from adanat_rl.data.strings import LazyStrings
 
 ContextKind = Literal["class", "text"]
 IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".ppm", ".pgm", ".tif", ".tiff", ".gif")
@@ -75,7 +76,7 @@ class ImageSource(ABC):
         """How people find image `item`."""
 
 
-class PackedStrings(Sequence[str]):
+class PackedStrings(LazyStrings):
     """Many strings in two arrays, which may be mapped from a file.
 
     Args:
@@ -97,21 +98,10 @@ class PackedStrings(Sequence[str]):
         """N."""
         return len(self.ends)
 
-    @overload
-    def __getitem__(self, index: int) -> str: ...
-
-    @overload
-    def __getitem__(self, index: slice) -> list[str]: ...
-
-    def __getitem__(self, index: int | slice) -> str | list[str]:
-        """One string, or a list of some."""
-        if isinstance(index, slice):
-            return [self[i] for i in range(*index.indices(len(self)))]
-        if not -len(self) <= index < len(self):
-            raise IndexError(index)
-        index %= len(self)
-        start = int(self.ends[index - 1]) if index else 0
-        return self.blob[start : int(self.ends[index])].tobytes().decode("utf-8")
+    def read(self, row: int) -> str:
+        """String `row`."""
+        start = int(self.ends[row - 1]) if row else 0
+        return self.blob[start : int(self.ends[row])].tobytes().decode("utf-8")
 
 
 def listing_hash(*parts: object) -> str:

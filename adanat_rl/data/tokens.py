@@ -7,7 +7,6 @@ and is gone on with. Tokens are mapped, never read as a whole.
 
 from __future__ import annotations
 
-import hashlib
 import json
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
@@ -216,12 +215,6 @@ class DecodedTokens:
     def pairs_at(self, index: np.ndarray, flips: np.ndarray | None = None) -> tuple[Tensor, Tensor]:
         """The same, with their labels `[B]` int64: those of the images that were encoded."""
         return self.images_at(index, flips), self.labels[torch.as_tensor(index, dtype=torch.int64)]
-
-
-def file_hash(path: Path) -> str:
-    """SHA-256 of a file."""
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def _check_recipe(folder: Path, found: Mapping[str, Any], recipe: TokenRecipe) -> None:

@@ -41,6 +41,6 @@ def _inception_judge(config: ExperimentConfig, device: str) -> Judge:
     if evaluation.inception is None or config.data.statistics is None:
         missing = "evaluation.inception" if evaluation.inception is None else "data.statistics"
         raise UserError(f"{missing}: null is not accepted: evaluation.judge=inception needs it")
-    extractor = load_extractor(resolve_path(evaluation.inception, "evaluation.inception"), evaluation.resize)
+    extractor = load_extractor(resolve_path(evaluation.inception, "evaluation.inception"), evaluation.resize, device)
     statistics = load_statistics(resolve_path(config.data.statistics, "data.statistics"), evaluation.resize)
-    return InceptionJudge(extractor.to(device), statistics, device=device)
+    return InceptionJudge(extractor, statistics, device=device)

@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from adanat_rl.config.errors import UserError
-from adanat_rl.generation.weights import load_network
+from adanat_rl.generation.weights import share_network
 from adanat_rl.metrics.resize import TORCH_FIDELITY, check_convention, prepare
 
 NUM_FEATURES = 2048
@@ -266,13 +266,13 @@ class InceptionLogits(nn.Module):
         return self.extractor.logits(images)
 
 
-def load_extractor(path: Path, convention: str = TORCH_FIDELITY) -> InceptionExtractor:
-    """The extractor with the weights of a file of kind `inception`.
+def load_extractor(path: Path, convention: str = TORCH_FIDELITY, device: str = "cpu") -> InceptionExtractor:
+    """The extractor with the weights of a file of kind `inception`, shared in this process.
 
     Raises:
         UserError: the file is none, or the convention unknown.
     """
-    return InceptionExtractor(cast(InceptionV3, load_network(path, {"inception": InceptionV3})), convention)
+    return InceptionExtractor(cast(InceptionV3, share_network(path, {"inception": InceptionV3}, device)), convention)
 
 
 def network_hash(network: nn.Module) -> str:

@@ -11,11 +11,12 @@ import torch
 from torch import Tensor
 
 from adanat_rl.config.errors import UserError, nearest
+from adanat_rl.config.files import file_sha256
 from adanat_rl.config.paths import resolve_path
 from adanat_rl.config.schema import ExperimentConfig
 from adanat_rl.data.dataset import ImageDataset
 from adanat_rl.data.loading import load_images
-from adanat_rl.data.tokens import DecodedTokens, TokenSet, file_hash
+from adanat_rl.data.tokens import DecodedTokens, TokenSet
 from adanat_rl.generation.build import load_captions, load_tokenizer
 from adanat_rl.generation.devices import device_for
 from adanat_rl.generation.masked.sampler import Tokenizer
@@ -124,7 +125,7 @@ def _real_images(config: ExperimentConfig, tokenizer: Tokenizer, device: str) ->
 
 
 def _hash_of_tokenizer(config: ExperimentConfig) -> str:
-    return file_hash(resolve_path(config.generator.tokenizer, "generator.tokenizer"))
+    return file_sha256(resolve_path(config.generator.tokenizer, "generator.tokenizer"))
 
 
 def _import_class(kind: str) -> type[RewardModel]:

@@ -15,7 +15,7 @@ from torch import Tensor
 from adanat_rl.config.errors import UserError
 from adanat_rl.generation.blocks import run_in_blocks
 from adanat_rl.generation.text.local import require_transformers
-from adanat_rl.generation.weights import load_network
+from adanat_rl.generation.weights import share_network
 from adanat_rl.metrics.clip_pixels import clip_pixels
 from adanat_rl.rewards.base import Requirement, RewardBatch, RewardModel, RewardOutput
 from adanat_rl.rewards.image_reward_network import PAD_TOKEN_ID, ImageRewardNetwork
@@ -118,7 +118,7 @@ def load_image_reward(
         UserError: a file is missing, damaged or of another kind.
     """
     tokenizer_file = _vocabulary_file(vocabulary)  # a missing one shows before gigabytes are read
-    network = load_network(path, {IMAGE_REWARD_KIND: ImageRewardNetwork})
+    network = share_network(path, {IMAGE_REWARD_KIND: ImageRewardNetwork}, str(device))
     assert isinstance(network, ImageRewardNetwork)
     tokenize = PromptTokenizer(tokenizer_file, network.vocab_size)
     return ImageReward(network, tokenize, captions, block_rows=block_rows, device=device)

@@ -18,9 +18,8 @@ import torch
 from torch import Tensor, nn
 
 from adanat_rl.config.errors import UserError
-from adanat_rl.config.files import write_atomically
+from adanat_rl.config.files import file_sha256, write_atomically
 from adanat_rl.experiment.importing.policies import POLICY_NETWORK_KIND
-from adanat_rl.experiment.importing.reading import file_sha256
 from adanat_rl.generation.build import NAT_CLASSES, TOKENIZER_CLASSES
 from adanat_rl.generation.masked.vq_tokenizer import VQTokenizer
 from adanat_rl.generation.policies.network import PolicyNet

@@ -6,7 +6,6 @@ those are what people have in hand when an import fails.
 
 from __future__ import annotations
 
-import hashlib
 import re
 import struct
 import warnings
@@ -21,11 +20,11 @@ from typing import Any
 import torch
 
 from adanat_rl.config.errors import UserError
+from adanat_rl.config.files import file_sha256
 from adanat_rl.generation.weights import read_tensors
 from adanat_rl.metrics.statistics import read_arrays
 
 _ZIP = b"PK\x03\x04"
-_BLOCK_BYTES = 1 << 22
 _GLOBAL = re.compile(r"GLOBAL ([\w.]+)")
 
 
@@ -65,15 +64,6 @@ def read_foreign(path: Path) -> ForeignFile:
     if not isinstance(content, Mapping):
         raise UserError(f"{path} holds a {type(content).__name__}, expected tensors by name (a state dict)")
     return ForeignFile(path, file_sha256(path), {str(key): value for key, value in content.items()}, metadata)
-
-
-def file_sha256(path: Path) -> str:
-    """SHA-256 of a file, read block by block."""
-    digest = hashlib.sha256()
-    with path.open("rb") as file:
-        while block := file.read(_BLOCK_BYTES):
-            digest.update(block)
-    return digest.hexdigest()
 
 
 def _head(path: Path) -> bytes:

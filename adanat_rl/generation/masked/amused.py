@@ -19,8 +19,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from adanat_rl.generation.generator import ContextSpec
-from adanat_rl.generation.masked.contexts import EncodedCaptions
+from adanat_rl.generation.masked.contexts import CaptionContexts, EncodedCaptions
 
 NUM_STEPS, PIPELINE_GUIDANCE_SCALE, TEMPERATURES = 12, 10.0, (2.0, 0.0)  # defaults of diffusers' AmusedPipeline
 AESTHETIC_SCORE, CROP = 6.0, (0, 0)
@@ -156,26 +155,13 @@ class PooledCaptions(EncodedCaptions, Protocol):
 
 
 @dataclass(frozen=True)
-class AmusedContexts:
-    """Captions as aMUSEd takes them (a `ContextTable`): read row by row when a block of the NAT wants them.
-
-    Args:
-        captions: the table. device, dtype: of the NAT.
-    """
+class AmusedContexts(CaptionContexts):
+    """Captions as aMUSEd takes them: text conditions `[B, S+1, C]`."""
 
     captions: PooledCaptions
-    device: torch.device
-    dtype: torch.dtype = torch.float32
 
-    @property
-    def spec(self) -> ContextSpec:
-        """As many contexts as captions."""
-        return ContextSpec(self.captions.num_contexts, "text")
-
-    def __call__(self, context: Tensor) -> Tensor:
-        """Text conditions `[B, S+1, C]`."""
-        index = context.cpu()
-        return join_text(self.captions.hidden(index), self.captions.pooled(index)).to(self.device, self.dtype)
+    def _embeddings(self, rows: Tensor) -> Tensor:
+        return join_text(self.captions.hidden(rows), self.captions.pooled(rows))
 
 
 def join_text(hidden: Tensor, pooled: Tensor) -> Tensor:

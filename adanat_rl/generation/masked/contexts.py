@@ -71,5 +71,9 @@ class CaptionContexts:
         return ContextSpec(self.captions.num_contexts, "text")
 
     def __call__(self, context: Tensor) -> Tensor:
-        """Embeddings `[B, S, C]`."""
-        return self.captions.hidden(context.cpu()).to(self.device, self.dtype)
+        """Embeddings `[B, S, C]`; rows that several images share, the null one above all, are read once."""
+        rows, inverse = context.cpu().unique(return_inverse=True)
+        return self._embeddings(rows).to(self.device, self.dtype)[inverse.to(self.device)]
+
+    def _embeddings(self, rows: Tensor) -> Tensor:
+        return self.captions.hidden(rows)

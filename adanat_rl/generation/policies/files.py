@@ -19,7 +19,7 @@ from safetensors.torch import save
 from torch import nn
 
 from adanat_rl.config.errors import UserError
-from adanat_rl.config.files import sync_folder, write_atomically
+from adanat_rl.config.files import file_sha256, sync_folder, write_atomically
 from adanat_rl.config.paths import resolve_path
 from adanat_rl.config.schema import DecisionsConfig, GeneratorConfig
 from adanat_rl.generation.build import inline_base_schedule
@@ -54,9 +54,7 @@ class ExportedPolicy:
 
 def hash_generator(config: GeneratorConfig) -> dict[str, str]:
     """SHA-256 of the weight files that a generator is made of."""
-    return {
-        key: _sha256(resolve_path(getattr(config, key), f"generator.{key}").read_bytes()) for key in _GENERATOR_FILES
-    }
+    return {key: file_sha256(resolve_path(getattr(config, key), f"generator.{key}")) for key in _GENERATOR_FILES}
 
 
 def save_policy(folder: Path, policy: ExportedPolicy) -> None:
@@ -96,7 +94,7 @@ def load_policy(folder: Path) -> ExportedPolicy:
     description = _read_description(folder)
     weights_file = folder / WEIGHTS_FILE
     tensors, _ = read_tensors(weights_file)
-    if _sha256(weights_file.read_bytes()) != description["weights_sha256"]:
+    if file_sha256(weights_file) != description["weights_sha256"]:
         raise UserError(f"{weights_file} does not match the hash in {DESCRIPTION_FILE}: one of them is damaged")
     try:
         spec = _SPEC.validate_json(json.dumps(description["policy"]), strict=True)

@@ -13,14 +13,15 @@ import mmap
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any, overload
+from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from adanat_rl.config.errors import UserError
-from adanat_rl.config.files import read_json_lines
+from adanat_rl.config.files import file_sha256, read_json_lines
+from adanat_rl.data.strings import LazyStrings
 
 TABLE_FORMAT = "adanat-rl caption table 1"
 MANIFEST, CAPTIONS, CHUNKS = "manifest.json", "captions.jsonl", "chunks.jsonl"
@@ -128,8 +129,10 @@ class CaptionTable:
         return torch.from_numpy(np.asarray(array[rows], np.float32)).to(index.device)
 
 
-class CaptionLines(Sequence[str]):
+class CaptionLines(LazyStrings):
     """The captions of a JSON-lines file, each read from disk when it is asked for."""
+
+    noun = "caption"
 
     def __init__(self, path: Path) -> None:
         self._path = path
@@ -143,17 +146,8 @@ class CaptionLines(Sequence[str]):
     def __len__(self) -> int:
         return len(self._starts) - 1
 
-    @overload
-    def __getitem__(self, index: int) -> str: ...
-    @overload
-    def __getitem__(self, index: slice) -> list[str]: ...
-    def __getitem__(self, index: int | slice) -> str | list[str]:
-        """One caption, or a list of them."""
-        if isinstance(index, slice):
-            return [self[row] for row in range(*index.indices(len(self)))]
-        row = index + len(self) if index < 0 else index
-        if not 0 <= row < len(self):
-            raise IndexError(f"caption {index} of {len(self)}")
+    def read(self, row: int) -> str:
+        """Caption `row`."""
         return str(json.loads(self._bytes[self._starts[row] : self._starts[row + 1]]))
 
     def __reduce__(self) -> tuple[type[CaptionLines], tuple[Path]]:
@@ -208,12 +202,6 @@ def table_info(folder: Path) -> TableInfo:
 def array_sha256(array: np.ndarray) -> str:
     """SHA-256 in hex of an array's bytes, C order."""
     return hashlib.sha256(np.ascontiguousarray(array).data).hexdigest()
-
-
-def file_sha256(path: Path) -> str:
-    """SHA-256 in hex of a file."""
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def _read_manifest(folder: Path) -> tuple[TableInfo, str]:

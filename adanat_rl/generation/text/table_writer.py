@@ -20,7 +20,7 @@ from typing import Any, BinaryIO
 import numpy as np
 
 from adanat_rl.config.errors import UserError
-from adanat_rl.config.files import read_json_lines, sync_folder, write_atomically
+from adanat_rl.config.files import file_sha256, read_json_lines, sync_folder, write_atomically
 from adanat_rl.generation.text.encoder import TextEmbedding, TextEncoder
 from adanat_rl.generation.text.table import (
     CAPTIONS,
@@ -35,7 +35,6 @@ from adanat_rl.generation.text.table import (
     CaptionTable,
     TableInfo,
     array_sha256,
-    file_sha256,
     open_caption_table,
     table_bytes,
     table_info,
