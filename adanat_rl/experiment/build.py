@@ -6,20 +6,21 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
 
+import numpy as np
 import torch
 
 from adanat_rl.config.errors import UserError
 from adanat_rl.config.paths import resolve_path
 from adanat_rl.config.schema import ExperimentConfig
 from adanat_rl.data.dataset import RealImages
-from adanat_rl.data.loading import load_images
+from adanat_rl.data.loading import load_images, load_source
 from adanat_rl.evaluation.build import build_judge
 from adanat_rl.evaluation.drawing import DrawHere
 from adanat_rl.evaluation.evaluator import Evaluator
 from adanat_rl.evaluation.reference import Baseline, load_references
 from adanat_rl.experiment.cluster import filtered_stderr
 from adanat_rl.experiment.inputs import missing_inputs, require_inputs, with_absolute_paths
-from adanat_rl.generation.build import build_generator, inline_base_schedule
+from adanat_rl.generation.build import build_generator, inline_base_schedule, load_captions
 from adanat_rl.generation.devices import device_for
 from adanat_rl.generation.generator import Generator
 from adanat_rl.generation.policies.build import PolicySpec
@@ -29,6 +30,7 @@ from adanat_rl.rewards.service import RewardService, start_reward_service
 from adanat_rl.rl.algorithm import GenerationPPO
 from adanat_rl.rl.config import RLInputs, build_algorithm_config, generator_factory
 
+_COMPARED_CAPTIONS = 64
 # Ray warns that a runner's configuration lies in the object store; its owner is the driver, which outlives the runner.
 _HARMLESS = ("has constructor arguments in the object store",)
 
@@ -94,6 +96,23 @@ def check_contexts(generator: Generator, dataset: RealImages) -> None:
         )
 
 
+def check_captions(config: ExperimentConfig) -> None:
+    """The encoded captions must be those of the data, row by row; a sample of them is compared.
+
+    Raises:
+        UserError: they are of other data, or in another order.
+    """
+    if config.generator.captions is None or config.data.path is None:
+        return
+    encoded, own = load_captions(config.generator).captions, load_source(config.data).captions
+    rows = np.linspace(0, max(0, len(own) - 1), _COMPARED_CAPTIONS).astype(int)
+    if len(encoded) != len(own) or any(encoded[row] != own[row] for row in rows[: len(own)]):
+        raise UserError(
+            f"generator.captions: {config.generator.captions} holds other captions than data {config.data.name} at "
+            f"{config.data.path} ({len(encoded)} and {len(own)}); encode these: adanat-rl prepare --captions"
+        )
+
+
 def build_baselines(config: ExperimentConfig) -> tuple[Baseline, ...]:
     """The baselines that a policy of this configuration is compared with."""
     if config.evaluation.reference is None:
@@ -112,6 +131,7 @@ def complete_inputs(config: ExperimentConfig) -> ExperimentConfig:
     decisions = inline_base_schedule(config.decisions, config.generator.horizon)
     config = config.model_copy(update={"decisions": decisions})
     reward_class(config)
+    check_captions(config)
     build_generator(config)
     build_baselines(config)
     return config

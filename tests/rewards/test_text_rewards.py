@@ -13,6 +13,7 @@ from PIL import Image
 
 from adanat_rl.config.errors import UserError
 from adanat_rl.config.loading import resolve
+from adanat_rl.experiment.build import check_captions
 from adanat_rl.generation.text.encoder import ClipTextEncoder
 from adanat_rl.generation.text.table_writer import write_caption_table
 from adanat_rl.generation.weights import save_network
@@ -122,3 +123,10 @@ def test_real_images_that_are_read_ahead_are_those_that_were_asked_for(folder: P
         alone = parts.real.rows(index)
         assert torch.equal(batch.images, alone.images)
         assert batch.labels.tolist() == alone.labels.tolist() == (index % 4).tolist()
+
+
+def test_captions_in_another_order_than_the_datas_are_refused(folder: Path) -> None:
+    check_captions(config_of(folder))
+    write_caption_table(folder / "turned", CAPTIONS[::-1], ClipTextEncoder(folder / "clip"), 2)
+    with pytest.raises(UserError, match="holds other captions than data cc3m_tsv"):
+        check_captions(config_of(folder, f"generator.captions={folder}/turned"))
