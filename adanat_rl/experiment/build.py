@@ -105,8 +105,8 @@ def check_captions(config: ExperimentConfig) -> None:
     if config.generator.captions is None or config.data.path is None:
         return
     encoded, own = load_captions(config.generator).captions, load_source(config.data).captions
-    rows = np.linspace(0, max(0, len(own) - 1), _COMPARED_CAPTIONS).astype(int)
-    if len(encoded) != len(own) or any(encoded[row] != own[row] for row in rows[: len(own)]):
+    rows = np.arange(0, len(own), max(1, len(own) // _COMPARED_CAPTIONS))
+    if len(encoded) != len(own) or any(encoded[row] != own[row] for row in rows):
         raise UserError(
             f"generator.captions: {config.generator.captions} holds other captions than data {config.data.name} at "
             f"{config.data.path} ({len(encoded)} and {len(own)}); encode these: adanat-rl prepare --captions"

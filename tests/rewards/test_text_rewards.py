@@ -127,6 +127,7 @@ def test_real_images_that_are_read_ahead_are_those_that_were_asked_for(folder: P
 
 def test_captions_in_another_order_than_the_datas_are_refused(folder: Path) -> None:
     check_captions(config_of(folder))
-    write_caption_table(folder / "turned", CAPTIONS[::-1], ClipTextEncoder(folder / "clip"), 2)
+    swapped = (CAPTIONS[0], CAPTIONS[2], CAPTIONS[1], CAPTIONS[3])
+    write_caption_table(folder / "turned", swapped, ClipTextEncoder(folder / "clip"), 2)
     with pytest.raises(UserError, match="holds other captions than data cc3m_tsv"):
         check_captions(config_of(folder, f"generator.captions={folder}/turned"))
