@@ -6,7 +6,6 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
 
-import numpy as np
 import torch
 
 from adanat_rl.config.errors import UserError
@@ -105,7 +104,7 @@ def check_captions(config: ExperimentConfig) -> None:
     if config.generator.captions is None or config.data.path is None:
         return
     encoded, own = load_captions(config.generator).captions, load_source(config.data).captions
-    rows = np.arange(0, len(own), max(1, len(own) // _COMPARED_CAPTIONS))
+    rows = range(0, len(own), max(1, len(own) // _COMPARED_CAPTIONS))
     if len(encoded) != len(own) or any(encoded[row] != own[row] for row in rows):
         raise UserError(
             f"generator.captions: {config.generator.captions} holds other captions than data {config.data.name} at "
