@@ -9,7 +9,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from importlib import resources
 from pathlib import Path
-from typing import Any, get_args
+from typing import Any, get_args, get_origin
 
 import yaml
 from pydantic import BaseModel, ValidationError
@@ -179,6 +179,8 @@ def _apply(settings: dict[str, Any], override: str) -> None:
 
 
 def _section(field: FieldInfo) -> type[BaseModel] | None:
+    if get_origin(field.annotation) is tuple:  # a list of groups is one setting
+        return None
     kinds = [field.annotation, *get_args(field.annotation)]
     return next((kind for kind in kinds if isinstance(kind, type) and issubclass(kind, BaseModel)), None)
 

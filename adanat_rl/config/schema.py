@@ -6,36 +6,14 @@ Sources: "paper" is AdaNAT (ECCV 2024) with the settings of its official code, "
 
 from __future__ import annotations
 
-import re
-from typing import Annotated, Any, Literal
+from typing import Annotated, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationInfo, field_validator, model_validator
+from pydantic import Field, model_validator
 
-from adanat_rl.config.errors import nearest
+from adanat_rl.config.reward_settings import RewardConfig
+from adanat_rl.config.section import Decay, Section, setting
 
 DecisionName = Literal["mask_ratio", "confidence_temperature", "sampling_temperature", "guidance_scale"]
-Decay = Annotated[float, Field(ge=0, lt=1)]
-Source = Literal["paper", "adagen", "measured", "design"]
-
-
-def setting(default: Any, help: str, *, unit: str = "", source: Source = "design", **bounds: Any) -> Any:
-    """A field with its help line, unit and source; `bounds` are pydantic's (`ge`, `gt`, `le`, `lt`)."""
-    return Field(default, description=help, json_schema_extra={"unit": unit, "source": source}, **bounds)
-
-
-class Section(BaseModel):
-    """A frozen group of settings that refuses unknown keys and non-finite numbers."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False, coerce_numbers_to_str=True)
-
-    @field_validator("*", mode="before")
-    @classmethod
-    def _booleans_are_no_numbers(cls, value: Any, info: ValidationInfo) -> Any:
-        """YAML reads `yes` as true, and pydantic would take true for 1."""
-        annotation = cls.model_fields[str(info.field_name)].annotation
-        if isinstance(value, bool) and annotation is not bool:
-            raise ValueError(f"{info.field_name}: {str(value).lower()} is not accepted here: it is no {annotation}")
-        return value
 
 
 class DataConfig(Section):
@@ -241,7 +219,29 @@ class PPOConfig(Section):
     entropy_coefficient: float = setting(
         0.01, "Weight of the entropy; without effect while the std is a schedule.", source="paper", ge=0
     )
+    advantage: Literal["critic", "group_relative", "leave_one_out"] = setting(
+        "critic",
+        "critic: return minus value; group_relative: reward minus mean of the images of one context, over their sd; "
+        "leave_one_out: reward minus mean of the others. The last two learn no critic.",
+        source="paper",
+    )
+    group_size: int = setting(
+        8,
+        "Images of one context that are drawn together, for group_relative and leave_one_out; a divisor of "
+        "training.shard_size.",
+        unit="images",
+        ge=2,
+    )
+    normalize_rewards: bool = setting(
+        True, "Standardise rewards over the train batch; not for group_relative, which has its own.", source="paper"
+    )
     normalize_advantages: bool = setting(False, "Standardise advantages over the train batch too.", source="paper")
+    leash: Literal["none", "kl", "l2"] = setting(
+        "none",
+        "What holds the policy near the base schedule: kl: divergence of its action distribution from one around the "
+        "base schedule; l2: squared distance of its mean action, in pre-activations.",
+    )
+    leash_coefficient: float = setting(0.01, "Weight of the leash in the loss.", ge=0)
     grad_clip: float | None = setting(None, "Largest global norm of a gradient; null: no limit.", source="paper", gt=0)
     features: Literal["auto", "keep", "recompute", "disk"] = setting(
         "auto",
@@ -258,104 +258,6 @@ class PPOConfig(Section):
     precision: Literal["float32", "tf32", "bfloat16"] = setting(
         "float32", "Arithmetic of actor and critic while they learn; their weights stay float32."
     )
-
-
-class AdversarialConfig(Section):
-    """The discriminator that is trained along with the policy."""
-
-    channels: int = setting(32, "Channels of its first layer.", source="measured", ge=1)
-    first_stride: Literal[1, 2] = setting(
-        1, "Stride of its first layer: with 1 it looks at patches of 10×10 pixels, with 2 of 18×18.", source="measured"
-    )
-    lr: float = setting(1e-3, "Adam's learning rate.", source="measured", gt=0)
-    adam_betas: tuple[Decay, Decay] = setting((0.5, 0.99), "Adam's decay rates.", source="measured")
-    batch_size: int = setting(
-        128, "Real and generated images of one update, each.", unit="images", source="measured", ge=1
-    )
-    num_updates: int = setting(4, "Updates in each iteration.", source="measured", ge=1)
-    num_warmup_updates: int = setting(150, "Updates before the first policy update.", source="measured", ge=0)
-    real_target: float = setting(
-        0.95,
-        "Label of real images (one-sided smoothing), for the loss cross_entropy.",
-        source="measured",
-        gt=0.5,
-        le=1,
-    )
-    loss: Literal["cross_entropy", "logistic", "hinge"] = setting(
-        "cross_entropy",
-        "cross_entropy: of the mean logit; logistic (the paper's) or hinge: of every logit.",
-        source="measured",
-    )
-    precision: Literal["float32", "tf32", "bfloat16"] = setting(
-        "float32", "Arithmetic of the discriminator; its weights and the loss stay float32."
-    )
-    micro_batch_size: int | None = setting(
-        None,
-        "Images that pass through the discriminator at once, which bounds its memory; null: all. "
-        "Projected: at least 8, for groups of its batch norm stay whole.",
-        unit="images",
-        ge=1,
-    )
-    discriminator: Literal["patch", "projected"] = setting(
-        "patch", "patch: a small network for small images; projected: heads on DINO features (the paper's)."
-    )
-    features: str | None = setting(None, "DINO's weights (projected), made by `import-checkpoint`.")
-    weights: str | None = setting(
-        None, "Trained heads to start from (projected), made by `import-checkpoint`; null: random ones."
-    )
-    condition_width: int = setting(
-        512, "Width of the class embedding (projected); a caption's has its own.", source="paper", ge=1
-    )
-    scoring: Literal["independent", "official"] = setting(
-        "independent",
-        "Projected: whether the score of an image depends on it alone, or on batch mates and a crop coin as well.",
-    )
-
-    @model_validator(mode="after")
-    def _whole_discriminator(self) -> AdversarialConfig:
-        if self.discriminator == "projected":
-            if self.features is None:
-                raise ValueError("features: null is not accepted with discriminator=projected; give DINO's weights")
-            if self.micro_batch_size is not None and self.micro_batch_size < 8:
-                raise ValueError(
-                    f"micro_batch_size: {self.micro_batch_size} is less than a group of the projected discriminator's "
-                    "batch norm; use 8 or more, or null"
-                )
-        elif self.features is not None or self.weights is not None:
-            raise ValueError("features, weights: only discriminator=projected takes them")
-        return self
-
-
-class ImageRewardConfig(Section):
-    """ImageReward, a reward model that was trained on people's preferences."""
-
-    weights: str = setting("weights/image_reward.safetensors", "Its weights, made by `import-checkpoint`.")
-    vocabulary: str = setting("weights/bert-base-uncased/vocab.txt", "BERT's vocabulary: the file, or its folder.")
-    block_rows: int = setting(8, "Images of one pass.", unit="images", ge=1)
-
-
-class RewardConfig(Section):
-    """What is rewarded."""
-
-    kind: str = setting(
-        "adversarial", "adversarial, image_reward (needs captions), or module:Class of an own reward model."
-    )
-    args: dict[str, Any] = setting({}, "Keyword arguments of an own reward model.")
-    adversarial: AdversarialConfig = setting(AdversarialConfig(), "Settings of the adversarial reward.")
-    image_reward: ImageRewardConfig = setting(ImageRewardConfig(), "Settings of ImageReward.")
-    reconstruct_real: bool = setting(
-        True, "Whether real images go through the tokenizer and back, so that quantisation gives nothing away."
-    )
-
-    @model_validator(mode="after")
-    def _known_kind(self) -> RewardConfig:
-        known = ("adversarial", "image_reward")
-        if self.kind not in known and not re.fullmatch(r"[^\W\d]\w*(\.[^\W\d]\w*)*:[^\W\d]\w*", self.kind):
-            hint = nearest(self.kind, known)
-            raise ValueError(f"kind: {self.kind!r} is no reward; accepted: {', '.join(known)}, or module:Class{hint}")
-        if self.kind in known and self.args:
-            raise ValueError("args: only an own reward (module:Class) takes args; use reward.adversarial.*")
-        return self
 
 
 class TrainingConfig(Section):
@@ -384,6 +286,18 @@ class CheckpointConfig(Section):
 
     interval_iterations: int = setting(10, "Iterations between checkpoints.", unit="iterations", ge=1)
     keep: int = setting(3, "Checkpoints kept, the newest ones.", ge=2)
+    keep_best: bool = setting(
+        False, "Whether the checkpoint of the best evaluation is kept too: best by the judge, not by the reward."
+    )
+    final: Literal["last", "best"] = setting(
+        "last", "Which policy is compared and exported at the end; best: of the best evaluation, by the judge."
+    )
+
+    @model_validator(mode="after")
+    def _best_is_kept(self) -> CheckpointConfig:
+        if self.final == "best" and not self.keep_best:
+            raise ValueError("final: best needs keep_best=true")
+        return self
 
 
 class EvaluationConfig(Section):
@@ -415,6 +329,22 @@ class EvaluationConfig(Section):
         False, "Whether drawn images stay on disk until an evaluation ends, so that a large one can be gone on with."
     )
     clip_score: str | None = setting(None, "Folder of a CLIP of transformers for CLIPScore; null: it is not computed.")
+    metric: Literal["fd_a", "fd_b"] = setting(
+        "fd_a", "What tells the best evaluation, for early stopping, checkpoints.keep_best."
+    )
+    early_stop_patience: int | None = setting(
+        None, "The run ends after so many evaluations without a better one; null: never.", unit="evaluations", ge=1
+    )
+    early_stop_min_delta: float = setting(0.0, "By how much an evaluation must be better.", ge=0)
+    hacking_window: int = setting(
+        4,
+        "Evaluations over which a rising reward is compared with the judge; 0: reward hacking is not looked for.",
+        unit="evaluations",
+        ge=0,
+    )
+    hacking_tolerance: float = setting(
+        0.1, "By which part distance, recall or diversity must get worse over the window to count.", ge=0
+    )
     num_grid_contexts: int = setting(
         16, "Contexts in the sample grid, at most; evenly spread over all of them.", unit="contexts", ge=1
     )
@@ -422,6 +352,18 @@ class EvaluationConfig(Section):
         "asset:digits/reference.json",
         "Searched and learned baselines that the policy is compared with; null: hand-made schedules only.",
     )
+
+
+class SearchConfig(Section):
+    """The search for the best static schedule (command `search`)."""
+
+    num_generations: int = setting(60, "Generations of CMA-ES.", unit="generations", source="measured", ge=1)
+    population: int = setting(16, "Schedules of a generation.", unit="schedules", source="measured", ge=2)
+    sigma: float = setting(
+        0.4, "Initial spread of the schedules around the base schedule, in pre-activations.", source="measured", gt=0
+    )
+    seed: int = setting(0, "Seed of the search.", ge=0, lt=2**31)
+    num_seeds: int = setting(8, "Image seeds on which the finalists compete, never those of an evaluation.", ge=1)
 
 
 class ResourcesConfig(Section):
@@ -548,7 +490,22 @@ class ExperimentConfig(Section):
     evaluation: EvaluationConfig = setting(EvaluationConfig(), "Evaluation.")
     resources: ResourcesConfig = setting(ResourcesConfig(), "Workers and deadlines.")
     tracking: TrackingConfig = setting(TrackingConfig(), "MLflow.")
+    search: SearchConfig = setting(SearchConfig(), "Search for a static schedule, for `search`.")
     pretraining: PretrainingConfig = setting(PretrainingConfig(), "Tokenizer, NAT and judges, for `pretrain`.")
+
+    @model_validator(mode="after")
+    def _whole_groups(self) -> ExperimentConfig:
+        size = self.training.shard_size
+        if self.ppo.advantage != "critic" and size % self.ppo.group_size:
+            raise ValueError(
+                f"ppo.group_size: {self.ppo.group_size} does not divide training.shard_size ({size}); choose a divisor"
+            )
+        group = self.reward.fid.group_size
+        if "fid" in self.reward.kinds and group is not None and size % group:
+            raise ValueError(
+                f"reward.fid.group_size: {group} does not divide training.shard_size ({size}); choose a divisor"
+            )
+        return self
 
     @model_validator(mode="after")
     def _features_stay_in_process(self) -> ExperimentConfig:

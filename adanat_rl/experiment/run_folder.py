@@ -26,7 +26,7 @@ from adanat_rl.config.run_paths import RunPaths
 from adanat_rl.config.schema import ExperimentConfig
 
 # Settings that may change between a start and a resume: they do not touch what is learned.
-_FREE_SECTIONS = ("name", "run_dir", "checkpoints", "evaluation", "resources", "tracking", "pretraining")
+_FREE_SECTIONS = ("name", "run_dir", "checkpoints", "evaluation", "resources", "tracking", "search", "pretraining")
 _FREE_KEYS = ("training.num_iterations", "ppo.features")
 _PACKAGES = ("adanat-rl", "ray", "torch", "numpy", "gymnasium", "mlflow", "torchmetrics", "pydantic", "safetensors")
 

@@ -13,7 +13,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from adanat_rl.config.schema import AdversarialConfig
+from adanat_rl.config.reward_settings import AdversarialConfig
 from adanat_rl.generation.precision import autocast, matmul_precision
 from adanat_rl.generation.seeding import Purpose, seeded
 from adanat_rl.rewards.adversarial_losses import accuracy, image_losses

@@ -8,7 +8,8 @@ from pydantic import BaseModel, ValidationError
 from pydantic.fields import FieldInfo
 
 from adanat_rl.config.loading import leaf_fields, resolve
-from adanat_rl.config.schema import DecisionName, ExperimentConfig, Source
+from adanat_rl.config.schema import DecisionName, ExperimentConfig
+from adanat_rl.config.section import Source
 from adanat_rl.generation.masked.schedules import DECISION_NAMES
 
 

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from adanat_rl.config.schema import AdversarialConfig
+from adanat_rl.config.reward_settings import AdversarialConfig
 from adanat_rl.rewards.adversarial import AdversarialReward
 from adanat_rl.rewards.base import Requirement, RewardBatch
 

@@ -11,7 +11,7 @@ from pydantic import ValidationError
 from torch.nn import functional
 
 from adanat_rl.config.errors import UserError
-from adanat_rl.config.schema import AdversarialConfig
+from adanat_rl.config.reward_settings import AdversarialConfig
 from adanat_rl.generation.weights import save_network
 from adanat_rl.rewards.adversarial import AdversarialReward
 from adanat_rl.rewards.base import RewardBatch

@@ -7,7 +7,7 @@ from typing import Any
 
 import torch
 
-from adanat_rl.config.schema import AdversarialConfig
+from adanat_rl.config.reward_settings import AdversarialConfig
 from adanat_rl.generation.weights import save_network
 from adanat_rl.rewards.base import RewardBatch
 from adanat_rl.rewards.projected.dino import DINO_KIND, DinoFeatures

@@ -15,7 +15,7 @@ from torch.nn import functional
 
 from adanat_rl.config.errors import UserError
 from adanat_rl.config.paths import resolve_path
-from adanat_rl.config.schema import AdversarialConfig
+from adanat_rl.config.reward_settings import AdversarialConfig
 from adanat_rl.generation.blocks import run_in_blocks
 from adanat_rl.generation.seeding import Purpose, seeded
 from adanat_rl.generation.weights import load_network
