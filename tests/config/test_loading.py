@@ -258,6 +258,8 @@ def test_settings_are_described_with_key_default_help_unit_and_source() -> None:
     assert [row.key for row in describe_settings(["checkpoints"])] == [
         "checkpoints.interval_iterations",
         "checkpoints.keep",
+        "checkpoints.keep_best",
+        "checkpoints.final",
     ]
 
 
