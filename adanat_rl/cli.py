@@ -20,8 +20,10 @@ from adanat_rl.version import __version__
 
 COMMANDS = {
     "train": "train a generation policy; goes on where a run folder stopped",
+    "sweep": "train many policies from one file, in parallel, and compare them in one report",
     "evaluate": "compare a policy or schedule with baselines and controls",
     "probe": "measure how much decisions could matter to classes and images, before training",
+    "search": "search for the best schedule that is the same for all images; goes on where it stopped",
     "sample": "draw images with a policy or schedule",
     "pretrain": "train tokenizer, NAT and judges of a data set that has none",
     "prepare": "encode images to tokens or captions to embeddings, or take statistics of images, once",
@@ -31,6 +33,7 @@ COMMANDS = {
     "ui": "open the MLflow dashboard of the runs here, on 127.0.0.1",
     "doctor": "check what this machine or cluster has and lacks",
     "audit": "check a run folder: checkpoints, trajectories, metric rows",
+    "check-reward": "try a reward, your own or built in, on a few images: whether it keeps the contract",
     "schema": "print the JSON schema of the configuration",
 }
 
@@ -135,11 +138,12 @@ class CommandParser(argparse.ArgumentParser):
         raise UserError(f"{message}{hint}; see --help")
 
 
-def command_parser(command: str, *, settings: Sequence[str] = ()) -> CommandParser:
+def command_parser(command: str, *, settings: Sequence[str] = (), folder: str = "runs/NAME") -> CommandParser:
     """A parser with the options of every configured command.
 
     Args:
         settings: sections of the configuration whose settings `--help` lists; empty for a command that has none.
+        folder: where it writes unless told otherwise.
     """
     parser = CommandParser(
         prog=f"adanat-rl {command}",
@@ -153,7 +157,7 @@ def command_parser(command: str, *, settings: Sequence[str] = ()) -> CommandPars
         source = parser.add_mutually_exclusive_group()
         source.add_argument("--preset", metavar="NAME", help="settings that ship with the package (default: digits)")
         source.add_argument("--config", metavar="FILE.yaml", type=Path, help="settings of your own")
-        parser.add_argument("--run-dir", metavar="DIR", help="folder of the run (default: runs/NAME)")
+        parser.add_argument("--run-dir", metavar="DIR", help=f"folder of the run (default: {folder})")
         parser.add_argument("--dry-run", action="store_true", help="print the resolved settings and launch nothing")
     return parser
 

@@ -36,6 +36,14 @@ def _main(invocation: Invocation) -> int:
     parser = command_parser("evaluate", settings=SECTIONS)
     add_subject_options(parser)
     parser.add_argument(
+        "--baseline",
+        metavar="FILE.json",
+        type=Path,
+        action="append",
+        default=[],
+        help="one more baseline: a schedule, as `search` finds it, or a reference file; may be given again",
+    )
+    parser.add_argument(
         "--output", metavar="FILE.json", type=Path, help="where the numbers go (default: RUN_DIR/evaluation.json)"
     )
     add_display_options(parser)
@@ -52,14 +60,16 @@ def _evaluate(config: ExperimentConfig, arguments: argparse.Namespace) -> int:
     from adanat_rl.evaluation.controls import possible_controls
     from adanat_rl.evaluation.drawing import DrawAndKeep
     from adanat_rl.evaluation.judge import FD_A
+    from adanat_rl.evaluation.reference import join_baselines, load_baselines
     from adanat_rl.experiment.build import build_baselines, draw_here
     from adanat_rl.experiment.cluster import quiet_environment
     from adanat_rl.experiment.progress import open_display
     from adanat_rl.experiment.subject import load_subject
 
     quiet_environment()
+    more = [row for file in arguments.baseline for row in load_baselines(file.expanduser())]
     subject = load_subject(config, arguments.policy, arguments.schedule)
-    baselines = build_baselines(config)
+    baselines = join_baselines([*build_baselines(config), *more])
     evaluation = config.evaluation
     seeds = list(range(evaluation.seed + 1, evaluation.seed + 1 + evaluation.num_seeds))
     output = arguments.output or run_directory(config) / "evaluation.json"

@@ -3,26 +3,29 @@
 python -m benchmarks.full_scale --images FOLDER --class-names FILE.json --captions FILE.tsv [PRESET ...]
 
 For each preset: inputs are prepared (statistics, captions), a run is trained for one iteration with few trajectories,
-evaluated, exported and reported, and then gone on with for a second one.
+evaluated, exported and reported, and then gone on with for a second one. Numbers of presets that are not named stay
+in the results as they are.
 """
 
 from __future__ import annotations
 
 import argparse
+import datetime
 import json
+import os
 import resource
 import shutil
 import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from adanat_rl.config.loading import resolve
 from adanat_rl.config.schema import ExperimentConfig
-from benchmarks.common import print_rows, write_result
+from benchmarks.common import RESULTS, print_rows, write_result
 from benchmarks.trial_inputs import write_inputs
 
 PRESETS = ("imagenet256", "imagenet512", "coco", "cc3m", "adagen_maskgit", "amused256", "amused512")
@@ -31,6 +34,7 @@ MEASURED = (
     "time/score_s",
     "time/learn_s",
     "time/reward_update_s",
+    "time/evaluation_s",
     "rollout/nat_passes_per_image",
 )
 FEW = (  # of everything, but of the networks
@@ -84,7 +88,8 @@ def trial(
         resume: whether the run is gone on with for a second iteration.
     """
     config: ExperimentConfig = resolve(preset, overrides=settings)
-    times: dict[str, Any] = {"weights_s": _timed(lambda: write_inputs(config, root, small=small))}
+    times: dict[str, Any] = {"horizon": config.generator.horizon}
+    times["weights_s"] = _timed(lambda: write_inputs(config, root, small=small))
     common = ["--preset", preset, *settings]
     prepared = root / f"{preset}-prepared"
     statistics = root / str(config.data.statistics)
@@ -102,13 +107,7 @@ def trial(
     rows = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
     _run(root, "audit", "--run-dir", str(run))
     times["iterations"] = [row["iteration"] for row in rows]
-    for name in (
-        "time/sample_s",
-        "time/score_s",
-        "time/learn_s",
-        "time/reward_update_s",
-        "rollout/nat_passes_per_image",
-    ):
+    for name in MEASURED:
         times[name] = next((row[name] for row in reversed(rows) if name in row), None)
     times["report_kb"] = round((run / "report.html").stat().st_size / 1024)
     times["policy_mb"] = round((run / "policy" / "policy.safetensors").stat().st_size / 2**20, 1)
@@ -144,20 +143,38 @@ def main() -> None:
     for name in ("images", "class_names", "captions"):
         setattr(arguments, name, getattr(arguments, name).resolve())
     root = arguments.keep.resolve() if arguments.keep else Path(tempfile.mkdtemp(prefix="adanat-full-scale-"))
-    results: dict[str, Any] = {}
+    results = earlier_results()
     try:
         for preset in arguments.presets:
             data = data_settings(preset, arguments.images, arguments.class_names, arguments.captions)
             settings = [*FEW, *data, *arguments.settings]
-            results[preset] = trial(preset, settings, root, resume=not arguments.no_resume)
-            print(f"{preset}: {results[preset]}", flush=True)
+            numbers = trial(preset, settings, root, resume=not arguments.no_resume)
+            about = {"measured_on": datetime.date.today().isoformat(), "settings": arguments.settings}
+            about["load_average"] = round(os.getloadavg()[2], 1)  # of 15 minutes: who else was at work on this machine
+            results = in_order({**results, preset: {**about, **numbers}})
+            print(f"{preset}: {numbers}", flush=True)
+            write_result("full_scale", {"settings": list(FEW), "presets": results})
     finally:
         if not arguments.keep:
             shutil.rmtree(root, ignore_errors=True)
     columns = ("train_s", *MEASURED)
-    rows = [[preset, *(numbers[name] for name in columns)] for preset, numbers in results.items()]
+    rows = [[preset, *(numbers.get(name) for name in columns)] for preset, numbers in results.items()]
     print_rows("one iteration at full size", ["preset", *columns], rows)
-    write_result("full_scale", {"settings": [*FEW, *arguments.settings], "presets": results})
+
+
+def earlier_results(folder: Path = RESULTS) -> dict[str, dict[str, Any]]:
+    """Numbers by preset that were measured before; each says when, and with which further settings."""
+    file = folder / "full_scale.json"
+    if not file.is_file():
+        return {}
+    content = json.loads(file.read_text())
+    about = {"measured_on": content["measured_on"], "settings": content["settings"][len(FEW) :]}
+    return {preset: {**about, **numbers} for preset, numbers in content["presets"].items()}
+
+
+def in_order(results: Mapping[str, dict[str, Any]]) -> dict[str, dict[str, Any]]:
+    """Numbers by preset in the order of `PRESETS`."""
+    return {preset: results[preset] for preset in (*PRESETS, *results) if preset in results}
 
 
 if __name__ == "__main__":

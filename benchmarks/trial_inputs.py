@@ -84,13 +84,14 @@ def write_network(path: Path, kind: str, arguments: Mapping[str, Any]) -> None:
 
 @torch.no_grad()
 def fill(network: nn.Module, seed: int = 0) -> None:
-    """Weights of variance 1 over their inputs, gains and variances 1, the rest 0."""
+    """Weights of variance 1 over their inputs, of convolutions, which ReLUs follow, 2; gains 1, the rest 0."""
     generator = torch.Generator().manual_seed(seed)
     for name, tensor in network.state_dict().items():
         if not tensor.is_floating_point():
             tensor.zero_()
         elif tensor.dim() > 1:
-            tensor.normal_(0, tensor[0].numel() ** -0.5, generator=generator)
+            gain = 2 if tensor.dim() == 4 else 1
+            tensor.normal_(0, (gain / tensor[0].numel()) ** 0.5, generator=generator)
         else:
             tensor.fill_(1.0 if name.endswith(("weight", "running_var")) else 0.0)
 

@@ -129,15 +129,16 @@ def mnist() -> str:
 
 
 def trials() -> str:
-    """One iteration of each preset at full network size."""
+    """One iteration of each preset at full network size; load: that of the machine meanwhile, where it was noted."""
     lines = [
-        "| preset | train, evaluate, report | rollout of 4 images | decode and score | learn | NAT passes |",
-        "|---|---|---|---|---|---|",
+        "| preset | steps | train, evaluate, report | rollout, 4 images | decode, score | learn | NAT passes | load |",
+        "|---|---|---|---|---|---|---|---|",
     ]
     for preset, row in result("full_scale")["presets"].items():
         numbers = (row["time/sample_s"], row["time/score_s"], row["time/learn_s"])
-        cells = [f"{row['train_s'] / 60:.1f} min", *(f"{value:.0f} s" for value in numbers)]
-        lines.append(f"| `{preset}` | {' | '.join(cells)} | {row['rollout/nat_passes_per_image']:.0f} |")
+        cells = [f"{row['horizon']}", f"{row['train_s'] / 60:.1f} min", *(f"{value:.0f} s" for value in numbers)]
+        load = f"{row['load_average']:.0f}" if "load_average" in row else ""
+        lines.append(f"| `{preset}` | {' | '.join(cells)} | {row['rollout/nat_passes_per_image']:.0f} | {load} |")
     return "\n".join(lines)
 
 

@@ -1,6 +1,7 @@
-"""A reward of your own: how much ink an image has. Train with it from the folder of this file:
+"""A reward of your own: how much ink an image has. Check it and train with it from the folder of this file:
 
-    cd examples && adanat-rl train reward.kind=own_reward:InkReward reward.args.target=0.3 --run-dir runs/ink
+    cd examples && adanat-rl check-reward own_reward:InkReward
+    adanat-rl train reward.kind=own_reward:InkReward reward.args.target=0.3 --run-dir runs/ink
 
 Needs nothing but this file.
 """

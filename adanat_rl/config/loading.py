@@ -5,10 +5,11 @@ from __future__ import annotations
 import copy
 import json
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from importlib import resources
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any, get_args, get_origin
 
 import yaml
@@ -55,12 +56,17 @@ def load_file(path: Path) -> dict[str, Any]:
 
 
 def resolve(
-    preset: str | None = None, file: Path | None = None, overrides: Sequence[str] = (), **top_level: Any
+    preset: str | None = None,
+    file: Path | None = None,
+    overrides: Sequence[str] = (),
+    values: Mapping[str, Any] = MappingProxyType({}),
+    **top_level: Any,
 ) -> ExperimentConfig:
     """The configuration of preset or file, with `key.sub=value` overrides on top.
 
     Args:
         overrides: dotted keys with YAML values; later ones win.
+        values: by dotted key, as Python objects; overrides win over them.
         top_level: values of top-level keys, None meaning "not given"; they win over the overrides.
 
     Raises:
@@ -69,6 +75,8 @@ def resolve(
     if preset is not None and file is not None:
         raise UserError("--preset and --config: give one of the two")
     settings = load_file(file) if file is not None else load_preset(preset or DEFAULT_PRESET)
+    for key, value in values.items():
+        _put(settings, key, copy.deepcopy(value))
     for override in overrides:
         _apply(settings, override)
     settings.update({key: value for key, value in top_level.items() if value is not None})
@@ -84,7 +92,7 @@ def validate(settings: dict[str, Any]) -> ExperimentConfig:
     try:
         return ExperimentConfig.model_validate(settings)
     except ValidationError as error:
-        raise UserError(_one_line(error)) from None
+        raise UserError(one_line(error)) from None
 
 
 def dump(config: ExperimentConfig) -> str:
@@ -169,6 +177,10 @@ def _apply(settings: dict[str, Any], override: str) -> None:
         value = yaml.safe_load(text)
     except yaml.YAMLError:
         value = text
+    _put(settings, key, value)
+
+
+def _put(settings: dict[str, Any], key: str, value: Any) -> None:
     *parents, last = key.split(".")
     for parent in parents:
         inner = settings.setdefault(parent, {})
@@ -185,13 +197,14 @@ def _section(field: FieldInfo) -> type[BaseModel] | None:
     return next((kind for kind in kinds if isinstance(kind, type) and issubclass(kind, BaseModel)), None)
 
 
-def _one_line(error: ValidationError) -> str:
+def one_line(error: ValidationError, root: type[BaseModel] = ExperimentConfig) -> str:
+    """The first problem of a mapping that is no `root`: key, value, what is accepted, nearest name."""
     problem = error.errors(include_url=False)[0]
     location = [str(part) for part in problem["loc"]]
     key = ".".join(location)
     value = problem.get("input")
     if problem["type"] == "extra_forbidden":
-        return f"{key}: unknown key{_nearest_key(location)}"
+        return f"{key}: unknown key{_nearest_key(location, root)}"
     if problem["type"] == "value_error":  # our own validators name key, value and what is accepted
         message = str(problem["ctx"]["error"])
         if location and message.startswith(f"{location[-1]}:"):
@@ -210,15 +223,15 @@ def _readable(problem: Any) -> str:
     return f"expected {message[0].lower()}{message[1:]}"
 
 
-def _nearest_key(location: Sequence[str]) -> str:
-    model: type[BaseModel] | None = ExperimentConfig
+def _nearest_key(location: Sequence[str], root: type[BaseModel]) -> str:
+    model: type[BaseModel] | None = root
     for part in location[:-1]:
         model = _section(model.model_fields[part]) if model and part in model.model_fields else None
     siblings = list(model.model_fields) if model else []
     hint = nearest(location[-1], siblings)
     if hint:
         return hint
-    elsewhere = [key for key, _ in leaf_fields() if key.rsplit(".", 1)[-1] == location[-1]]
+    elsewhere = [key for key, _ in leaf_fields(root) if key.rsplit(".", 1)[-1] == location[-1]]
     if elsewhere:
         return f" (did you mean {elsewhere[0]!r}?)"
     group = ".".join(location[:-1]) or "the top level"

@@ -14,17 +14,19 @@ CLUSTER = "cluster/"  # counts of what failed and was repaired
 
 # Behind LEARNER; means over the gradient steps of an update unless stated
 POLICY_LOSS = "policy_loss"
-VALUE_LOSS = "value_loss"
+VALUE_LOSS = "value_loss"  # 0 without a critic
 ENTROPY = "entropy"
+LEASH = "leash"  # distance to the base schedule, before its weight; 0 without a leash
 APPROX_KL = "approx_kl"
 CLIP_FRACTION = "clip_fraction"
 GRADIENT_NORM = "gradient_norm"
-EXPLAINED_VARIANCE = "explained_variance"  # of the critic before the update
+EXPLAINED_VARIANCE = "explained_variance"  # of the critic before the update; 0 without one
 ACTION_STD = "action_std"  # the one that the batch was drawn with
 LEARNER_METRICS = (
     POLICY_LOSS,
     VALUE_LOSS,
     ENTROPY,
+    LEASH,
     APPROX_KL,
     CLIP_FRACTION,
     GRADIENT_NORM,
@@ -34,7 +36,11 @@ LEARNER_METRICS = (
 
 REWARD_MEAN = "reward/mean"  # over the trajectories of the iteration
 REWARD_STD = "reward/std"
+REWARD_INFO = "reward/mean_"  # means of what a reward model says beside its scores; parts of a composite, raw
 REWARD_VERSION = "reward/version"  # of the reward model: updates before it scored
+
+HACKING_DETECTED = "hacking/detected"  # 1 once the reward has risen while a judge got worse, else 0; at evaluations
+HACKING_ITERATION = "hacking/iteration"  # of the evaluation that showed it first; only where it was
 
 NAT_PASSES_PER_IMAGE = "rollout/nat_passes_per_image"
 NAT_PASSES_TOTAL = "rollout/nat_passes_total"  # of all training rollouts so far

@@ -56,6 +56,11 @@ class RunPaths:
         return self.path / "checkpoints"
 
     @property
+    def best_checkpoints(self) -> Path:
+        """The checkpoint of the best evaluation, if it is kept."""
+        return self.checkpoints / "best"
+
+    @property
     def policy(self) -> Path:
         """The exported policy."""
         return self.path / "policy"

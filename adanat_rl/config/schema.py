@@ -328,6 +328,11 @@ class EvaluationConfig(Section):
     keep_pieces: bool = setting(
         False, "Whether drawn images stay on disk until an evaluation ends, so that a large one can be gone on with."
     )
+    captions: str | None = setting(
+        None,
+        "Folder of encoded captions (`prepare --captions`) that evaluations draw, such as those of the validation "
+        "images; null: those of generator.captions.",
+    )
     clip_score: str | None = setting(None, "Folder of a CLIP of transformers for CLIPScore; null: it is not computed.")
     metric: Literal["fd_a", "fd_b"] = setting(
         "fd_a", "What tells the best evaluation, for early stopping, checkpoints.keep_best."
@@ -375,7 +380,7 @@ class ResourcesConfig(Section):
         pattern=r"^(local|auto|[^\s:/]+:\d{1,5})$",
     )
     num_env_runners: int = setting(2, "Env-runner actors that draw shards; 0: the driver draws.", ge=0)
-    num_reward_actors: int = setting(1, "Reward-model actors; 0: the driver scores.", ge=0)
+    num_reward_actors: int = setting(1, "Reward-model actors, of each part of a composite; 0: the driver scores.", ge=0)
     num_learners: Literal[0, 1] = setting(0, "Learner actors; 0: the driver learns.")
     num_cpus_per_env_runner: float = setting(0.4, "CPUs that Ray reserves for an env runner.", unit="CPUs", gt=0)
     num_cpus_per_reward_actor: float = setting(0.2, "CPUs that Ray reserves for a reward actor.", unit="CPUs", gt=0)
@@ -447,10 +452,13 @@ class PretrainingConfig(Section):
         0.995, "Decay of the averaged weights, the ones that are kept.", source="measured", ge=0, lt=1
     )
     num_classifier_steps: int = setting(
-        1200, "Training steps of each judging classifier.", unit="steps", source="measured", ge=1
+        1200, "Training steps of each classifier.", unit="steps", source="measured", ge=1
     )
     classifier_channels: tuple[int, int] = setting(
         (32, 24), "Channels of the first convolution of judge A and of judge B.", source="measured"
+    )
+    reward_classifier_channels: int = setting(
+        16, "Channels of the first convolution of classifier C, the reward model.", source="measured", ge=1
     )
     precision: Literal["float32", "bfloat16"] = setting(
         "float32", "Arithmetic of the NAT while it is trained; its weights stay float32."

@@ -9,7 +9,7 @@ from adanat_rl.config.paths import resolve_path
 from adanat_rl.config.schema import ExperimentConfig
 from adanat_rl.data.loading import load_dataset
 from adanat_rl.evaluation.judge import Judge, load_judge
-from adanat_rl.generation.build import load_captions
+from adanat_rl.generation.build import load_captions, load_further_captions
 
 
 def build_judge(config: ExperimentConfig, device: str = "cpu") -> Judge:
@@ -29,7 +29,9 @@ def build_judge(config: ExperimentConfig, device: str = "cpu") -> Judge:
     from adanat_rl.metrics.clip_score import ClipScorer
 
     scorer = ClipScorer(Path(evaluation.clip_score).expanduser(), device=device)
-    return ClipJudge(judge, scorer, load_captions(config.generator).captions)
+    further = load_further_captions(config)
+    captions = load_captions(config.generator).captions if further is None else further.all_captions
+    return ClipJudge(judge, scorer, captions)
 
 
 def _inception_judge(config: ExperimentConfig, device: str) -> Judge:

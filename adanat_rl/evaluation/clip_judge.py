@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
+import numpy as np
 import torch
 from torch import Tensor
 
 from adanat_rl.evaluation.judge import CLIP_SCORE, Judge, Judgement, JudgeNames
+from adanat_rl.metrics.accumulation import State, part, under
 from adanat_rl.metrics.clip_score import clip_score
 
 PairScorer = Callable[[Tensor, Sequence[str]], Tensor]
@@ -47,9 +49,20 @@ class _Scored:
         self._captions = captions
         self._scores: list[Tensor] = []
 
+    @property
+    def count(self) -> int:
+        return self._judgement.count
+
     def add(self, images: Tensor, labels: Tensor) -> None:
         self._judgement.add(images, labels)
-        self._scores.append(self._score(images, [self._captions[row] for row in labels.tolist()]))
+        self._scores.append(self._score(images, [self._captions[row] for row in labels.tolist()]).cpu())
 
     def result(self) -> dict[str, float]:
         return {**self._judgement.result(), CLIP_SCORE: clip_score(torch.cat(self._scores))}
+
+    def state(self) -> State:
+        return {"scores": torch.cat(self._scores).numpy(), **under("judge", self._judgement.state())}
+
+    def restore(self, state: Mapping[str, np.ndarray]) -> None:
+        self._judgement.restore(part(state, "judge"))
+        self._scores = [torch.from_numpy(state["scores"])]

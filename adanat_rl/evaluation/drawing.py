@@ -74,16 +74,18 @@ class DrawHere:
 class DrawAndKeep:
     """Piece by piece, each kept on disk: a drawing that was interrupted goes on behind its last piece.
 
-    A piece is named by the hash of all that decides it, so another policy or seed never meets it. Whoever made the
-    folder deletes it when the evaluation is done.
+    A piece is named by the hash of all that decides it, so another policy or seed never meets it. What a judge has
+    gathered is kept beside them. Whoever made the folder deletes it when the evaluation is done.
 
     Args:
         folder: where pieces are kept. inner: draws a piece. piece_size: images of one.
+        judged_size: images that are judged between two writings of what the judge has gathered.
     """
 
     folder: Path
     inner: DrawSet
     piece_size: int = 1024
+    judged_size: int = 2048
 
     def __call__(self, generator: Generator, policy: GenerationPolicy, images: EvaluationSet) -> Drawing:
         """Finished images in the order of the set."""
@@ -98,6 +100,10 @@ class DrawAndKeep:
                 write_atomically(file, _dump(drawing))
             parts.append(drawing)
         return join_drawings(parts)
+
+    def judged_file(self, generator: Generator, policy: GenerationPolicy, images: EvaluationSet) -> Path:
+        """Where that is kept which a judge has gathered of the images of a set."""
+        return self.folder / f"judged_{_digest(generator, policy, images)}.npz"
 
 
 def draw_set(

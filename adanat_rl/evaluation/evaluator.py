@@ -5,14 +5,17 @@ from __future__ import annotations
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 from torch import Tensor
 
-from adanat_rl.evaluation.drawing import DrawHere, DrawSet, evaluation_set
-from adanat_rl.evaluation.judge import Judge
+from adanat_rl.config.errors import UserError
+from adanat_rl.evaluation.drawing import DrawAndKeep, DrawHere, DrawSet, EvaluationSet, evaluation_set
+from adanat_rl.evaluation.judge import Judge, Judgement
 from adanat_rl.generation.generator import Generator
 from adanat_rl.generation.policies.base import Drawing, GenerationPolicy
+from adanat_rl.metrics.statistics import read_arrays, write_arrays
 
 NAT_PASSES = "nat_passes_per_image"
 IMAGES_PER_SECOND = "images_per_s"
@@ -93,23 +96,46 @@ class Evaluator:
         start = time.perf_counter()
         drawing = self._draw_set(self.generator, policy, images)
         elapsed = time.perf_counter() - start
-        judgement = self.judge.begin(self.num_images)
-        for sample, context in self._batches(drawing.sample, images.context):
-            start = time.perf_counter()
-            decoded = self.generator.decode(sample.to(self.generator.device))
-            elapsed += time.perf_counter() - start
-            judgement.add(decoded, context)
-        row = judgement.result()
+        row, decode_seconds = self._judged(policy, images, drawing.sample)
         row[NAT_PASSES] = float(drawing.num_passes.float().mean())
-        row[IMAGES_PER_SECOND] = self.num_images / elapsed
+        row[IMAGES_PER_SECOND] = self.num_images / (elapsed + decode_seconds)
         return row, drawing
+
+    def _judged(
+        self, policy: GenerationPolicy, images: EvaluationSet, sample: Tensor
+    ) -> tuple[dict[str, float], float]:
+        """The judge's numbers, and the seconds of decoding; goes on behind what was judged before an interruption."""
+        judgement = self.judge.begin(self.num_images)
+        keep = self._draw_set if isinstance(self._draw_set, DrawAndKeep) else None
+        file = None if keep is None else keep.judged_file(self.generator, policy, images)
+        if file is not None and file.is_file():
+            _go_on(judgement, file)
+        num_kept, seconds = judgement.count, 0.0
+        for part, context in self._batches(sample[num_kept:], images.context[num_kept:]):
+            start = time.perf_counter()
+            decoded = self.generator.decode(part.to(self.generator.device))
+            seconds += time.perf_counter() - start
+            judgement.add(decoded, context)
+            is_last = judgement.count == self.num_images
+            if keep is not None and file is not None and (is_last or judgement.count - num_kept >= keep.judged_size):
+                write_arrays(file, judgement.state())
+                num_kept = judgement.count
+        return judgement.result(), seconds
 
     def _batches(self, *columns: Tensor) -> Iterator[tuple[Tensor, ...]]:
         """Columns `[N, …]` in batches: images of a large set would not fit into memory."""
-        yield from zip(*(column.split(self.batch_size) for column in columns), strict=True)
+        if len(columns[0]):
+            yield from zip(*(column.split(self.batch_size) for column in columns), strict=True)
 
     def distance(self, policy: GenerationPolicy, seed: int) -> float:
         """Fréchet distance by extractor A of one seed: what searches minimise."""
         images = evaluation_set(self.labels, self.num_images, seed)
         drawing = self._draw_set(self.generator, policy, images)
         return self.judge.distance(self.generator.decode(drawing.sample.to(self.generator.device)).cpu())
+
+
+def _go_on(judgement: Judgement, file: Path) -> None:
+    try:
+        judgement.restore(read_arrays(file))
+    except UserError as error:
+        raise UserError(f"{file}: {error}; without this file the images are judged again") from None

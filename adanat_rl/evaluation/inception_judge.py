@@ -1,7 +1,7 @@
 """The judge of full-scale runs: FID, Inception score, precision, recall and KID of images that come in a stream.
 
-Real images enter as a statistics file. Generated ones come in any order and from several workers, are never all in
-memory, and the state can be saved at any time: an evaluation of 50,000 images goes on where it stopped.
+Real images enter as a statistics file. Generated ones come in batches, in order, and are never all in memory. The
+state between two batches can be kept: an evaluation of 50,000 images goes on where it stopped.
 The distance is called FID only with the Inception network; with another one it is "FD (features of …)".
 """
 
@@ -9,7 +9,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from pathlib import Path
 from typing import Protocol
 
 import numpy as np
@@ -35,8 +34,6 @@ from adanat_rl.metrics.statistics import (
     FeatureStatistics,
     FrechetReference,
     check_comparable,
-    read_arrays,
-    write_arrays,
 )
 
 # Keys of the numbers, beside those of `judge`
@@ -125,23 +122,9 @@ class InceptionJudge:
                 titles[KID] = f"KID {about}, {self.num_kid_subsets} subsets"
         return titles
 
-    def begin(self, num_images: int, tag: str = "") -> Evaluated:
-        """An empty accumulator for N images.
-
-        Args:
-            tag: what is evaluated (policy, seed); a saved state of another tag is refused.
-        """
-        return Evaluated(self, num_images, tag)
-
-    def resume(self, path: Path, num_images: int, tag: str = "") -> Evaluated:
-        """The accumulator that was saved to `path`.
-
-        Raises:
-            UserError: the file is damaged, or of another evaluation.
-        """
-        evaluated = Evaluated(self, num_images, tag)
-        evaluated.restore(read_arrays(path), str(path))
-        return evaluated
+    def begin(self, num_images: int) -> Evaluated:
+        """An empty accumulator for N images."""
+        return Evaluated(self, num_images)
 
     def __call__(self, images: Tensor, labels: Tensor) -> dict[str, float]:
         """All numbers of images `[N, 3, H, W]` in [0, 1] that were drawn for labels `[N]`."""
@@ -179,7 +162,7 @@ class InceptionJudge:
 class Evaluated:
     """Generated images so far, of N: made by `InceptionJudge.begin`."""
 
-    def __init__(self, judge: InceptionJudge, num_images: int, tag: str) -> None:
+    def __init__(self, judge: InceptionJudge, num_images: int) -> None:
         if num_images < 2:
             raise ValueError(f"a Fréchet distance needs 2 images or more, not {num_images}")
         self.num_images = num_images
@@ -187,41 +170,30 @@ class Evaluated:
         self._set = FeatureSet(num_images, judge.extractor.num_features, judge.num_kept, judge.device)
         self._second = None if judge.second is None else Moments(judge.second.extractor.num_features, judge.device)
         self._scores: ScoreSplits | None = None  # the number of logits is known with the first image
-        self._identity = f"{judge.identity}; {num_images} images, {judge.num_kept} kept; {tag or 'no tag'}"
+        self._identity = f"{judge.identity}; {num_images} images, {judge.num_kept} kept"
+
+    @property
+    def count(self) -> int:
+        """Images so far: the first ones of the N."""
+        return self._set.moments.count
 
     @torch.no_grad()
-    def add(self, images: Tensor, labels: Tensor, index: np.ndarray | None = None) -> None:
-        """Takes in images `[B, 3, H, W]` in [0, 1] that were drawn for labels `[B]`.
-
-        Args:
-            index: which of the N they are, `[B]`; without it the first ones that are still missing.
-        """
+    def add(self, images: Tensor, labels: Tensor) -> None:
+        """Takes in the next images `[B, 3, H, W]` in [0, 1], which were drawn for labels `[B]`."""
         if len(labels) != len(images):
             raise ValueError(f"{len(images)} images for {len(labels)} labels")
-        taken = self._set.claim(len(images), index)
-        judge = self._judge
-        for start in range(0, len(images), judge.batch_size):
-            rows = slice(start, start + judge.batch_size)
-            batch = images[rows].to(judge.device)
-            features, logits = judge.extractor.features_and_logits(batch)
-            second = None if judge.second is None else judge.second.extractor(batch)
-            self.add_features(features, logits, taken[rows], second)
+        for batch in images.split(self._judge.batch_size):
+            self._add(batch.to(self._judge.device), self._set.claim(len(batch)))
 
-    def add_features(self, features: Tensor, logits: Tensor, index: np.ndarray, second: Tensor | None = None) -> None:
-        """Takes in what extractors found elsewhere: features `[B, D]` and logits `[B, C]` of A, features of B."""
-        if (second is None) != (self._second is None):
-            raise ValueError("features of extractor B come if, and only if, there is one")
-        taken = self._set.claim(len(features), index)
-        self._set.add(features, taken)
-        if self._second is not None and second is not None:
-            self._second.add(second)
+    def _add(self, batch: Tensor, index: np.ndarray) -> None:
+        judge = self._judge
+        features, logits = judge.extractor.features_and_logits(batch)
+        self._set.add(features, index)
+        if self._second is not None and judge.second is not None:
+            self._second.add(judge.second.extractor(batch))
         if self._scores is None:
             self._scores = self._new_scores(logits.shape[1])
-        self._scores.add(logits, taken)
-
-    def missing(self) -> np.ndarray:
-        """Indices `[K]` int64 of the images that are still to come, rising."""
-        return self._set.missing()
+        self._scores.add(logits, index)
 
     def result(self) -> dict[str, float]:
         """All numbers; what they are is in `InceptionJudge.titles`.
@@ -229,9 +201,8 @@ class Evaluated:
         Raises:
             ValueError: images are missing.
         """
-        missing = len(self.missing())
-        if missing or self._scores is None:
-            raise ValueError(f"{missing} of {self.num_images} images are still to come")
+        if self.count < self.num_images or self._scores is None:
+            raise ValueError(f"{self.num_images - self.count} of {self.num_images} images are still to come")
         judge = self._judge
         row = {FD_A: judge.distance_a(self._set.moments), INCEPTION_SCORE: self._scores.score()[0]}
         if self._second is not None:
@@ -243,28 +214,8 @@ class Evaluated:
                 row[KID] = kernel_distance(judge.real_features, kept, judge.num_kid_subsets)[0]
         return row
 
-    def merge(self, other: Evaluated) -> None:
-        """Takes in what another worker gathered of other images out of the same N.
-
-        Raises:
-            ValueError: it is another evaluation, or both have the same image.
-        """
-        if self._identity != other._identity:
-            raise ValueError(f"evaluations do not join: {self._identity} and {other._identity}")
-        self._set.merge(other._set)
-        if self._second is not None and other._second is not None:
-            self._second.merge(other._second)
-        if self._scores is not None and other._scores is not None:
-            self._scores.merge(other._scores)
-        elif other._scores is not None:
-            self._scores = self._new_scores(0).restore(other._scores.state())
-
-    def save(self, path: Path) -> None:
-        """Writes everything to go on from, atomically."""
-        write_arrays(path, self.state())
-
     def state(self) -> State:
-        """Everything to go on from, as arrays: for a file, or for another process that merges."""
+        """Everything to go on from."""
         arrays = {"identity": np.array(self._identity), **under("set", self._set.state())}
         if self._second is not None:
             arrays |= under("second", self._second.state())
@@ -272,17 +223,14 @@ class Evaluated:
             arrays |= under("scores", self._scores.state())
         return arrays
 
-    def restore(self, state: Mapping[str, np.ndarray], source: str = "the state") -> None:
+    def restore(self, state: Mapping[str, np.ndarray]) -> None:
         """Goes on from a state.
-
-        Args:
-            source: where it comes from, for the message.
 
         Raises:
             UserError: it is of another evaluation.
         """
         if str(state.get("identity")) != self._identity:
-            raise UserError(f"{source} is of {state.get('identity')}; this evaluation is {self._identity}")
+            raise UserError(f"images so far are of {state.get('identity')}; this evaluation is {self._identity}")
         device = self._judge.device
         self._set = FeatureSet.from_state(part(state, "set"), device)
         if self._second is not None:

@@ -6,10 +6,11 @@ apart from it, a second FD. Neither is ever used as a reward. The judge of full 
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Protocol, cast
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -17,6 +18,7 @@ from adanat_rl.config.paths import resolve_path
 from adanat_rl.config.schema import EvaluationConfig
 from adanat_rl.data.digits import ImageDataset
 from adanat_rl.generation.weights import load_network
+from adanat_rl.metrics.accumulation import State
 from adanat_rl.metrics.features import ConvClassifier
 from adanat_rl.metrics.frechet import FrechetDistance
 from adanat_rl.metrics.manifold import neighbour_radii, precision_recall
@@ -74,7 +76,12 @@ def judge_names(config: EvaluationConfig) -> JudgeNames:
 
 
 class Judgement(Protocol):
-    """A set of images under judgement, handed over in batches."""
+    """A set of images under judgement, handed over in batches, in order; it can be put aside between two of them."""
+
+    @property
+    def count(self) -> int:
+        """Images so far."""
+        ...
 
     def add(self, images: Tensor, labels: Tensor) -> None:
         """Takes images float32 `[B, C, H, W]` in [0, 1] that were drawn for contexts `[B]`."""
@@ -82,6 +89,18 @@ class Judgement(Protocol):
 
     def result(self) -> dict[str, float]:
         """The numbers of all images so far."""
+        ...
+
+    def state(self) -> State:
+        """Everything to go on from, as arrays."""
+        ...
+
+    def restore(self, state: Mapping[str, np.ndarray]) -> None:
+        """Goes on from a state, to the same bits.
+
+        Raises:
+            UserError: it is of another evaluation.
+        """
         ...
 
 
@@ -154,6 +173,11 @@ class Collected:
         self._images: list[Tensor] = []
         self._labels: list[Tensor] = []
 
+    @property
+    def count(self) -> int:
+        """Images so far."""
+        return sum(map(len, self._labels))
+
     def add(self, images: Tensor, labels: Tensor) -> None:
         """Keeps a batch."""
         self._images.append(images.cpu())
@@ -162,6 +186,14 @@ class Collected:
     def result(self) -> dict[str, float]:
         """The numbers of all that was kept."""
         return self._judge(torch.cat(self._images), torch.cat(self._labels))
+
+    def state(self) -> State:
+        """The images and labels."""
+        return {"images": torch.cat(self._images).numpy(), "labels": torch.cat(self._labels).numpy()}
+
+    def restore(self, state: Mapping[str, np.ndarray]) -> None:
+        """Goes on from a state."""
+        self._images, self._labels = [torch.from_numpy(state["images"])], [torch.from_numpy(state["labels"])]
 
 
 def load_judge(dataset: ImageDataset) -> ClassifierJudge:

@@ -6,9 +6,10 @@ A file is JSON: what data set it is for, the command that makes it, and one entr
 
 from __future__ import annotations
 
+import itertools
 import json
-from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field
+from collections.abc import Container, Mapping, Sequence
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -16,8 +17,10 @@ import numpy as np
 import torch
 
 from adanat_rl.config.errors import UserError
+from adanat_rl.generation.masked.schedules import load_schedule
 from adanat_rl.generation.policies.base import ClassSchedulePolicy, GenerationPolicy, SchedulePolicy
 
+STORED_DIGITS = 5  # of a decision, behind the point
 _FORMAT = 1
 
 
@@ -90,9 +93,50 @@ def load_references(path: Path) -> References:
         raise UserError(f"reference file {path} cannot be read: {type(error).__name__}: {error}") from None
 
 
+def load_baselines(path: Path) -> tuple[Baseline, ...]:
+    """The baselines of a reference file, or the single one that a schedule file is.
+
+    Raises:
+        UserError: it is neither of them, missing or damaged.
+    """
+    try:
+        content = json.loads(path.read_text())
+    except (OSError, ValueError):
+        content = None  # which of its ways of being unreadable it is, `load_schedule` says
+    if isinstance(content, dict) and "baselines" in content:
+        return load_references(path).baselines
+    schedule, label = load_schedule(path), _label(path)
+    name, title = f"schedule_{label}", f"schedule {label}, T = {len(schedule)}"
+    return (Baseline(name, title, f"as given in {path}", schedule.astype(np.float32)),)
+
+
+def join_baselines(baselines: Sequence[Baseline]) -> tuple[Baseline, ...]:
+    """All of them; one whose name or title came before gets a number."""
+    joined: list[Baseline] = []
+    for row in baselines:
+        name = _unused(row.name, {other.name for other in joined}, "{}_{}")
+        title = _unused(row.title, {other.title for other in joined}, "{} ({})")
+        joined.append(replace(row, name=name, title=title))
+    return tuple(joined)
+
+
+def _unused(text: str, taken: Container[str], pattern: str) -> str:
+    numbered = (pattern.format(text, number) if number > 1 else text for number in itertools.count(1))
+    return next(candidate for candidate in numbered if candidate not in taken)
+
+
+def _label(path: Path) -> str:
+    """What tells a file from others: a search names its own `schedule.json`, so its folder has to speak for it."""
+    parent = path.absolute().parent.name
+    return parent if path.stem == "schedule" and parent else path.stem
+
+
 def dump_references(references: References) -> str:
     """The file's text."""
-    rows = [{**asdict(row), "decisions": np.asarray(row.decisions).round(5).tolist()} for row in references.baselines]
+    rows = [
+        {**asdict(row), "decisions": np.asarray(row.decisions).round(STORED_DIGITS).tolist()}
+        for row in references.baselines
+    ]
     content = {
         "format": _FORMAT,
         "dataset": references.dataset,

@@ -1,24 +1,34 @@
 """Baselines found by search: the best hand-made schedule of a grid, and the best static schedule by CMA-ES.
 
 A baseline that is searched carelessly proves nothing: the grid is widened until its best point lies inside, and the
-static search starts from the best hand-made schedule and minimises the very distance that is reported.
+static search starts from a good hand-made schedule and minimises the very distance that is reported.
 """
 
 from __future__ import annotations
 
 import itertools
-from collections.abc import Callable, Mapping, Sequence
+import math
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Protocol
 
 import numpy as np
 import torch
 
+from adanat_rl.config.errors import UserError
 from adanat_rl.evaluation.evaluator import Evaluator
+from adanat_rl.evaluation.reference import STORED_DIGITS
 from adanat_rl.generation.decisions import DecisionSpace
 from adanat_rl.generation.masked.schedules import hand_made_schedule
 from adanat_rl.generation.policies.base import SchedulePolicy
+from adanat_rl.generation.seeding import Purpose, derive_seed, philox
 
 Report = Callable[[dict[str, float]], None]
+
+_NUM_LAST_GENERATIONS = 8  # whose best candidates become finalists
+_ZERO = 1e-9  # the cosine schedules end with 6e-17
+# Image seeds of searches: above those of evaluations, which start from a setting below 2³¹.
+_FIRST_SEED, _FIRST_FINAL_SEED = 2**31 + 2**20, 2**31 + 2**30
 
 
 @dataclass(frozen=True)
@@ -133,17 +143,59 @@ def cosine_schedule(horizon: int, settings: Mapping[str, float]) -> np.ndarray:
     )
 
 
+@dataclass(frozen=True, eq=False)
+class Trial:
+    """One evaluation of the static search.
+
+    Args:
+        generation: of CMA-ES, from 0; None where finalists compete.
+        values: `[D]` float64, the searched pre-activations; None for a finalist.
+        schedule: `[T, K]` float32. image_seed: of its images. distance: infinite where the judge found none.
+    """
+
+    generation: int | None
+    values: np.ndarray | None
+    schedule: np.ndarray
+    image_seed: int
+    distance: float
+
+
+class History(Protocol):
+    """Trials in the order in which they were made; a list is one."""
+
+    def __iter__(self) -> Iterator[Trial]:
+        """All of them."""
+        ...
+
+    def append(self, trial: Trial, /) -> None:
+        """Keeps one more."""
+        ...
+
+
 @dataclass(frozen=True)
 class StaticSearchResult:
     """The best static schedule.
 
     Args:
-        schedule: `[T, 4]`. distance: mean over the search seeds. num_evaluated: schedules tried.
+        schedule: `[T, K]` float32. distances: of each image seed of the final comparison, `[S]`.
+        start_distances: the same of the schedule that the search started from.
+        num_evaluated: schedules tried.
     """
 
     schedule: np.ndarray
-    distance: float
+    distances: tuple[float, ...]
+    start_distances: tuple[float, ...]
     num_evaluated: int
+
+    @property
+    def distance(self) -> float:
+        """Mean over the image seeds."""
+        return float(np.mean(self.distances))
+
+    @property
+    def start_distance(self) -> float:
+        """The same of the schedule that the search started from."""
+        return float(np.mean(self.start_distances))
 
 
 def search_static_schedule(
@@ -155,47 +207,140 @@ def search_static_schedule(
     population: int = 16,
     sigma: float = 0.4,
     seed: int = 0,
-    report: Report | None = None,
+    history: History | None = None,
+    report: Callable[[Trial], None] | None = None,
 ) -> StaticSearchResult:
-    """CMA-ES over all 4T values in pre-activation space (entries without effect left out).
+    """CMA-ES over all values in pre-activation space; entries without effect are left out.
 
-    Each generation is evaluated with its own draw of a seed, so that no single one is fitted; the mean of the
-    distribution and the best candidates of the last generations compete on `seeds`.
+    Each generation is evaluated with its own image seed, so that no single one is fitted; the start, the mean of the
+    distribution and the best candidates of the last generations compete on `seeds`. What is drawn depends on the seed
+    and its place alone, so a search that goes on from its history comes to what it would have come to in one go.
 
     Args:
-        start: `[T, 4]` schedule to start from.
-        seeds: for the final comparison, not those of the report.
+        start: `[T, K]` schedule to start from.
+        seeds: image seeds of the final comparison, not those of the report.
+        history: trials of this search that are done already; told about each new one.
+        report: told about each new one when it is kept.
+
+    Raises:
+        UserError: there are fewer than two values to search.
     """
     from cmaes import CMA  # only for this search
 
     space = evaluator.generator.decision_space
-    origin = space.base_pre_activations(start)
-    effective = space.effect_mask.numpy()
-    generator = np.random.default_rng(seed)
-    optimizer = CMA(mean=origin[effective], sigma=sigma, population_size=population, seed=seed)
+    entries = searched_entries(space)
+    if entries.sum() < 2:
+        raise UserError(
+            f"decisions.learned: {list(space.learned)} in {space.horizon} step(s) have {entries.sum()} value(s) with "
+            "an effect; expected at least 2 to search"
+        )
+    ledger = _Ledger(evaluator, [] if history is None else history, report)
+    origin = space.base_pre_activations(start)[entries]
+    optimizer = CMA(mean=origin, sigma=sigma, population_size=population, seed=0)  # seeded anew at each draw
     finalists: list[np.ndarray] = []
     for generation in range(num_generations):
-        image_seed = int(generator.integers(2**31))
-        candidates = [optimizer.ask() for _ in range(population)]
-        scored = [(x, evaluator.distance(_policy(space, origin, effective, x), image_seed)) for x in candidates]
-        optimizer.tell(scored)
-        best, distance = min(scored, key=lambda pair: pair[1])
-        if generation >= num_generations - 8:
-            finalists.append(best)
-        if report is not None:
-            report({"generation": generation + 1, "num_generations": num_generations, "distance": distance})
-    finalists += [optimizer.mean, origin[effective]]
-    results = []
-    for x in finalists:
-        policy = _policy(space, origin, effective, x)
-        results.append((float(np.mean([evaluator.distance(policy, s) for s in seeds])), policy.schedule.numpy()))
-    distance, schedule = min(results, key=lambda pair: pair[0])
-    return StaticSearchResult(schedule, distance, num_generations * population)
+        image_seed = generation_image_seed(seed, generation)
+        trials = ledger.candidates(generation)[:population]
+        for index in range(len(trials), population):
+            optimizer.reseed_rng(derive_seed(Purpose.SEARCH, seed, generation, index))
+            values = optimizer.ask()
+            trials.append(ledger.evaluate(generation, values, _schedule(space, start, values), image_seed))
+        optimizer.tell([(trial.values, trial.distance) for trial in trials])
+        if generation >= num_generations - _NUM_LAST_GENERATIONS:
+            finalists.append(min(trials, key=lambda trial: trial.distance).schedule)
+    finalists = [_rounded(schedule) for schedule in (_schedule(space, start, optimizer.mean), *finalists)]
+    return _compete(ledger, start.astype(np.float32), finalists, seeds, num_generations * population)
 
 
-def _policy(space: DecisionSpace, origin: np.ndarray, effective: np.ndarray, values: np.ndarray) -> SchedulePolicy:
-    """The schedule whose pre-activations are `values` where they have an effect."""
-    pre = origin.copy()
-    pre[effective] = values
+def searched_entries(space: DecisionSpace) -> np.ndarray:
+    """`[T, A]` bool: learned values with an effect, whatever the likelihood of a policy makes of the others."""
+    return space.effective[:, [space.names.index(name) for name in space.learned]]
+
+
+def generation_image_seed(seed: int, generation: int) -> int:
+    """The image seed that all candidates of a generation share; never one of an evaluation or a final comparison."""
+    return _FIRST_SEED + int(philox(Purpose.SEARCH, seed, generation).integers(_FIRST_FINAL_SEED - _FIRST_SEED))
+
+
+def final_image_seeds(seed: int, num_seeds: int) -> list[int]:
+    """The image seeds on which finalists compete; never those of an evaluation or a generation."""
+    first = int(philox(Purpose.SEARCH, seed).integers(_FIRST_FINAL_SEED, 2**32 - num_seeds))
+    return list(range(first, first + num_seeds))
+
+
+def num_finalists(num_generations: int) -> int:
+    """Start, mean, and the best candidates of the last generations."""
+    return 2 + min(num_generations, _NUM_LAST_GENERATIONS)
+
+
+def num_trials(num_generations: int, population: int, num_seeds: int) -> int:
+    """Evaluations of a whole search."""
+    return num_generations * population + num_finalists(num_generations) * num_seeds
+
+
+class _Ledger:
+    """Evaluates, keeps, and recalls what was kept before.
+
+    Args:
+        evaluator: asked for what is not known. history: what is. report: told about what is new.
+    """
+
+    def __init__(self, evaluator: Evaluator, history: History, report: Callable[[Trial], None] | None) -> None:
+        self._evaluator, self._history, self._report = evaluator, history, report
+        self._candidates: dict[int, list[Trial]] = {}
+        self._finals: dict[tuple[bytes, int], float] = {}
+        for trial in history:
+            if trial.generation is None:
+                self._finals[trial.schedule.tobytes(), trial.image_seed] = trial.distance
+            else:
+                self._candidates.setdefault(trial.generation, []).append(trial)
+
+    def candidates(self, generation: int) -> list[Trial]:
+        """Those of a generation that are known."""
+        return list(self._candidates.get(generation, ()))
+
+    def final(self, schedule: np.ndarray, image_seed: int) -> float:
+        """Distance of a finalist."""
+        known = self._finals.get((schedule.tobytes(), image_seed))
+        return known if known is not None else self.evaluate(None, None, schedule, image_seed).distance
+
+    def evaluate(
+        self, generation: int | None, values: np.ndarray | None, schedule: np.ndarray, image_seed: int
+    ) -> Trial:
+        """A new trial."""
+        distance = self._evaluator.distance(SchedulePolicy(torch.from_numpy(schedule)), image_seed)
+        # a judge that finds no number must not come first
+        trial = Trial(generation, values, schedule, image_seed, distance if math.isfinite(distance) else math.inf)
+        if generation is None:
+            self._finals[schedule.tobytes(), image_seed] = trial.distance
+        self._history.append(trial)
+        if self._report is not None:
+            self._report(trial)
+        return trial
+
+
+def _compete(
+    ledger: _Ledger, start: np.ndarray, finalists: Sequence[np.ndarray], seeds: Sequence[int], num_evaluated: int
+) -> StaticSearchResult:
+    """The best mean over the seeds wins; the start if nothing is better."""
+    results = [(schedule, tuple(ledger.final(schedule, seed) for seed in seeds)) for schedule in (start, *finalists)]
+    schedule, distances = min(results, key=lambda result: float(np.mean(result[1])))
+    return StaticSearchResult(schedule, distances, results[0][1], num_evaluated)
+
+
+def _schedule(space: DecisionSpace, start: np.ndarray, values: np.ndarray) -> np.ndarray:
+    """The schedule `[T, K]` with pre-activations `values` at the searched entries, the start elsewhere."""
+    entries, learned = searched_entries(space), [space.names.index(name) for name in space.learned]
+    pre = space.base_pre_activations(start)
+    pre[entries] = values
     rows = [space.from_pre_activations(torch.from_numpy(pre[t : t + 1]).float(), t) for t in range(space.horizon)]
-    return SchedulePolicy(torch.cat(rows))
+    schedule = start.astype(np.float32)
+    schedule[:, learned] = np.where(entries, torch.cat(rows).numpy()[:, learned], schedule[:, learned])
+    return schedule
+
+
+def _rounded(schedule: np.ndarray) -> np.ndarray:
+    """The schedule as files have it; what is above 0 in earnest stays so, because logits are divided by it."""
+    values = schedule.astype(np.float64)
+    least = np.where(values > _ZERO, 10.0**-STORED_DIGITS, 0.0)
+    return np.maximum(values.round(STORED_DIGITS), least).astype(np.float32)

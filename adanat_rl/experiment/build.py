@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from functools import partial
 
 import torch
 
@@ -19,13 +18,14 @@ from adanat_rl.evaluation.evaluator import Evaluator
 from adanat_rl.evaluation.reference import Baseline, load_references
 from adanat_rl.experiment.cluster import filtered_stderr
 from adanat_rl.experiment.inputs import missing_inputs, require_inputs, with_absolute_paths
-from adanat_rl.generation.build import build_generator, inline_base_schedule, load_captions
+from adanat_rl.generation.build import build_generator, evaluated_contexts, inline_base_schedule, load_captions
 from adanat_rl.generation.devices import device_for
 from adanat_rl.generation.generator import Generator
 from adanat_rl.generation.policies.build import PolicySpec
 from adanat_rl.generation.threads import settle_process
-from adanat_rl.rewards.build import build_reward_parts, reward_class
-from adanat_rl.rewards.service import RewardService, start_reward_service
+from adanat_rl.rewards.build import reward_class
+from adanat_rl.rewards.composite import reward_service
+from adanat_rl.rewards.service import RewardService
 from adanat_rl.rl.algorithm import GenerationPPO
 from adanat_rl.rl.config import RLInputs, build_algorithm_config, generator_factory
 
@@ -58,7 +58,7 @@ def build_scene(config: ExperimentConfig) -> Scene:
     evaluation = config.evaluation
     evaluator = Evaluator(
         generator,
-        dataset.labels,
+        evaluated_contexts(config, dataset.labels),
         build_judge(config, device),
         evaluation.num_images,
         evaluation.batch_size,
@@ -163,7 +163,7 @@ def build_algorithm(
             config, config.resources.num_gpus_per_learner, "resources.num_gpus_per_learner"
         ),
     )
-    rewards = start_reward_service(partial(build_reward_parts, config), config.resources)
+    rewards = reward_service(config)
     with filtered_stderr(*_HARMLESS):
         algorithm = build_algorithm_config(config, inputs, GenerationPPO).build_algo()
     algorithm.attach(rewards, interrupted)

@@ -137,6 +137,12 @@ class CheckpointStore:
         """Complete checkpoints, oldest first."""
         return list(checkpoint_folders(self._folder).values())
 
+    def discard_after(self, iteration: int) -> None:
+        """Deletes checkpoints of later iterations: they belong to a history that is not gone on with."""
+        for number, folder in checkpoint_folders(self._folder).items():
+            if number > iteration:
+                shutil.rmtree(folder)
+
     def newest(self) -> Snapshot | None:
         """The newest checkpoint that is not damaged, or None if there has never been one.
 

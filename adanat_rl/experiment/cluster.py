@@ -44,50 +44,65 @@ def in_ray_job() -> bool:
     return "RAY_JOB_CONFIG_JSON_ENV_VAR" in os.environ
 
 
-def required_cpus(resources: ResourcesConfig) -> float:
-    """CPUs that the workers of a run reserve; the driver itself reserves none."""
+def required_cpus(resources: ResourcesConfig, num_rewards: int = 1) -> float:
+    """CPUs that the workers of a run reserve; the driver itself reserves none.
+
+    Args:
+        num_rewards: parts of a composite reward, each of which has `num_reward_actors` actors; 1 for any other.
+    """
     return (
         resources.num_env_runners * resources.num_cpus_per_env_runner
-        + resources.num_reward_actors * resources.num_cpus_per_reward_actor
+        + num_rewards * resources.num_reward_actors * resources.num_cpus_per_reward_actor
         + resources.num_learners * resources.num_cpus_per_learner
     )
 
 
-def required_gpus(resources: ResourcesConfig) -> float:
-    """GPUs that the workers of a run reserve."""
+def required_gpus(resources: ResourcesConfig, num_rewards: int = 1) -> float:
+    """GPUs that the workers of a run reserve; see `required_cpus`."""
     return (
         resources.num_env_runners * resources.num_gpus_per_env_runner
-        + resources.num_reward_actors * resources.num_gpus_per_reward_actor
+        + num_rewards * resources.num_reward_actors * resources.num_gpus_per_reward_actor
         + resources.num_learners * resources.num_gpus_per_learner
     )
 
 
-def check_this_machine(resources: ResourcesConfig) -> None:
+def check_this_machine(resources: ResourcesConfig, num_rewards: int = 1) -> None:
     """For a run that starts a cluster of its own; another cluster tells its size only to those who joined it.
+
+    Args:
+        num_rewards: see `required_cpus`.
 
     Raises:
         UserError: this machine is smaller than what the workers reserve.
     """
-    if _is_private(resources):
-        _check_size(resources, {"CPU": float(usable_cpus()), "GPU": float(_usable_gpus())}, "this machine")
+    if is_private(resources):
+        _check_size(resources, num_rewards, this_machine(), "this machine")
+
+
+def this_machine() -> dict[str, float]:
+    """What a private cluster has."""
+    return {"CPU": float(usable_cpus()), "GPU": float(_usable_gpus())}
 
 
 @contextmanager
-def connect(resources: ResourcesConfig) -> Iterator[None]:
+def connect(resources: ResourcesConfig, num_rewards: int = 1) -> Iterator[None]:
     """Starts or joins the cluster, and leaves it.
+
+    Args:
+        num_rewards: see `required_cpus`.
 
     Raises:
         UserError: the cluster, or this machine, is smaller than what the workers reserve.
         RunError: the cluster does not answer.
     """
     quiet_environment()
-    check_this_machine(resources)
-    if _is_private(resources):
-        store = _LARGE_OBJECT_STORE_BYTES if required_gpus(resources) else _OBJECT_STORE_BYTES
+    check_this_machine(resources, num_rewards)
+    if is_private(resources):
+        store = _LARGE_OBJECT_STORE_BYTES if required_gpus(resources, num_rewards) else _OBJECT_STORE_BYTES
         with _private_cluster(store):
             yield
     else:
-        with _running_cluster(resources):
+        with _running_cluster(resources, num_rewards):
             yield
 
 
@@ -124,7 +139,7 @@ def _private_cluster(object_store_bytes: int) -> Iterator[None]:
 
 
 @contextmanager
-def _running_cluster(resources: ResourcesConfig) -> Iterator[None]:
+def _running_cluster(resources: ResourcesConfig, num_rewards: int) -> Iterator[None]:
     """Joins the cluster of the Ray job that this process is, or the one at the address."""
     import ray
 
@@ -134,13 +149,13 @@ def _running_cluster(resources: ResourcesConfig) -> Iterator[None]:
     except (ConnectionError, RuntimeError) as error:
         raise RunError(f"no Ray cluster at {resources.ray_address}: {_first_line(error)}") from None
     try:
-        _check_size(resources, ray.cluster_resources(), f"the cluster at {resources.ray_address}")
+        _check_size(resources, num_rewards, ray.cluster_resources(), f"the cluster at {resources.ray_address}")
         yield
     finally:
         ray.shutdown()
 
 
-def _is_private(resources: ResourcesConfig) -> bool:
+def is_private(resources: ResourcesConfig) -> bool:
     """Whether a run starts a cluster of its own on this machine."""
     return resources.ray_address == "local" and not in_ray_job()
 
@@ -153,21 +168,24 @@ def _remove_stale_folders() -> None:
             shutil.rmtree(folder, ignore_errors=True)
 
 
-def _check_size(resources: ResourcesConfig, available: dict[str, Any], where: str) -> None:
-    for unit, needed in (("CPU", required_cpus(resources)), ("GPU", required_gpus(resources))):
+def _check_size(resources: ResourcesConfig, num_rewards: int, available: dict[str, Any], where: str) -> None:
+    for unit, needed in (
+        ("CPU", required_cpus(resources, num_rewards)),
+        ("GPU", required_gpus(resources, num_rewards)),
+    ):
         if needed > available.get(unit, 0.0) + 1e-9:
             raise UserError(
-                f"resources: the workers reserve {needed:g} {unit}s ({_shares(resources, unit)}), but {where} has "
-                f"{available.get(unit, 0.0):g}; lower resources.num_env_runners or "
+                f"resources: the workers reserve {needed:g} {unit}s ({_shares(resources, num_rewards, unit)}), but "
+                f"{where} has {available.get(unit, 0.0):g}; lower resources.num_env_runners or "
                 f"resources.num_{unit.lower()}s_per_env_runner"
             )
 
 
-def _shares(resources: ResourcesConfig, unit: str) -> str:
+def _shares(resources: ResourcesConfig, num_rewards: int, unit: str) -> str:
     parts = []
     for name, count in (
         ("env_runner", resources.num_env_runners),
-        ("reward_actor", resources.num_reward_actors),
+        ("reward_actor", num_rewards * resources.num_reward_actors),
         ("learner", resources.num_learners),
     ):
         each = getattr(resources, f"num_{unit.lower()}s_per_{name}")

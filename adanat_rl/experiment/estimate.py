@@ -93,13 +93,13 @@ def _files(inputs: list[Input]) -> Iterator[str]:
 
 
 def _workers(config: ExperimentConfig) -> Iterator[str]:
-    resources = config.resources
+    resources, num_rewards = config.resources, len(config.reward.kinds)
     yield (
-        f"workers: {resources.num_env_runners} env runners, {resources.num_reward_actors} reward actors, "
+        f"workers: {resources.num_env_runners} env runners, {num_rewards * resources.num_reward_actors} reward actors, "
         f"{resources.num_learners} learner actors, on {resources.ray_address}"
     )
     yield (
-        f"reserves: {required_cpus(resources):g} CPUs, {required_gpus(resources):g} GPUs; "
+        f"reserves: {required_cpus(resources, num_rewards):g} CPUs, {required_gpus(resources, num_rewards):g} GPUs; "
         f"this machine has {usable_cpus()} CPUs"
     )
 

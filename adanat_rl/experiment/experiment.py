@@ -10,7 +10,7 @@ import io
 import json
 import shutil
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -25,11 +25,10 @@ from adanat_rl.evaluation.comparison import Comparison, Row, compare
 from adanat_rl.evaluation.controls import possible_controls
 from adanat_rl.evaluation.drawing import DrawAndKeep, DrawSet
 from adanat_rl.evaluation.evaluator import IMAGES_PER_SECOND
-from adanat_rl.evaluation.judge import FD_A
 from adanat_rl.experiment import rollout_table
 from adanat_rl.experiment.build import build_algorithm, build_baselines, build_scene, draw_here
 from adanat_rl.experiment.checkpoints import Snapshot, read_snapshot, write_snapshot
-from adanat_rl.experiment.exporting import exported_policy
+from adanat_rl.experiment.exporting import averaged_actor, exported_policy
 from adanat_rl.experiment.gallery import write_gallery, write_sample_grid
 from adanat_rl.experiment.metrics_log import MetricsLog
 from adanat_rl.experiment.run_folder import RunFolder
@@ -63,6 +62,8 @@ class Experiment:
         self._num_passes = 0.0
         self._num_trajectories = 0
         self.best: dict[str, float] | None = None
+        self._num_stale = 0
+        self._chosen: Snapshot | None = None
         self._train_seconds = 0.0
 
     # --- life of a run
@@ -113,6 +114,7 @@ class Experiment:
         self._num_passes = state["num_passes"]
         self._num_trajectories = state["num_trajectories"]
         self.best = state["best"]
+        self._num_stale = state.get("num_stale_evaluations", 0)
         self._train_seconds = state["train_seconds"]
         self._algorithm.load_training_state(snapshot.tensors["learner"], self.iteration)
         self._rewards.load_state(snapshot.tensors["reward"], state["reward_version"])
@@ -136,20 +138,54 @@ class Experiment:
             controls=controls,
             report=report,
         )
-        write_comparison(self.folder, result, self.iteration)
+        write_comparison(self.folder, result, self.chosen_iteration)
         shutil.rmtree(self.folder.pieces, ignore_errors=True)
         write_gallery(self.folder.samples / "gallery.npz", self.pipeline(), evaluation.num_grid_contexts)
         return result
 
     def export(self) -> None:
         """Writes the policy as it is now to `policy/`."""
-        learner = self._algorithm.training_state()
-        save_policy(self.folder.policy, exported_policy(self.config, self._spec, learner, self._state()))
+        snapshot = self._chosen
+        learner = self._algorithm.training_state() if snapshot is None else snapshot.tensors["learner"]
+        state = self._state() if snapshot is None else snapshot.state
+        save_policy(self.folder.policy, exported_policy(self.config, self._spec, learner, state))
 
     def close(self) -> None:
         """Ends runners and reward actors."""
         self._rewards.close()
         self._algorithm.stop()
+
+    # --- how far it is
+
+    @property
+    def is_over(self) -> bool:
+        """Whether there is nothing more to train."""
+        return self.iteration >= self.config.training.num_iterations or self.has_stalled
+
+    @property
+    def has_stalled(self) -> bool:
+        """Whether the last evaluations were all no better than the best one, as many as early stopping waits for."""
+        patience = self.config.evaluation.early_stop_patience
+        return patience is not None and self._num_stale >= patience
+
+    @property
+    def is_best(self) -> bool:
+        """Whether the current iteration has the best evaluation."""
+        return self.best is not None and self.best[keys.ITERATION] == self.iteration
+
+    @property
+    def is_whole(self) -> bool:
+        """Whether the state is that of the last finished iteration; not while the learner is at work."""
+        return self._algorithm.is_whole
+
+    def choose(self, snapshot: Snapshot | None) -> None:
+        """Compares and exports the policy of a snapshot instead of the newest one; the training stays as it is."""
+        self._chosen = snapshot
+
+    @property
+    def chosen_iteration(self) -> int:
+        """Iteration of the policy that is compared and exported."""
+        return self.iteration if self._chosen is None else self._chosen.iteration
 
     # --- the policy as it is now
 
@@ -191,11 +227,14 @@ class Experiment:
             "num_passes": self._num_passes,
             "num_trajectories": self._num_trajectories,
             "best": self.best,
+            "num_stale_evaluations": self._num_stale,
             "train_seconds": self._train_seconds,
             "reward_version": self._rewards.version,
         }
 
     def _actor(self) -> nn.Module:
+        if self._chosen is not None:
+            return averaged_actor(self._spec, self._chosen.tensors["learner"])
         actor = self._spec.build_actor()
         actor.load_state_dict(self._algorithm.averaged_actor())
         return actor.eval()
@@ -214,6 +253,7 @@ class Experiment:
         row[keys.REWARD_MEAN] = float(numbers["reward"]["mean"])
         row[keys.REWARD_STD] = float(numbers["reward"]["std"])
         row[keys.REWARD_VERSION] = int(numbers["reward"]["version"])
+        row |= {keys.REWARD_INFO + name: float(value) for name, value in numbers.get("reward_info", {}).items()}
         reward_model = numbers.get("reward_model", {})  # RLlib drops an empty dict on the way
         row |= {keys.REWARD_MODEL + name: float(value) for name, value in reward_model.items()}
         row |= {keys.LEARNER + name: float(learner[name]) for name in keys.LEARNER_METRICS}
@@ -250,10 +290,17 @@ class Experiment:
         for step, name, column in self._decision_columns(decisions):
             row[keys.decision_key(step, name, "mean")] = float(column.mean())
             row[keys.decision_key(step, name, "sd")] = float(column.std())
-        if self.best is None or numbers[FD_A] < self.best[FD_A]:
-            self.best = {keys.ITERATION: self.iteration, FD_A: numbers[FD_A]}
+        self._compare_with_best(numbers)
         row[keys.EVALUATION_SECONDS] = time.perf_counter() - start
         return row
+
+    def _compare_with_best(self, numbers: Mapping[str, float]) -> None:
+        evaluation = self.config.evaluation
+        value = numbers[evaluation.metric]
+        if self.best is None or value < self.best[evaluation.metric] - evaluation.early_stop_min_delta:
+            self.best, self._num_stale = {keys.ITERATION: self.iteration, evaluation.metric: value}, 0
+        else:
+            self._num_stale += 1
 
     def _decision_columns(self, decisions: np.ndarray) -> list[tuple[int, str, np.ndarray]]:
         names = self.scene.generator.decision_space.names

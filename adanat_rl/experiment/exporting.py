@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from torch import Tensor
+from torch import Tensor, nn
 
 from adanat_rl.config.errors import UserError
 from adanat_rl.config.schema import ExperimentConfig
@@ -28,10 +28,6 @@ def exported_policy(
         learner: what `training_state` of the algorithm gave.
         state: the numbers of the checkpoint: iteration, num_trajectories, num_passes.
     """
-    actor = spec.build_actor()
-    actor.load_state_dict(
-        {name.removeprefix(_ACTOR_PREFIX): value for name, value in learner.items() if name.startswith(_ACTOR_PREFIX)}
-    )
     trained = {
         "run": config.name,
         "dataset": config.data.name,
@@ -42,8 +38,22 @@ def exported_policy(
         "nat_passes": state["num_passes"],
     }
     return ExportedPolicy(
-        actor.eval(), spec, config.generator, config.decisions, trained, hash_generator(config.generator)
+        averaged_actor(spec, learner),
+        spec,
+        config.generator,
+        config.decisions,
+        trained,
+        hash_generator(config.generator),
     )
+
+
+def averaged_actor(spec: PolicySpec, learner: Mapping[str, Tensor]) -> nn.Module:
+    """The actor that is evaluated and exported, out of a learner's state."""
+    actor = spec.build_actor()
+    actor.load_state_dict(
+        {name.removeprefix(_ACTOR_PREFIX): value for name, value in learner.items() if name.startswith(_ACTOR_PREFIX)}
+    )
+    return actor.eval()
 
 
 def export_from_checkpoint(folder: RunFolder, iteration: int | None, output: Path) -> int:

@@ -106,10 +106,10 @@ def _devices() -> list[Finding]:
 def _workers(config: ExperimentConfig) -> list[Finding]:
     if config.resources.ray_address != "local":
         return []
-    needed, have = required_cpus(config.resources), usable_cpus()
+    needed, have = required_cpus(config.resources, len(config.reward.kinds)), usable_cpus()
     fix = "lower resources.num_env_runners or resources.num_cpus_per_env_runner"
     findings = [Finding("CPUs for the workers", needed <= have, f"{needed:g} reserved of {have}", fix)]
-    if gpus := required_gpus(config.resources):
+    if gpus := required_gpus(config.resources, len(config.reward.kinds)):
         import torch
 
         findings.append(Finding("GPUs for the workers", gpus <= torch.cuda.device_count(), f"{gpus:g} reserved", fix))
@@ -209,7 +209,7 @@ def _cluster(config: ExperimentConfig) -> list[Finding]:
     from adanat_rl.experiment.cluster import connect
 
     try:
-        with connect(config.resources):
+        with connect(config.resources, len(config.reward.kinds)):
             import ray
 
             size = ray.cluster_resources()

@@ -61,7 +61,13 @@ _PATHS = (
     "reward.adversarial.weights",
     "reward.image_reward.weights",
     "reward.image_reward.vocabulary",
+    "reward.fid.weights",
+    "reward.classifier.weights",
+    "reward.clip_score.encoder",
+    "reward.aesthetic.encoder",
+    "reward.aesthetic.head",
     "evaluation.inception",
+    "evaluation.captions",
     "evaluation.clip_score",
     "evaluation.reference",
 )
@@ -71,7 +77,7 @@ def with_absolute_paths(config: ExperimentConfig) -> ExperimentConfig:
     """The same files by names that hold in every process: workers on other machines have folders of their own."""
     settings = config.model_dump()
     for key in _PATHS:
-        if key.startswith("reward.image_reward.") and config.reward.kind != "image_reward":
+        if key.startswith("reward.") and key.split(".")[1] not in config.reward.kinds:
             continue  # names of files that nobody reads
         *sections, name = key.split(".")
         section = settings
@@ -141,14 +147,24 @@ def _generator(config: ExperimentConfig) -> Iterator[Input]:
 
 
 def _reward(config: ExperimentConfig) -> Iterator[Input]:
-    reward = config.reward
-    if reward.kind == "adversarial":
-        for name in ("features", "weights"):
-            path = getattr(reward.adversarial, name)
-            if path is not None:
-                yield _file(f"reward.adversarial.{name}", path)
-    if reward.kind == "image_reward":
-        yield _file("reward.image_reward.weights", reward.image_reward.weights)
+    reward, kinds = config.reward, config.reward.kinds
+    files = (
+        ("adversarial", "features"),
+        ("adversarial", "weights"),
+        ("fid", "weights"),
+        ("classifier", "weights"),
+        ("image_reward", "weights"),
+        ("aesthetic", "head"),
+    )
+    for kind, name in files:
+        path = getattr(getattr(reward, kind), name)
+        if kind in kinds and path is not None:
+            yield _file(f"reward.{kind}.{name}", path)
+    for kind in ("clip_score", "aesthetic"):
+        folder = getattr(reward, kind).encoder
+        if kind in kinds and folder is not None:
+            yield _folder(f"reward.{kind}.encoder", folder, "config.json")
+    if "image_reward" in kinds:
         vocabulary = Path(reward.image_reward.vocabulary).expanduser()
         yield Input(
             "reward.image_reward.vocabulary",
@@ -162,6 +178,8 @@ def _evaluation(config: ExperimentConfig) -> Iterator[Input]:
     evaluation = config.evaluation
     if evaluation.inception is not None and evaluation.judge == "inception":
         yield _file("evaluation.inception", evaluation.inception)
+    if evaluation.captions is not None:
+        yield _folder("evaluation.captions", evaluation.captions, MANIFEST, "adanat-rl prepare --captions")
     if evaluation.clip_score is not None:
         yield _folder("evaluation.clip_score", evaluation.clip_score, "config.json")
     if evaluation.reference is not None:

@@ -1,4 +1,4 @@
-"""Training of what a data set needs before any policy: tokenizer, judging classifiers, NAT."""
+"""Training of what a data set needs before any policy: tokenizer, classifiers, NAT."""
 
 from __future__ import annotations
 
@@ -23,14 +23,15 @@ from adanat_rl.metrics.features import ConvClassifier
 Report = Callable[[dict[str, Any]], None]
 """Receives a row of progress: stage, step, numbers."""
 
-JUDGES = ("a", "b")
+CLASSIFIERS = {"a": "judge_a", "b": "judge_b", "c": "classifier_c"}
+"""Names of their files; A and B judge, C is a reward model and judges nothing."""
 _HELD_OUT_PART = 0.2
 _WARMUP_STEPS = 100
 
 
 @dataclass(frozen=True)
 class FittedClassifier:
-    """A judge trained on all real images, and the accuracy of its twin trained on 80 % of them."""
+    """A classifier trained on all real images, and the accuracy of its twin trained on 80 % of them."""
 
     network: ConvClassifier
     arguments: dict[str, Any]
@@ -51,10 +52,11 @@ def fit_tokenizer(dataset: ImageDataset, config: PretrainingConfig, seed: int) -
 
 
 def fit_classifier(dataset: ImageDataset, name: str, config: PretrainingConfig, seed: int) -> FittedClassifier:
-    """One judge: trained on 80 % to report its accuracy, then anew on everything."""
+    """One of the `CLASSIFIERS`: trained on 80 % to report its accuracy, then anew on everything."""
+    channels = dict(zip(CLASSIFIERS, (*config.classifier_channels, config.reward_classifier_channels), strict=True))
     arguments = {
         "image_size": dataset.images.shape[-1],
-        "channels": config.classifier_channels[JUDGES.index(name)],
+        "channels": channels[name],
         "num_classes": dataset.num_classes,
     }
     key = (Purpose.JUDGE, seed, ord(name))

@@ -25,7 +25,7 @@ from adanat_rl.evaluation.evaluator import Evaluation, Evaluator
 from adanat_rl.evaluation.judge import FD_A, FD_B, PRECISION, RECALL, ClassifierJudge
 from adanat_rl.experiment.gallery import image_grid, png_bytes
 from adanat_rl.experiment.pretraining import (
-    JUDGES,
+    CLASSIFIERS,
     FittedClassifier,
     Report,
     fit_classifier,
@@ -78,8 +78,8 @@ def pretrain(config: ExperimentConfig, folder: Path, *, quiet: bool = False, log
 
         tokenizer = _fit_tokenizer(dataset, config, folder, report)
         display.message(f"tokenizer: {settings.vocab_size} codes")
-        judges = _fit_judges(dataset, config, folder, display)
-        judge = ClassifierJudge(dataset, judges["a"].network, judges["b"].network)
+        classifiers = _fit_classifiers(dataset, config, folder, display)
+        judge = ClassifierJudge(dataset, classifiers["a"].network, classifiers["b"].network)
         nat, nat_arguments = fit_nat(
             tokenizer.encode(dataset.images),
             dataset.labels,
@@ -94,7 +94,7 @@ def pretrain(config: ExperimentConfig, folder: Path, *, quiet: bool = False, log
         display.message("evaluating under several schedules")
         table = _evaluate_schedules(config, dataset, judge, nat, tokenizer)
         _write_pictures(config, folder, rows, nat, tokenizer, dataset.num_classes)
-        card = _model_card(config, dataset, tokenizer, judge, judges, nat, table, elapsed)
+        card = _model_card(config, dataset, tokenizer, judge, classifiers, nat, table, elapsed)
         write_atomically(folder / "MODEL_CARD.md", card)
         write_atomically(folder / "pretraining.jsonl", "".join(json.dumps(row) + "\n" for row in rows))
         display.message(f"weights, curve.png, samples.png, MODEL_CARD.md: {folder}")
@@ -131,17 +131,21 @@ def _fit_tokenizer(dataset: ImageDataset, config: ExperimentConfig, folder: Path
     return _store(config, path, "patch", arguments, fit_tokenizer(dataset, settings, config.seed))
 
 
-def _fit_judges(
+def _fit_classifiers(
     dataset: ImageDataset, config: ExperimentConfig, folder: Path, display: Display
 ) -> dict[str, FittedClassifier]:
-    judges = {}
-    for name in JUDGES:
-        fitted = fit_classifier(dataset, name, config.pretraining, config.seed)
-        path = folder / f"judge_{name}.safetensors"
-        network = _store(config, path, "conv_classifier", fitted.arguments, fitted.network)
-        judges[name] = replace(fitted, network=network)
-        display.message(f"judge {name}: {judges[name].held_out_accuracy:.1%} of held-out images right")
-    return judges
+    classifiers = {}
+    for name, file in CLASSIFIERS.items():
+        fitted = store_classifier(dataset, name, config, folder / f"{file}.safetensors")
+        classifiers[name] = fitted
+        display.message(f"{file}: {fitted.held_out_accuracy:.1%} of held-out images right")
+    return classifiers
+
+
+def store_classifier(dataset: ImageDataset, name: str, config: ExperimentConfig, path: Path) -> FittedClassifier:
+    """Trains one of the classifiers and writes it."""
+    fitted = fit_classifier(dataset, name, config.pretraining, config.seed)
+    return replace(fitted, network=_store(config, path, "conv_classifier", fitted.arguments, fitted.network))
 
 
 def _generator(
@@ -222,7 +226,7 @@ def _model_card(
     dataset: ImageDataset,
     tokenizer: Tokenizer,
     judge: ClassifierJudge,
-    judges: Mapping[str, FittedClassifier],
+    classifiers: Mapping[str, FittedClassifier],
     nat: TransformerNAT,
     table: Mapping[int, Evaluation],
     elapsed: float,
@@ -244,9 +248,7 @@ def _model_card(
         f"- **NAT** (`nat.safetensors`): transformer of {parameters:,} parameters (width {settings.width}, depth "
         f"{settings.depth}, {settings.num_heads} heads), {settings.num_steps:,} steps of {settings.batch_size} images, "
         f"AdamW, dropout {settings.dropout:g}, labels dropped with {settings.label_dropout:g}, averaged weights.",
-        "- **Judges** (`judge_a`, `judge_b`): two convolutional classifiers trained apart from each other; held-out "
-        f"accuracy of their twins on 80 % of the data: {judges['a'].held_out_accuracy:.1%} and "
-        f"{judges['b'].held_out_accuracy:.1%}. They are used to judge and never as a reward.",
+        *describe_classifiers({name: fitted.held_out_accuracy for name, fitted in classifiers.items()}),
         "- **Licence**: Apache-2.0. **Use**: trying the platform; the images are too small for anything else.",
         "",
         "FD is the Fréchet distance in the features of a judge (no FID), scaled to unit variance per dimension.",
@@ -262,6 +264,19 @@ def _model_card(
     cells = [f"{reconstructed[name]:.3f}" for name in (FD_A, FD_B, PRECISION, RECALL)]
     lines.append(f"| real images through the tokenizer and back: the floor | {' | '.join(cells)} |")
     return "\n".join(lines) + "\n"
+
+
+def describe_classifiers(held_out_accuracy: Mapping[str, float]) -> list[str]:
+    """What the model card says of judges A and B and of classifier C, by their accuracy on held-out images."""
+    a, b, c = (f"{held_out_accuracy[name]:.1%}" for name in CLASSIFIERS)
+    return [
+        "- **Judges** (`judge_a`, `judge_b`): two convolutional classifiers trained apart from each other; held-out "
+        f"accuracy of their twins on 80 % of the data: {a} and {b}. They are used to judge. The one reward that "
+        "looks at a judge is `fid`, at the features of A: B alone is an independent judge of such a run.",
+        "- **Classifier C** (`classifier_c`): a smaller one, trained apart from both; held-out accuracy of its twin: "
+        f"{c}. Its confidence is the reward `classifier`, the stand-in for a pre-trained reward model; it judges "
+        "nothing.",
+    ]
 
 
 def _describe_tokenizer(config: ExperimentConfig, tokenizer: Tokenizer) -> str:

@@ -62,6 +62,8 @@ def load_probe_subject(
     torch.set_num_threads(config.resources.torch_threads)
     generator, start, title = _load_start(config, policy, schedule)
     parts = build_reward_parts(config)
+    if not parts.model.sees_images:
+        raise UserError(f"reward.kind: {parts.name} does not look at images, and the probe asks for the effect on them")
     source = reward_from or _shipped(config, parts) or FRESH
     if parts.model.num_updates == 0 and parts.model.num_warmup_updates == 0:
         if reward_from is not None:

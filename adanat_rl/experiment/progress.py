@@ -5,8 +5,9 @@ from __future__ import annotations
 import json
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import partial
 from typing import Any, Protocol
 
 from rich.console import Console
@@ -68,9 +69,14 @@ class JsonDisplay:
 
 
 class PlainDisplay:
-    """A line now and then, for logs: at the first and last row, every evaluation, and at least every 15 seconds."""
+    """A line now and then, for logs: at the first and last row, every evaluation, and at least every 15 seconds.
 
-    def __init__(self) -> None:
+    Args:
+        write: takes a line; standard output by default.
+    """
+
+    def __init__(self, write: Callable[[str], None] | None = None) -> None:
+        self._write = write or partial(print, flush=True)
         self._start = self._last = time.monotonic()
         self._first_done: int | None = None
 
@@ -79,17 +85,17 @@ class PlainDisplay:
         now = time.monotonic()
         if self._first_done is None:
             self._first_done, self._start = done, now
-        due = done in (self._first_done, total) or _is_evaluation(row) or now - self._last >= _PLAIN_INTERVAL_S
+        due = done in (self._first_done, total) or is_evaluation(row) or now - self._last >= _PLAIN_INTERVAL_S
         if not due:
             return
         self._last = now
         rate = (now - self._start) / max(1, done - self._first_done)
         eta = f"  ETA {_clock(rate * (total - done))}" if done > self._first_done else ""
-        print(f"{done}/{total}{eta}{_numbers(row)}", flush=True)
+        self._write(f"{done}/{total}{eta}{_numbers(row)}")
 
     def message(self, text: str) -> None:
         """The line."""
-        print(text, flush=True)
+        self._write(text)
 
     def table(self, comparison: dict[str, Any]) -> None:
         """The table, as wide as it needs to be."""
@@ -153,7 +159,8 @@ def _numbers(row: dict[str, Any]) -> str:
     return "".join("  " + part for part in parts)
 
 
-def _is_evaluation(row: dict[str, Any]) -> bool:
+def is_evaluation(row: dict[str, Any]) -> bool:
+    """Whether a row holds an evaluation."""
     return EVAL + FD_A in row
 
 

@@ -3,15 +3,12 @@
 from __future__ import annotations
 
 import errno
-import fcntl
 import json
 import os
 import platform
-import socket
 import subprocess
 import sys
-import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from importlib import metadata
 from pathlib import Path
 from typing import IO, Any
@@ -24,6 +21,7 @@ from adanat_rl.config.files import write_atomically
 from adanat_rl.config.loading import dump, validate
 from adanat_rl.config.run_paths import RunPaths
 from adanat_rl.config.schema import ExperimentConfig
+from adanat_rl.experiment.lock import LOCK, acquire_lock
 
 # Settings that may change between a start and a resume: they do not touch what is learned.
 _FREE_SECTIONS = ("name", "run_dir", "checkpoints", "evaluation", "resources", "tracking", "search", "pretraining")
@@ -38,15 +36,20 @@ class RunFolder(RunPaths):
         super().__init__(path)
         self._lock: IO[str] | None = None
 
-    def prepare(self, config: ExperimentConfig) -> None:
+    def prepare(
+        self, config: ExperimentConfig, known_files: Sequence[str] = (), may_change: Sequence[str] = ()
+    ) -> None:
         """Makes the folder, takes the lock and writes or compares the configuration.
+
+        Args:
+            known_files: that may lie in a new folder. may_change: settings that may differ from those of the folder.
 
         Raises:
             UserError: no permission, another kind of folder, another run's folder, or a run that is still going on.
         """
         try:
             self.path.mkdir(parents=True, exist_ok=True)
-            self._acquire_lock()
+            self._lock = acquire_lock(self.path)
         except PermissionError as error:
             raise UserError(f"run_dir: no permission to write in {error.filename}; choose another --run-dir") from None
         except (FileExistsError, NotADirectoryError):
@@ -54,8 +57,8 @@ class RunFolder(RunPaths):
         except FileNotFoundError as error:  # a file system that makes no folders, as /proc
             raise UserError(f"run_dir: cannot make {error.filename}: {error.strerror}") from None
         if self.config_file.exists():
-            self._compare(config)
-        elif any(entry.name != "run.lock" for entry in self.path.iterdir()):
+            self._compare(config, may_change)
+        elif any(entry.name not in {LOCK, *known_files} for entry in self.path.iterdir()):
             self.release()
             raise UserError(f"run_dir: {self.path} holds other files and is no run folder; choose another --run-dir")
         write_atomically(self.config_file, dump(config), durable=True)
@@ -81,27 +84,10 @@ class RunFolder(RunPaths):
             raise UserError(f"{self.config_file} cannot be read: {error}") from None
         return validate(settings)
 
-    def _acquire_lock(self) -> None:
-        file = (self.path / "run.lock").open("a+")
-        try:
-            fcntl.flock(
-                file, fcntl.LOCK_EX | fcntl.LOCK_NB
-            )  # the kernel frees it when its holder dies, however it dies
-        except BlockingIOError:
-            file.seek(0)
-            holder = file.read().strip() or "another process"
-            file.close()
-            raise UserError(
-                f"run_dir: {self.path} is in use by {holder}; wait for it, or choose another --run-dir"
-            ) from None
-        file.seek(0)
-        file.truncate()
-        file.write(f"process {os.getpid()} on {socket.gethostname()}, since {time.strftime('%Y-%m-%d %H:%M:%S')}")
-        file.flush()
-        self._lock = file
-
-    def _compare(self, config: ExperimentConfig) -> None:
+    def _compare(self, config: ExperimentConfig, may_change: Sequence[str]) -> None:
         for key, ours, theirs in _differences(config, self.saved_config()):
+            if key in may_change:
+                continue
             self.release()
             raise UserError(
                 f"run_dir: {self.path} belongs to another run: {key} is {theirs!r} there and {ours!r} here; "

@@ -14,7 +14,7 @@ from adanat_rl.data.loading import load_images
 from adanat_rl.evaluation.build import build_judge
 from adanat_rl.evaluation.evaluator import Evaluator
 from adanat_rl.experiment.build import check_contexts, draw_here, driver_device
-from adanat_rl.generation.build import assemble_generator
+from adanat_rl.generation.build import assemble_generator, evaluated_contexts, with_evaluated_captions
 from adanat_rl.generation.masked.schedules import load_schedule
 from adanat_rl.generation.pipeline import GenerationPipeline, load_pipeline, policy_folder
 from adanat_rl.generation.policies.base import GenerationPolicy, SchedulePolicy
@@ -85,8 +85,8 @@ def load_subject(config: ExperimentConfig, policy: str | None, schedule: Path | 
     check_contexts(pipeline.generator, dataset)
     evaluation = config.evaluation
     evaluator = Evaluator(
-        pipeline.generator,
-        dataset.labels,
+        with_evaluated_captions(pipeline.generator, config),
+        evaluated_contexts(config, dataset.labels),
         build_judge(config, driver_device(config)),
         evaluation.num_final_images or evaluation.num_images,
         evaluation.batch_size,

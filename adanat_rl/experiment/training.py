@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from contextlib import suppress
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +16,7 @@ from adanat_rl.evaluation.judge import FD_A
 from adanat_rl.experiment.checkpoints import CheckpointStore, checkpoint_folders
 from adanat_rl.experiment.cluster import check_this_machine, connect, in_ray_job
 from adanat_rl.experiment.experiment import Experiment
-from adanat_rl.experiment.progress import Display, open_display
+from adanat_rl.experiment.progress import Display, is_evaluation, open_display
 from adanat_rl.experiment.run_folder import RunFolder, disk_error
 from adanat_rl.experiment.signals import InterruptGuard, interrupt_guard
 from adanat_rl.plots.report import write_report
@@ -36,14 +36,14 @@ def train(config: ExperimentConfig, path: Path, again: str, *, quiet: bool = Fal
         )
     folder = RunFolder(path)
     if not is_complete(config, folder):  # a finished run is shown on any machine
-        check_this_machine(config.resources)
+        check_this_machine(config.resources, len(config.reward.kinds))
     folder.prepare(config)
     try:
         if is_complete(config, folder):
             return _show_complete(config, folder, quiet, log_json)
         with (
             open_display(config.name, quiet=quiet, log_json=log_json) as display,
-            connect(config.resources),
+            connect(config.resources, len(config.reward.kinds)),
             open_tracker(config, folder, display.message) as tracker,
             interrupt_guard() as guard,
         ):
@@ -68,6 +68,114 @@ def _show_complete(config: ExperimentConfig, folder: RunFolder, quiet: bool, log
     return 0
 
 
+class Training:
+    """The run of a folder in phases: `train` goes through them at once, a trial of a sweep from evaluation to
+    evaluation.
+
+    Args:
+        folder: prepared, with its lock held. interrupted: asked between and within iterations whether to stop.
+    """
+
+    def __init__(
+        self,
+        config: ExperimentConfig,
+        folder: RunFolder,
+        display: Display,
+        tracker: Tracker,
+        interrupted: Callable[[], bool],
+    ) -> None:
+        self._config = config
+        self._folder = folder
+        self._display = display
+        self._tracker = tracker
+        self._interrupted = interrupted
+        self.experiment = Experiment(config, folder, interrupted)
+        checkpoints = config.checkpoints
+        self._store = CheckpointStore(folder.checkpoints, checkpoints.keep, self._warn)
+        self._best_store = CheckpointStore(folder.best_checkpoints, 1, self._warn) if checkpoints.keep_best else None
+
+    @property
+    def iteration(self) -> int:
+        """The last finished iteration."""
+        return self.experiment.iteration
+
+    def begin(self) -> None:
+        """Goes on from the newest checkpoint, or evaluates the untrained policy."""
+        total = self._config.training.num_iterations
+        snapshot = self._store.newest()
+        if snapshot is not None:
+            self.experiment.restore(snapshot)
+            self._display.message(f"going on after iteration {self.iteration} of {total}")
+        else:
+            self._display.row(0, total, self.experiment.begin())
+            self._keep_best()
+            self._store.save(self.experiment.save, 0)
+        self._tracker.wake()
+
+    def advance(self) -> dict[str, Any] | None:
+        """Iterates up to the next evaluation and returns its row; None if there is none to come or it was interrupted.
+
+        Whatever ends it, a checkpoint of the last finished iteration is on the disk.
+        """
+        try:
+            while not self.experiment.is_over and not self._interrupted():
+                row = self._iterate()
+                if is_evaluation(row):
+                    return row
+        except RolloutInterruptedError:  # raised before anything of the iteration was kept
+            pass
+        except RunError:
+            if self.experiment.is_whole:
+                self.save()
+            raise
+        self.save()
+        return None
+
+    def save(self) -> None:
+        """Writes a checkpoint of the last finished iteration, unless there is one."""
+        self._store.save(self.experiment.save, self.iteration)
+
+    def take_over(self, folder: Path) -> None:
+        """Goes on from the state of another training of the same kind, at its iteration."""
+        self.experiment.load(folder)
+        self._store.discard_after(self.iteration - 1)
+        self.save()
+
+    def finish(self) -> None:
+        """Export, comparison, summary, report; all of it is made again if the command was killed in between."""
+        experiment, display = self.experiment, self._display
+        if self._config.checkpoints.final == "best" and self._best_store is not None:
+            experiment.choose(self._best_store.newest())
+        experiment.export()
+        display.message("comparing with controls and baselines:")
+        comparison = experiment.compare(
+            lambda row: display.message(f"  FD {row.evaluation.mean(FD_A):.3f}  {row.title}")
+        )
+        write_report(self._folder)
+        summary = json.dumps(summarise(experiment, comparison), indent=1, ensure_ascii=False)
+        write_atomically(self._folder.summary_file, summary)
+
+    def close(self) -> None:
+        """Ends runners and reward actors."""
+        self.experiment.close()
+
+    def _iterate(self) -> dict[str, Any]:
+        row = self.experiment.step()
+        self._keep_best()
+        if self.iteration % self._config.checkpoints.interval_iterations == 0:
+            self.save()
+        self._display.row(self.iteration, self._config.training.num_iterations, row)
+        self._tracker.wake()
+        return row
+
+    def _keep_best(self) -> None:
+        if self._best_store is not None and self.experiment.is_best:
+            self._best_store.save(self.experiment.save, self.iteration)
+
+    def _warn(self, text: str) -> None:
+        self._display.message(f"warning: {text}")
+
+
 def _run(
     config: ExperimentConfig,
     folder: RunFolder,
@@ -79,24 +187,22 @@ def _run(
     workers = config.resources
     display.message(
         f"run folder {folder.path}: starting {workers.num_env_runners} env runners, "
-        f"{workers.num_reward_actors} reward actors, {workers.num_learners} learner actors"
+        f"{workers.num_reward_actors * len(config.reward.kinds)} reward actors, {workers.num_learners} learner actors"
     )
-    experiment = Experiment(config, folder, guard)
+    training = Training(config, folder, display, tracker, guard)
     try:
-        store = CheckpointStore(
-            folder.checkpoints, config.checkpoints.keep, lambda text: display.message(f"warning: {text}")
-        )
-        _resume_or_begin(experiment, store, display, tracker)
-        with suppress(RolloutInterruptedError):  # raised before anything of the iteration was kept
-            _loop(experiment, store, display, tracker, guard)
-        store.save(experiment.save, experiment.iteration)
+        training.begin()
+        while training.advance() is not None:
+            pass
         if guard():
             tracker.finish("KILLED")
-            display.message(f"stopped after iteration {experiment.iteration}, checkpoint written; go on with: {again}")
+            display.message(f"stopped after iteration {training.iteration}, checkpoint written; go on with: {again}")
             return guard.exit_status
-        _finish(experiment, display, tracker)
+        training.finish()
+        tracker.finish("FINISHED")
+        _show_result(folder, display)
     finally:
-        experiment.close()
+        training.close()
     return 0
 
 
@@ -105,44 +211,6 @@ def _with_advice(error: RunError, folder: RunFolder, again: str) -> RunError:
     found = checkpoint_folders(folder.checkpoints)
     safe = f"checkpoint after iteration {max(found)} in {folder.checkpoints}" if found else "nothing yet"
     return RunError(error.message, error.safe or safe, error.resume or again)
-
-
-def _resume_or_begin(experiment: Experiment, store: CheckpointStore, display: Display, tracker: Tracker) -> None:
-    total = experiment.config.training.num_iterations
-    snapshot = store.newest()
-    if snapshot is not None:
-        experiment.restore(snapshot)
-        display.message(f"going on after iteration {experiment.iteration} of {total}")
-        tracker.wake()
-        return
-    display.row(0, total, experiment.begin())
-    store.save(experiment.save, 0)
-    tracker.wake()
-
-
-def _loop(
-    experiment: Experiment, store: CheckpointStore, display: Display, tracker: Tracker, guard: InterruptGuard
-) -> None:
-    total = experiment.config.training.num_iterations
-    interval = experiment.config.checkpoints.interval_iterations
-    while experiment.iteration < total and not guard():
-        row = experiment.step()
-        if experiment.iteration % interval == 0:
-            store.save(experiment.save, experiment.iteration)
-        display.row(experiment.iteration, total, row)
-        tracker.wake()
-
-
-def _finish(experiment: Experiment, display: Display, tracker: Tracker) -> None:
-    """Export, comparison, summary, report; all of it is made again if the command was killed in between."""
-    folder = experiment.folder
-    experiment.export()
-    display.message("comparing with controls and baselines:")
-    comparison = experiment.compare(lambda row: display.message(f"  FD {row.evaluation.mean(FD_A):.3f}  {row.title}"))
-    write_report(folder)
-    write_atomically(folder.summary_file, json.dumps(summarise(experiment, comparison), indent=1, ensure_ascii=False))
-    tracker.finish("FINISHED")
-    _show_result(folder, display)
 
 
 def summarise(experiment: Experiment, comparison: Comparison) -> dict[str, Any]:
@@ -156,6 +224,8 @@ def summarise(experiment: Experiment, comparison: Comparison) -> dict[str, Any]:
         "train_seconds": last[TRAIN_SECONDS_TOTAL],
         "policy": comparison.policy.evaluation.summary(),
         "best_during_training": experiment.best,
+        "stopped_early": experiment.has_stalled,
+        "policy_of_iteration": experiment.chosen_iteration,
         "verdict": comparison.verdict.sentence if comparison.verdict is not None else None,
     }
 
@@ -166,7 +236,8 @@ def is_complete(config: ExperimentConfig, folder: RunFolder) -> bool:
         summary = json.loads(folder.summary_file.read_text())
     except OSError:  # not there yet; what else may be wrong with the folder, `prepare` says
         return False
-    return int(summary["iterations"]) >= config.training.num_iterations
+    stalled = summary.get("stopped_early", False) and config.evaluation.early_stop_patience is not None
+    return stalled or int(summary["iterations"]) >= config.training.num_iterations
 
 
 def _show_result(folder: RunFolder, display: Display) -> None:

@@ -85,7 +85,7 @@ def processes_of(
     config: ExperimentConfig, outline: Outline, costs: Costs, reward: RewardOutline | None
 ) -> list[Process]:
     """All processes of a run, the driver first; what has no process of its own is done by the driver."""
-    resources = config.resources
+    resources, num_rewards = config.resources, len(config.reward.kinds)
     runner = Role("env runner", resources.num_gpus_per_env_runner > 0, tuple(_runner(config, outline, costs)))
     scorer = Role("reward", resources.num_gpus_per_reward_actor > 0, tuple(_reward(config, outline, costs, reward)))
     learner = Role("learner", resources.num_gpus_per_learner > 0, tuple(_learner(config, outline, costs)))
@@ -93,7 +93,7 @@ def processes_of(
     others = []
     for role, name, count, num_gpus in (
         (runner, "env runner", resources.num_env_runners, resources.num_gpus_per_env_runner),
-        (scorer, "reward actor", resources.num_reward_actors, resources.num_gpus_per_reward_actor),
+        (scorer, "reward actor", num_rewards * resources.num_reward_actors, resources.num_gpus_per_reward_actor),
         (learner, "learner", resources.num_learners, resources.num_gpus_per_learner),
     ):
         if count:

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import cast
 
 import numpy as np
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from adanat_rl.config.errors import UserError
 from adanat_rl.config.paths import resolve_path
@@ -25,6 +26,7 @@ from adanat_rl.generation.masked.schedules import hand_made_schedule, load_sched
 from adanat_rl.generation.masked.uvit import UViTNAT
 from adanat_rl.generation.masked.vq_tokenizer import VQTokenizer
 from adanat_rl.generation.precision import weight_dtype
+from adanat_rl.generation.text.further import FurtherCaptions, open_further_captions
 from adanat_rl.generation.text.table import CaptionTable, open_caption_table, table_info
 from adanat_rl.generation.weights import share, share_network
 
@@ -42,7 +44,41 @@ def build_generator(config: ExperimentConfig, device: str = "cpu") -> Generator:
     Raises:
         UserError: weights are missing, damaged or do not fit each other.
     """
-    return assemble_generator(config.generator, config.decisions, device)
+    return with_evaluated_captions(assemble_generator(config.generator, config.decisions, device), config)
+
+
+def with_evaluated_captions(generator: Generator, config: ExperimentConfig) -> Generator:
+    """The generator that also draws `evaluation.captions`; itself where that is null.
+
+    Raises:
+        UserError: it takes no captions, or those of another text encoder.
+    """
+    if config.evaluation.captions is None:
+        return generator
+    if not isinstance(generator, MaskedTokenGenerator) or not isinstance(generator.contexts, CaptionContexts):
+        raise UserError(
+            f"evaluation.captions: {config.generator.nat} draws class labels and takes no captions; leave it out"
+        )
+    further = load_further_captions(config)
+    return generator if further is None else generator.with_contexts(replace(generator.contexts, captions=further))
+
+
+def load_further_captions(config: ExperimentConfig) -> FurtherCaptions | None:
+    """The captions of the generator with those of `evaluation.captions` behind them; None where that is null.
+
+    Raises:
+        UserError: a table is missing or damaged, or both are of different text encoders.
+    """
+    if config.evaluation.captions is None:
+        return None
+    table = load_captions(config.generator)
+    return open_further_captions(table, config.generator.captions, config.evaluation.captions)
+
+
+def evaluated_contexts(config: ExperimentConfig, labels: Tensor) -> Tensor:
+    """Contexts that evaluations draw: those of the real images `[M]`, or the rows of `evaluation.captions`."""
+    further = load_further_captions(config)
+    return labels if further is None else further.further_rows
 
 
 def assemble_generator(

@@ -22,6 +22,8 @@ class Purpose(IntEnum):
     CODEBOOK = 6  # seed
     JUDGE = 7  # seed, name
     NAT = 8  # seed
+    SEARCH = 9  # search seed; and generation; and index of a candidate
+    SWEEP = 10  # seed of a sweep's draws, number of the draw
     SHARD_SEEDS = 20  # seed, iteration, shard
 
 

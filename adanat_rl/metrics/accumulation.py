@@ -1,7 +1,7 @@
-"""Sets of images that come in batches: moments, kept features and a hash, each of them resumable and mergeable.
+"""Sets of images that come in batches: moments, kept features and a hash, each of them resumable.
 
-Every accumulator gives its state as arrays, goes on from such a state to the same bits, and takes in what another
-worker gathered from other images. What is kept of a set depends on the images' indices, never on their order.
+Every accumulator gives its state as arrays and goes on from such a state to the same bits. What is kept of a set
+depends on the images' indices, never on their order.
 """
 
 from __future__ import annotations
@@ -178,20 +178,6 @@ class FeatureSet:
         place = np.sort(self._ranks[self.seen])
         return self._kept[torch.from_numpy(place[place < len(self._kept)])]
 
-    def merge(self, other: FeatureSet) -> None:
-        """Takes in what another worker gathered of other images out of the same N.
-
-        Raises:
-            ValueError: the sets differ in size, or both have the same image.
-        """
-        if (self.num_images, self._kept.shape) != (other.num_images, other._kept.shape):
-            raise ValueError(f"a set of {other.num_images} images does not join one of {self.num_images}")
-        if (self.seen & other.seen).any():
-            raise ValueError("an image came twice")
-        self.moments.merge(other.moments)
-        self._kept += other._kept  # rows of images that were not seen are zero
-        self.seen |= other.seen
-
     def state(self) -> State:
         """Everything to go on from."""
         return {"seen": self.seen, "kept": self._kept.numpy(), **under("moments", self.moments.state())}
@@ -227,10 +213,6 @@ class ImageSetHash:
             digest = hashlib.sha256(str(list(image.shape)).encode())
             digest.update(image.numpy())
             self._total = (self._total + int.from_bytes(digest.digest())) % 2**256
-
-    def merge(self, other: ImageSetHash) -> None:
-        """Takes in what another one hashed."""
-        self._total = (self._total + other._total) % 2**256
 
     def hexdigest(self) -> str:
         """64 hexadecimal digits."""

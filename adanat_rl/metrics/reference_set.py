@@ -82,13 +82,6 @@ class ReferenceSet:
         """Indices `[K]` of the images that are still to come."""
         return self._set.missing()
 
-    def merge(self, other: ReferenceSet) -> None:
-        """Takes in what another worker gathered of other images out of the same N."""
-        if (self._extractor.convention, self._extractor_hash) != (other._extractor.convention, other._extractor_hash):
-            raise ValueError("reference sets of two extractors or conventions do not join")
-        self._set.merge(other._set)
-        self._hash.merge(other._hash)
-
     def statistics(self) -> FeatureStatistics:
         """Statistics of the images that came; damaged ones may have been left out."""
         return self._set.moments.statistics(

@@ -50,12 +50,6 @@ class ScoreSplits:
         self._probabilities.index_add_(0, split, p)
         self._negative_entropies.index_add_(0, split, torch.xlogy(p, p).sum(dim=1))
 
-    def merge(self, other: ScoreSplits) -> None:
-        """Takes in what another worker gathered of other images out of the same N."""
-        self._counts += other._counts
-        self._probabilities += other._probabilities
-        self._negative_entropies += other._negative_entropies
-
     def score(self) -> tuple[float, float]:
         """Mean and population standard deviation over the splits; a split that has no image yet is left out."""
         there = self._counts > 0

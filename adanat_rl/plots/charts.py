@@ -37,6 +37,7 @@ from adanat_rl.plots.decisions import (
     summary_figure,
 )
 from adanat_rl.plots.headline import best_baseline
+from adanat_rl.plots.judges import JUDGES_FIGURE, hacking_of, judges_alt, judges_figure
 from adanat_rl.plots.numbers import compact, fixed, time_unit
 from adanat_rl.plots.probe import GAINS_FIGURE, PARTS_FIGURE, gains_figure, parts_figure
 from adanat_rl.plots.ranking import ranking_figure, short_name
@@ -84,7 +85,7 @@ class Charts:
     Args:
         learning: distance over training. ranking: the comparison. reward: reward and reward model.
         diagnostics: small ones of the learner. decisions: one by one, for the page; together: the same for the files.
-        probe: of the adaptivity probe.
+        probe: of the adaptivity probe. judges: reward against judges.
     """
 
     learning: tuple[Chart, ...]
@@ -94,11 +95,13 @@ class Charts:
     decisions: tuple[DecisionCharts, ...]
     together: tuple[Chart, ...]
     probe: tuple[Chart, ...]
+    judges: tuple[Chart, ...]
 
     @property
     def files(self) -> list[Chart]:
         """Those that are written as PNG."""
-        return [*self.learning, *self.ranking, *self.together, *self.probe, *self.reward, *self.diagnostics]
+        charts = (self.learning, self.ranking, self.together, self.probe, self.judges, self.reward, self.diagnostics)
+        return [chart for group in charts for chart in group]
 
 
 def draw_charts(run: RunData) -> Charts:
@@ -112,6 +115,7 @@ def draw_charts(run: RunData) -> Charts:
         decisions=tuple(_decision(decisions, column) for column in range(len(decisions.names))) if decisions else (),
         together=tuple(_together(decisions)) if decisions else (),
         probe=tuple(_probe(run.probe)) if run.probe is not None and run.probe["sites"] else (),
+        judges=tuple(_judges(run)),
     )
 
 
@@ -161,7 +165,7 @@ def _distances(run: RunData, known: Collection[str]) -> list[tuple[str, str]]:
 
 def _final(run: RunData, metric: str) -> tuple[float, float] | None:
     """Mean and sd of the comparison, if it is of the policy at the end of the curve."""
-    if run.comparison is None or run.is_outdated:
+    if run.comparison is None or run.is_outdated or run.is_of_best:
         return None
     value = run.comparison["rows"][0]["summary"][metric]
     return value["mean"], value["sd"]
@@ -214,6 +218,13 @@ def _probe(probe: Mapping[str, Any]) -> list[Chart]:
         Chart(PARTS_FIGURE, parts_figure(probe), "mean, class, image and noise part of the effect of each decision"),
         Chart(GAINS_FIGURE, gains_figure(probe), "gain by each decision for all images, per class and per image"),
     ]
+
+
+def _judges(run: RunData) -> list[Chart]:
+    if len(run.evaluations) < 2:
+        return []
+    found = hacking_of(run)
+    return [Chart(JUDGES_FIGURE, judges_figure(run, found), judges_alt(run, found))]
 
 
 def _reward(run: RunData) -> list[Chart]:

@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 
 _GAP_IN = 0.145  # between the lines of two labels
 _MAX_LABEL = 20  # characters
-_FEW = 30  # points that are marked one by one
+MARKED_POINTS = 30  # points that are marked one by one
 
 
 @dataclass(frozen=True)
@@ -112,7 +112,7 @@ def _draw_curve(axes: Axes, curve: Curve) -> None:
     colour = SECOND if curve.against else ACCENT
     if curve.sd is not None:
         axes.fill_between(curve.x, curve.y - curve.sd, curve.y + curve.sd, color=colour, alpha=BAND_ALPHA, linewidth=0)
-    marker = "o" if len(curve.x) <= _FEW else ""
+    marker = "o" if len(curve.x) <= MARKED_POINTS else ""
     axes.plot(curve.x, curve.y, color=colour, linewidth=1.6, marker=marker, markersize=3, label=curve.label)
     if curve.end is not None:
         mean, sd = curve.end

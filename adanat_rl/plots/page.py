@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -9,8 +10,9 @@ from typing import Any
 from adanat_rl.config.metric_keys import EVAL, ITERATION, TRAIN_SECONDS_TOTAL, TRAJECTORIES_TOTAL
 from adanat_rl.evaluation.comparison import BASELINE
 from adanat_rl.evaluation.evaluator import NAT_PASSES
-from adanat_rl.evaluation.judge import FD_A
-from adanat_rl.plots import headline, pictures, tables
+from adanat_rl.evaluation.hacking import Hacking
+from adanat_rl.evaluation.judge import FD_A, RECALL
+from adanat_rl.plots import headline, judges, pictures, tables
 from adanat_rl.plots.charts import Chart, Charts, baseline_levels
 from adanat_rl.plots.numbers import duration, fixed, plural, trimmed
 from adanat_rl.plots.run_data import RunData
@@ -46,6 +48,11 @@ class Sample:
 
 def render_page(run: RunData, charts: Charts) -> str:
     """The report as HTML."""
+    return render("report.html.j2", gather(run, charts))
+
+
+def render(template: str, content: Mapping[str, Any]) -> str:
+    """A template with its content; texts are escaped, charts become inline SVG."""
     import jinja2
     from markupsafe import Markup
 
@@ -62,7 +69,7 @@ def render_page(run: RunData, charts: Charts) -> str:
 
     environment.filters["svg"] = inline
     environment.filters["keep"] = keep_together
-    return environment.get_template("report.html.j2").render(**gather(run, charts)) + "\n"
+    return environment.get_template(template).render(light=LIGHT, dark=DARK, **content) + "\n"
 
 
 def keep_together(text: str) -> str:
@@ -74,9 +81,8 @@ def keep_together(text: str) -> str:
 
 def gather(run: RunData, charts: Charts) -> dict[str, Any]:
     """Everything that the template names."""
+    found = judges.hacking_of(run)
     return {
-        "light": LIGHT,
-        "dark": DARK,
         "run": run,
         "charts": charts,
         "sentence": headline.headline(run),
@@ -91,6 +97,9 @@ def gather(run: RunData, charts: Charts) -> dict[str, Any]:
         "groups": tables.comparison_groups(run.comparison["rows"], _columns(run)) if run.comparison else [],
         "seeds_note": headline.seeds_note(run.comparison) if run.comparison else "",
         "trainings": _trainings(run),
+        "hacking": judges.hacking_sentence(run, found),
+        "is_hacked": found is not None,
+        "moments": moment_samples(run, found) if found is not None else [],
         "samples": samples(run),
         "strips": pictures.strips(run.samples) if len(run.samples) > 1 else [],
         "evaluated": {row[ITERATION]: fixed(row[EVAL + FD_A]) for row in run.evaluations},
@@ -140,6 +149,11 @@ def status(run: RunData) -> str:
         return (
             f"Training has gone on to iteration {run.iteration:,} of {total:,} since the comparison, the decisions and "
             f"the gallery below were made at iteration {run.compared_at:,}."
+        )
+    if run.is_of_best:
+        return (
+            f"The comparison, the decisions and the gallery are of iteration {run.compared_at:,}, the best evaluation "
+            f"of {run.iteration:,} iterations (checkpoints.final is best)."
         )
     if run.comparison is None:
         done = f"{run.iteration:,} of {total:,} iterations are done"
@@ -198,19 +212,29 @@ def samples(run: RunData) -> list[Sample]:
     """The first and the last grid, from the same seeds."""
     if not run.samples:
         return []
-    first, last = min(run.samples), max(run.samples)
-    distances = {row[ITERATION]: row[EVAL + FD_A] for row in run.evaluations}
     result = []
-    for iteration in dict.fromkeys((first, last)):
+    for iteration in dict.fromkeys((min(run.samples), max(run.samples))):
         title = "Before training" if iteration == 0 else f"After {plural(iteration, 'iteration')}"
-        remark = (
-            f"{run.judge_names.short_a} {fixed(distances[iteration])}, one evaluation seed"
-            if iteration in distances
-            else ""
-        )
-        picture = pictures.sample_picture(run.samples[iteration], f"Samples {title.lower()}, one class a row")
-        result.append(Sample(title, remark, picture))
+        result.append(_sample(run, iteration, title, [FD_A]))
     return result
+
+
+def moment_samples(run: RunData, found: Hacking) -> list[Sample]:
+    """The grid of the best evaluation beside that of the moment when hacking was seen, as far as they are there."""
+    return [
+        _sample(run, iteration, f"{title}, iteration {iteration:,}", [FD_A, RECALL])
+        for title, iteration in judges.moments(run, found)
+        if iteration in run.samples
+    ]
+
+
+def _sample(run: RunData, iteration: int, title: str, metrics: Sequence[str]) -> Sample:
+    row = next((row for row in run.evaluations if row[ITERATION] == iteration), {})
+    titles = {FD_A: run.judge_names.short_a, RECALL: "recall"}
+    known = [f"{titles[metric]} {fixed(row[EVAL + metric])}" for metric in metrics if EVAL + metric in row]
+    remark = f"{', '.join(known)}, one evaluation seed" if known else ""
+    alt = f"Samples {title[0].lower()}{title[1:]}, one class a row"
+    return Sample(title, remark, pictures.sample_picture(run.samples[iteration], alt))
 
 
 def machine(run: RunData) -> list[tuple[str, str]]:

@@ -101,6 +101,16 @@ def sample_picture(path: Path, alt: str) -> Picture:
     return _tiles(cells[pick(range(len(cells)), _MAX_CLASSES)], alt)
 
 
+def gallery_picture(gallery: Gallery, alt: str) -> Picture:
+    """The images of a gallery without their steps: a column a context (some of very many), a row for each of its."""
+    contexts = pick(list(dict.fromkeys(gallery.context.tolist())), _MAX_CLASSES)
+    columns = [gallery.images[gallery.context == context] for context in contexts]
+    num_rows = min(map(len, columns))
+    factor = max(1, -(-_CELL // gallery.images.shape[1]))
+    cells = np.stack([column[:num_rows] for column in columns], axis=1)
+    return _tiles(cells.repeat(factor, axis=2).repeat(factor, axis=3), alt)
+
+
 def strips(samples: Mapping[int, Path]) -> list[Strip]:
     """The first image of each class through training: evenly chosen evaluations, the first and the last among them."""
     chosen = pick(sorted(samples), _MAX_STRIPS)

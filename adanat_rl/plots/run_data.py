@@ -107,6 +107,15 @@ class RunData:
     @property
     def is_outdated(self) -> bool:
         """Whether training has gone on since the comparison."""
+        return self._is_of_earlier and not self.is_of_best
+
+    @property
+    def is_of_best(self) -> bool:
+        """Whether the comparison is of the best evaluation, which was not the last one."""
+        return self._is_of_earlier and self.config.checkpoints.final == "best"
+
+    @property
+    def _is_of_earlier(self) -> bool:
         return self.comparison is not None and self.compared_at is not None and self.compared_at < self.iteration
 
     def total(self, key: str) -> float:

@@ -173,10 +173,11 @@ class Setting:
 def changed_settings(config: ExperimentConfig) -> list[Setting]:
     """Settings that differ from their defaults, in order; where the run lies is none of them."""
     result = []
+    values = config.model_dump(mode="json")
     for row in describe_settings():
-        value: Any = config
+        value: Any = values
         for part in row.key.split("."):
-            value = getattr(value, part)
+            value = value[part]
         text = json.dumps(value, ensure_ascii=False)
         if text != row.default and row.key not in {"run_dir", "name"}:
             unit = f" {row.unit}" if row.unit else ""

@@ -31,18 +31,21 @@ class RewardBatch:
 
     Args:
         images: `[B, C, H, W]` float32 in [0, 1].
-        labels: `[B]` int64, the class each image was drawn for.
+        labels: `[B]` int64, the context each image was drawn for: its class, or the row of its caption.
+        num_passes: `[B]` int64, NAT passes that each image took; None where nobody counted, as for real images.
     """
 
     images: Tensor
     labels: Tensor
+    num_passes: Tensor | None = None
 
     def __len__(self) -> int:
         return len(self.images)
 
     def rows(self, index: Tensor) -> RewardBatch:
         """The images at `index`."""
-        return RewardBatch(self.images[index], self.labels[index])
+        num_passes = None if self.num_passes is None else self.num_passes[index]
+        return RewardBatch(self.images[index], self.labels[index], num_passes)
 
     def batches(self, rows: Sequence[Tensor]) -> Iterator[RewardBatch]:
         """Several in turn."""
@@ -93,11 +96,17 @@ class RewardModel(ABC):
 
     Attributes:
         requires: what it needs besides images.
+        set_valued: whether a score depends on batch mates, as a distance between sets does; `check-reward` then expects
+            no independence.
+        sees_images: False for a model that looks at labels and passes alone; it is handed images of no pixels
+            `[B, 0, 0, 0]`, which saves their decoding.
         num_warmup_updates: updates before the first policy update.
         num_updates: updates in each iteration; 0 for a model that is not trained.
     """
 
     requires: ClassVar[frozenset[Requirement]] = frozenset()
+    set_valued: ClassVar[bool] = False
+    sees_images: ClassVar[bool] = True
     num_warmup_updates: int = 0
     num_updates: int = 0
 
@@ -128,14 +137,22 @@ class RewardModel(ABC):
 
 
 class RewardError(Exception):
-    """A reward model gave something that is no reward: wrong shape, wrong type or not finite."""
+    """A reward model gave something that is no reward: wrong shape, wrong type or not finite.
+
+    Args:
+        message: naming the reward model. rows: of the batch whose numbers are wrong; empty if it is none in particular.
+    """
+
+    def __init__(self, message: str, rows: Sequence[int] = ()) -> None:
+        super().__init__(message)
+        self.rows = tuple(rows)
 
 
 def check_scores(name: str, output: RewardOutput, batch_size: int) -> tuple[np.ndarray, dict[str, np.ndarray]]:
     """Scores and further numbers as NumPy `[B]` float32.
 
     Raises:
-        RewardError: naming the reward model and what is wrong; a failed reward is never a number.
+        RewardError: naming the reward model, what is wrong and in which rows; a failed reward is never a number.
     """
     if not isinstance(output, RewardOutput):
         raise RewardError(f"reward {name} returned a {type(output).__name__}, expected a RewardOutput")
@@ -172,7 +189,7 @@ def _checked(name: str, what: str, values: object, batch_size: int) -> np.ndarra
     if not values.is_floating_point():
         raise RewardError(f"reward {name} returned {what} of type {values.dtype}, expected float32")
     single = values.detach().to("cpu", torch.float32)
-    bad = int((~torch.isfinite(single)).sum())
+    bad = torch.nonzero(~torch.isfinite(single)).flatten().tolist()
     if bad:
-        raise RewardError(f"reward {name} returned {bad} of {batch_size} {what} that are NaN or infinite")
+        raise RewardError(f"reward {name} returned {len(bad)} of {batch_size} {what} that are NaN or infinite", bad)
     return single.numpy()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib
 import inspect
+import sys
 from pathlib import Path
 from typing import Any, cast
 
@@ -13,6 +14,7 @@ from torch import Tensor
 from adanat_rl.config.errors import UserError, nearest
 from adanat_rl.config.files import file_sha256
 from adanat_rl.config.paths import resolve_path
+from adanat_rl.config.reward_settings import COMPOSITE, RewardPart
 from adanat_rl.config.schema import ExperimentConfig
 from adanat_rl.data.dataset import ImageDataset
 from adanat_rl.data.loading import load_images
@@ -25,13 +27,35 @@ from adanat_rl.rewards.base import ImageSet, Requirement, RewardBatch, RewardMod
 from adanat_rl.rewards.real_images import FlippableImages, RealRows
 from adanat_rl.rewards.worker import RewardParts
 
+BUILT_IN = {
+    "adversarial": ("adanat_rl.rewards.adversarial", "AdversarialReward"),
+    "fid": ("adanat_rl.rewards.frechet", "FrechetReward"),
+    "image_reward": ("adanat_rl.rewards.image_reward", "ImageReward"),
+    "classifier": ("adanat_rl.rewards.classifier", "ClassifierReward"),
+    "clip_score": ("adanat_rl.rewards.clip_score", "ClipScoreReward"),
+    "aesthetic": ("adanat_rl.rewards.aesthetic", "AestheticReward"),
+    "nat_pass_cost": ("adanat_rl.rewards.nat_pass_cost", "PassCostReward"),
+}
+"""Kind → module and class; a module is imported when its kind is used, for some need an extra."""
+
+_CLIP = "the folder of a CLIP of transformers"
+_NAMED_FILES = {
+    "clip_score": {"encoder": _CLIP},
+    "aesthetic": {"encoder": _CLIP, "head": "a safetensors file of linear layers"},
+}
+
 
 def reward_class(config: ExperimentConfig) -> type[RewardModel]:
-    """The class behind `reward.kind`, checked for what it requires; nothing is built yet.
+    """The class behind `reward.kind`, checked for its arguments and for what it requires; nothing is built yet.
+
+    Of a composite all parts are checked, and the class of the first one is returned.
 
     Raises:
-        UserError: no such module or class, no reward model, or it needs what this data set lacks.
+        UserError: no such module or class, no reward model, wrong arguments, or it needs what this data set lacks.
     """
+    if config.reward.kind == COMPOSITE:
+        classes = [reward_class(config_of_part(config, part)) for part in config.reward.parts]
+        return classes[0]
     kind = config.reward.kind
     cls = _class_of(kind)
     available = _available(config)
@@ -39,11 +63,29 @@ def reward_class(config: ExperimentConfig) -> type[RewardModel]:
     if missing:
         have = ", ".join(sorted(available))
         raise UserError(f"reward.kind: {kind} needs {', '.join(missing)}; data {config.data.name} has {have}")
+    if kind not in BUILT_IN:
+        _check_arguments(cls, kind, config.reward.args)
+    for name, what in _NAMED_FILES.get(kind, {}).items():
+        if getattr(getattr(config.reward, kind), name) is None:
+            raise UserError(f"reward.{kind}.{name}: null is not accepted; give {what}")
     return cls
 
 
+def config_of_part(config: ExperimentConfig, part: RewardPart) -> ExperimentConfig:
+    """The configuration with a part of its composite as the whole reward."""
+    reward = config.reward.model_copy(update={"kind": part.kind, "args": part.args, "parts": ()})
+    return config.model_copy(update={"reward": reward})
+
+
 def build_reward_parts(config: ExperimentConfig) -> RewardParts:
-    """Reward model, decoder and real images, in the process that uses them."""
+    """Reward model, decoder and real images, in the process that uses them; of one reward, not of a composite.
+
+    Raises:
+        UserError: a setting, a file or an extra is missing or wrong.
+    """
+    if config.reward.kind == COMPOSITE:
+        kinds = ", ".join(config.reward.kinds)
+        raise UserError(f"reward.kind: composite is not accepted here; set one of its parts as reward.kind: {kinds}")
     cls = reward_class(config)
     device = device_for(config.resources.num_gpus_per_reward_actor, "resources.num_gpus_per_reward_actor")
     tokenizer = load_tokenizer(config.generator, device)
@@ -63,12 +105,10 @@ def _available(config: ExperimentConfig) -> frozenset[Requirement]:
 
 
 def _class_of(kind: str) -> type[RewardModel]:
-    if kind == "adversarial":
-        return AdversarialReward
-    if kind == "image_reward":
-        from adanat_rl.rewards.image_reward import ImageReward  # an extra
-
-        return ImageReward
+    if kind in BUILT_IN:
+        module, name = BUILT_IN[kind]
+        cls: type[RewardModel] = getattr(importlib.import_module(module), name)
+        return cls
     return _import_class(kind)
 
 
@@ -77,17 +117,24 @@ def _model(config: ExperimentConfig, cls: type[RewardModel], device: str) -> Rew
     if reward.kind == "adversarial":
         return _adversarial(config, device)
     if reward.kind == "image_reward":
-        from adanat_rl.rewards.image_reward import load_image_reward
+        return _image_reward(config, device)
+    if reward.kind in BUILT_IN:
+        model: RewardModel = importlib.import_module(BUILT_IN[reward.kind][0]).from_config(config, device)
+        return model
+    return cls(**reward.args)
 
-        settings = reward.image_reward
-        return load_image_reward(
-            resolve_path(settings.weights, "reward.image_reward.weights"),
-            Path(settings.vocabulary).expanduser(),
-            load_captions(config.generator).captions,
-            block_rows=settings.block_rows,
-            device=device,
-        )
-    return _instantiate(cls, reward.kind, reward.args)
+
+def _image_reward(config: ExperimentConfig, device: str) -> RewardModel:
+    from adanat_rl.rewards.image_reward import load_image_reward  # an extra
+
+    settings = config.reward.image_reward
+    return load_image_reward(
+        resolve_path(settings.weights, "reward.image_reward.weights"),
+        Path(settings.vocabulary).expanduser(),
+        load_captions(config.generator).captions,
+        block_rows=settings.block_rows,
+        device=device,
+    )
 
 
 def _adversarial(config: ExperimentConfig, device: str) -> AdversarialReward:
@@ -129,7 +176,10 @@ def _hash_of_tokenizer(config: ExperimentConfig) -> str:
 
 
 def _import_class(kind: str) -> type[RewardModel]:
+    """The class of an own reward; its module may lie in the working directory, as it does for the actors."""
     module_name, _, class_name = kind.partition(":")
+    if str(Path.cwd()) not in sys.path:  # where a command is a script, Python looks beside that script only
+        sys.path.append(str(Path.cwd()))
     try:
         module = importlib.import_module(module_name)
     except Exception as error:  # whatever a user's module does when it is imported
@@ -143,9 +193,8 @@ def _import_class(kind: str) -> type[RewardModel]:
     return cls
 
 
-def _instantiate(cls: type[RewardModel], kind: str, args: dict[str, Any]) -> RewardModel:
+def _check_arguments(cls: type[RewardModel], kind: str, args: dict[str, Any]) -> None:
     try:
         inspect.signature(cls).bind(**args)
     except TypeError as error:
         raise UserError(f"reward.args: {kind}: {error}") from None
-    return cls(**args)

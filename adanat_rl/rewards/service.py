@@ -9,14 +9,19 @@ from __future__ import annotations
 
 import time
 import uuid
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
 import numpy as np
 import ray
 from ray.exceptions import RayError, RayTaskError
-from ray.util.placement_group import placement_group, remove_placement_group
+from ray.util.placement_group import (
+    PlacementGroup,
+    get_current_placement_group,
+    placement_group,
+    remove_placement_group,
+)
 from ray.util.scheduling_strategies import PlacementGroupSchedulingStrategy
 from torch import Tensor
 
@@ -25,27 +30,75 @@ from adanat_rl.config.schema import ResourcesConfig
 from adanat_rl.rewards.base import RewardError
 from adanat_rl.rewards.worker import RewardParts, RewardWorker, Scores
 
-_RewardFactory = Callable[[], RewardParts]
+RewardFactory = Callable[[], RewardParts]
+_NAMED_IMAGES = 5
 
 
 @dataclass(frozen=True)
 class Finished:
-    """Finished samples `[B, …]` in storage dtype, and their labels `[B]` int64: what is scored at once."""
+    """Finished samples: what is scored at once.
+
+    Args:
+        samples: `[B, …]` in storage dtype. labels: `[B]` int64.
+        num_passes: `[B]` int16, NAT passes of each; None where nobody counted.
+        ids: B names of trajectories, for messages.
+    """
 
     samples: np.ndarray
     labels: np.ndarray
+    num_passes: np.ndarray | None = None
+    ids: Sequence[str] | None = None
+
+    def describe(self, rows: Sequence[int]) -> str:
+        """Names and contexts of a few of the images at `rows`; empty for no rows."""
+        if not rows:
+            return ""
+        names = [
+            f"{self.ids[row] if self.ids is not None else f'row {row}'} (context {self.labels[row]})"
+            for row in rows[:_NAMED_IMAGES]
+        ]
+        more = f" and {len(rows) - _NAMED_IMAGES} more" if len(rows) > _NAMED_IMAGES else ""
+        what = "trajectories iteration-shard-row" if self.ids is not None else "images"
+        return f": {what} {', '.join(names)}{more}"
 
 
 class RewardService(Protocol):
     """What the algorithm needs of the reward model, wherever it runs."""
 
-    version: int
-    num_updates: int
-    num_warmup_updates: int
-    num_replaced_actors: int
+    @property
+    def version(self) -> int:
+        """How often the model was updated."""
+        ...
+
+    @property
+    def num_updates(self) -> int:
+        """Gradient steps of an update in each iteration; 0: there is none."""
+        ...
+
+    @property
+    def num_warmup_updates(self) -> int:
+        """Gradient steps before the first policy update."""
+        ...
+
+    @property
+    def num_replaced_actors(self) -> int:
+        """Actors that were replaced so far."""
+        ...
 
     def score(self, batches: Sequence[Finished]) -> list[Scores]:
-        """Scores of each batch, all by the current version."""
+        """Scores of each batch, all by the current version: `start_score` and `finish_score`."""
+        ...
+
+    def start_score(self, batches: Sequence[Finished]) -> None:
+        """Begins to score; at most one call is under way."""
+        ...
+
+    def finish_score(self) -> list[Scores]:
+        """Waits for the scores.
+
+        Raises:
+            RunError: naming the reward, and the images that it gave wrong scores.
+        """
         ...
 
     def start_update(self, generated: Finished, key: tuple[int, ...], num_updates: int) -> None:
@@ -69,7 +122,7 @@ class RewardService(Protocol):
         ...
 
 
-def start_reward_service(factory: _RewardFactory, resources: ResourcesConfig) -> RewardService:
+def start_reward_service(factory: RewardFactory, resources: ResourcesConfig) -> RewardService:
     """The service with as many actors as configured."""
     if resources.num_reward_actors == 0:
         return LocalRewardService(factory)
@@ -77,22 +130,36 @@ def start_reward_service(factory: _RewardFactory, resources: ResourcesConfig) ->
 
 
 class LocalRewardService:
-    """The reward model in the driver; an update runs when its result is asked for."""
+    """The reward model in the driver; scoring and updates run when their results are asked for."""
 
     num_replaced_actors = 0
 
-    def __init__(self, factory: _RewardFactory) -> None:
+    def __init__(self, factory: RewardFactory) -> None:
         self._worker = RewardWorker(factory)
         self.version = 0
         self.num_updates, self.num_warmup_updates = _update_counts(self._worker.settings())
+        self._unscored: Sequence[Finished] = ()
         self._pending: tuple[Finished, tuple[int, ...], int] | None = None
 
     def score(self, batches: Sequence[Finished]) -> list[Scores]:
         """Scores of each batch."""
+        self.start_score(batches)
+        return self.finish_score()
+
+    def start_score(self, batches: Sequence[Finished]) -> None:
+        """Remembers what to score."""
+        self._unscored = batches
+
+    def finish_score(self) -> list[Scores]:
+        """Scores it."""
+        batches, self._unscored = self._unscored, ()
+        return [self._score(batch) for batch in batches]
+
+    def _score(self, batch: Finished) -> Scores:
         try:
-            return [self._worker.score(self.version, batch.samples, batch.labels) for batch in batches]
+            return self._worker.score(self.version, batch.samples, batch.labels, batch.num_passes)
         except RewardError as error:
-            raise RunError(str(error)) from error
+            raise RunError(_explain(error, batch)) from error
 
     def start_update(self, generated: Finished, key: tuple[int, ...], num_updates: int) -> None:
         """Remembers what to train on."""
@@ -104,7 +171,9 @@ class LocalRewardService:
             return {}
         (generated, key, num_updates), self._pending = self._pending, None
         try:
-            metrics, _ = self._worker.update(self.version, generated.samples, generated.labels, key, num_updates)
+            metrics, _ = self._worker.update(
+                self.version, generated.samples, generated.labels, key, num_updates, generated.num_passes
+            )
         except RewardError as error:
             raise RunError(str(error)) from error
         self.version += 1
@@ -126,11 +195,13 @@ class LocalRewardService:
 class RemoteRewardService:
     """The reward model in M named Ray actors, each on a bundle of its own.
 
+    In an actor that itself lies in a placement group, such as a trial of Tune, the actors take bundles of that group.
+
     Raises:
         RunError: the actors do not start in time.
     """
 
-    def __init__(self, factory: _RewardFactory, resources: ResourcesConfig) -> None:
+    def __init__(self, factory: RewardFactory, resources: ResourcesConfig) -> None:
         self.version = 0
         self.num_replaced_actors = 0
         self._factory = factory
@@ -138,14 +209,12 @@ class RemoteRewardService:
         self._uid = uuid.uuid4().hex[:8]
         bundle = {"CPU": resources.num_cpus_per_reward_actor, "GPU": resources.num_gpus_per_reward_actor}
         self._bundle = {name: amount for name, amount in bundle.items() if amount}
-        self._group = placement_group([self._bundle] * resources.num_reward_actors, strategy="SPREAD")
-        if not self._group.wait(resources.start_timeout_s):
-            remove_placement_group(self._group)
-            raise RunError(
-                f"no room for {resources.num_reward_actors} reward actors ({self._bundle} each) "
-                f"within {resources.start_timeout_s:g} s"
-            )
+        callers_group = get_current_placement_group()
+        self._owns_group = callers_group is None
+        self._group = self._reserve() if callers_group is None else callers_group
         self._actors = [self._create(index) for index in range(resources.num_reward_actors)]
+        self._unscored: Sequence[Finished] = ()
+        self._flights: dict[Any, int] = {}
         self._pending: tuple[Finished, tuple[int, ...], int] | None = None
         self._reference: Any = None
         try:
@@ -163,22 +232,29 @@ class RemoteRewardService:
 
     def score(self, batches: Sequence[Finished]) -> list[Scores]:
         """Scores of each batch, dealt in turn to the actors."""
-        results: dict[int, Scores] = {}
-        retries = 0
-        while len(results) < len(batches):
-            waiting = [index for index in range(len(batches)) if index not in results]
-            flights = {
-                self._actors[index % len(self._actors)].score.remote(
-                    self.version, batches[index].samples, batches[index].labels
-                ): index
-                for index in waiting
-            }
-            failed = self._gather(flights, results)
-            if failed:
-                retries += 1
-                self._give_up_after(retries, next(iter(failed.values())))
-                for actor in sorted(failed):
-                    self._replace(actor)
+        self.start_score(batches)
+        return self.finish_score()
+
+    def start_score(self, batches: Sequence[Finished]) -> None:
+        """Deals the batches to the actors and returns at once."""
+        self._unscored = batches
+        self._flights = self._submit_scores(range(len(batches)))
+
+    def finish_score(self) -> list[Scores]:
+        """Collects the scores; what an actor failed to give is asked again of a fresh one. The deadline counts from
+        here.
+        """
+        batches, results, retries = self._unscored, dict[int, Scores](), 0
+        while True:
+            failed = self._gather(self._flights, results)
+            if not failed:
+                break
+            retries += 1
+            self._give_up_after(retries, next(iter(failed.values())))
+            for actor in sorted(failed):
+                self._replace(actor)
+            self._flights = self._submit_scores(index for index in range(len(batches)) if index not in results)
+        self._unscored, self._flights = (), {}
         return [results[index] for index in range(len(batches))]
 
     def start_update(self, generated: Finished, key: tuple[int, ...], num_updates: int) -> None:
@@ -224,16 +300,30 @@ class RemoteRewardService:
         """Ends the actors and gives their bundles back."""
         for actor in self._actors:
             ray.kill(actor)
-        remove_placement_group(self._group)
+        if self._owns_group:
+            remove_placement_group(self._group)
+
+    def _reserve(self) -> PlacementGroup:
+        """A bundle for each actor."""
+        resources = self._resources
+        group = placement_group([self._bundle] * resources.num_reward_actors, strategy="SPREAD")
+        if not group.wait(resources.start_timeout_s):
+            remove_placement_group(group)
+            raise RunError(
+                f"no room for {resources.num_reward_actors} reward actors ({self._bundle} each) "
+                f"within {resources.start_timeout_s:g} s"
+            )
+        return group
 
     def _create(self, index: int) -> Any:
         resources = self._resources
+        bundle = index if self._owns_group else -1  # any that has room
         options = {
             "name": f"adanat-reward-{self._uid}-{index}-{self.num_replaced_actors}",
             "num_cpus": resources.num_cpus_per_reward_actor,
             "num_gpus": resources.num_gpus_per_reward_actor,
             "max_restarts": 0,  # a restart by Ray would silently begin with fresh weights
-            "scheduling_strategy": PlacementGroupSchedulingStrategy(self._group, placement_group_bundle_index=index),
+            "scheduling_strategy": PlacementGroupSchedulingStrategy(self._group, placement_group_bundle_index=bundle),
         }
         return ray.remote(RewardWorker).options(**options).remote(self._factory, resources.torch_threads)
 
@@ -251,8 +341,18 @@ class RemoteRewardService:
             return
         generated, key, num_updates = self._pending
         self._reference = self._actors[0].update.remote(
-            self.version, generated.samples, generated.labels, key, num_updates
+            self.version, generated.samples, generated.labels, key, num_updates, generated.num_passes
         )
+
+    def _submit_scores(self, indices: Iterable[int]) -> dict[Any, int]:
+        """Calls of the actors for batches; the reference of each, and which batch it will score."""
+        return {
+            self._actors[index % len(self._actors)].score.remote(
+                self.version, batch.samples, batch.labels, batch.num_passes
+            ): index
+            for index in indices
+            for batch in [self._unscored[index]]
+        }
 
     def _gather(self, flights: dict[Any, int], results: dict[int, Scores]) -> dict[int, str]:
         """Books what arrives in time into `results`; returns the actors that failed, with the reason."""
@@ -269,7 +369,7 @@ class RemoteRewardService:
                 try:
                     results[index] = ray.get(reference)
                 except RayError as error:
-                    failed[index % len(self._actors)] = _reason(error)
+                    failed[index % len(self._actors)] = _reason(error, self._unscored[index])
         return failed
 
     def _first_answers(self, references: Sequence[Any]) -> list[Any]:
@@ -288,8 +388,15 @@ def _update_counts(settings: Mapping[str, int]) -> tuple[int, int]:
     return settings["num_updates"], settings["num_warmup_updates"]
 
 
-def _reason(error: RayError) -> str:
+def _explain(error: RewardError, batch: Finished) -> str:
+    """The error with the images it speaks of."""
+    return f"{error}{batch.describe(error.rows)}"
+
+
+def _reason(error: RayError, batch: Finished | None = None) -> str:
+    """What went wrong in an actor, with the images of `batch` whose scores are wrong."""
     if isinstance(error, RayTaskError):
-        return str(error.cause)
+        cause = error.cause
+        return _explain(cause, batch) if isinstance(cause, RewardError) and batch is not None else str(cause)
     first_line = str(error).strip().splitlines()
     return f"{type(error).__name__}: {first_line[0] if first_line else ''}"

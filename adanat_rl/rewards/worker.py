@@ -51,6 +51,7 @@ class DecodedLater:
     parts: RewardParts
     samples: np.ndarray
     label_values: np.ndarray
+    pass_counts: np.ndarray | None = None
 
     def __len__(self) -> int:
         return len(self.samples)
@@ -65,10 +66,23 @@ class DecodedLater:
         """All labels."""
         return torch.tensor(self.label_values, dtype=torch.int64, device=self.parts.device)
 
+    @property
+    def num_passes(self) -> Tensor | None:
+        """NAT passes of all images, where they were counted."""
+        if self.pass_counts is None:
+            return None
+        return torch.tensor(self.pass_counts, dtype=torch.int64, device=self.parts.device)
+
     def rows(self, index: Tensor) -> RewardBatch:
         """Some of them."""
         chosen = index.cpu().numpy()
-        return RewardBatch(self.parts.images(self.samples[chosen]), self.labels[index.to(self.parts.device)])
+        counts = None if self.pass_counts is None else self.pass_counts[chosen]
+        return DecodedLater(self.parts, self.samples[chosen], self.label_values[chosen], counts).batch()
+
+    def batch(self) -> RewardBatch:
+        """All of them; without pixels for a model that looks at none."""
+        images = self.images if self.parts.model.sees_images else torch.zeros(len(self), 0, 0, 0)
+        return RewardBatch(images.to(self.parts.device), self.labels, self.num_passes)
 
     def batches(self, rows: Sequence[Tensor]) -> Iterator[RewardBatch]:
         """Several in turn."""
@@ -103,14 +117,16 @@ class RewardWorker:
         model = self._parts.model
         return {"num_updates": model.num_updates, "num_warmup_updates": model.num_warmup_updates}
 
-    def score(self, version: int, samples: np.ndarray, labels: np.ndarray) -> Scores:
+    def score(
+        self, version: int, samples: np.ndarray, labels: np.ndarray, num_passes: np.ndarray | None = None
+    ) -> Scores:
         """Scores of finished samples by the given version of the model.
 
         Raises:
             RewardError: another version is loaded, or the model gave something that is no score.
         """
         self._expect(version)
-        batch = self._batch(samples, labels)
+        batch = DecodedLater(self._parts, samples, labels, num_passes).batch()
         try:
             output = self._parts.model.score(batch)
         except Exception as error:
@@ -119,7 +135,13 @@ class RewardWorker:
         return Scores(scores, info, version)
 
     def update(
-        self, version: int, samples: np.ndarray, labels: np.ndarray, key: tuple[int, ...], num_updates: int
+        self,
+        version: int,
+        samples: np.ndarray,
+        labels: np.ndarray,
+        key: tuple[int, ...],
+        num_updates: int,
+        num_passes: np.ndarray | None = None,
     ) -> tuple[dict[str, float], dict[str, Tensor]]:
         """Trains the given version into the next one; returns metrics and the new state.
 
@@ -128,7 +150,7 @@ class RewardWorker:
         """
         self._expect(version)
         generator = philox(Purpose.REWARD_UPDATE, *key)
-        generated = DecodedLater(self._parts, samples, labels)
+        generated = DecodedLater(self._parts, samples, labels, num_passes)
         real = self._parts.real
         if real is None:
             real = DecodedLater(self._parts, samples[:0], labels[:0])
@@ -156,7 +178,3 @@ class RewardWorker:
     def _expect(self, version: int) -> None:
         if version != self._version:
             raise RewardError(f"reward {self._parts.name} has version {self._version} loaded, expected {version}")
-
-    def _batch(self, samples: np.ndarray, labels: np.ndarray) -> RewardBatch:
-        later = DecodedLater(self._parts, samples, labels)
-        return RewardBatch(later.images, later.labels)

@@ -22,11 +22,11 @@ from torch import Tensor
 
 from adanat_rl.rewards.service import Finished, RewardService
 from adanat_rl.rewards.worker import Scores
+from adanat_rl.rl.advantages import group_advantages, terminal_returns
 from adanat_rl.rl.config import GenerationPPOConfig
 from adanat_rl.rl.dealer import DealerCounters, ShardDealer
 from adanat_rl.rl.evaluation import DrawOnRunners
 from adanat_rl.rl.exploration import action_std
-from adanat_rl.rl.losses import standardise_returns
 from adanat_rl.rl.shards import WARMUP_ITERATION, PolicyWeights, Shard, ShardKey, digest_weights, hash_batch
 
 
@@ -52,6 +52,7 @@ class GenerationPPO(PPO):
     """Trains a generation policy.
 
     `attach` hands over the reward service before the first `train()`; `warm_up` is called once on a fresh run.
+    `is_whole` tells whether learner and reward model are those of the last finished iteration, after a failure too.
     """
 
     @classmethod
@@ -71,6 +72,7 @@ class GenerationPPO(PPO):
         self._interrupted: Callable[[], bool] = lambda: False
         self._dealer: ShardDealer | None = None
         self._last_rollout: Rollout | None = None
+        self.is_whole = True
         manager = self.env_runner_group._worker_manager  # no public getter
         if manager.num_actors():
             self._dealer = ShardDealer(dict(manager.actors()), config.experiment.resources)
@@ -114,17 +116,19 @@ class GenerationPPO(PPO):
         clock = _Clock()
         shards = self.sample(iteration)
         clock.lap("sample_s")
-        scores = rewards.score([Finished(shard.final_samples, shard.context) for shard in shards])
+        scores = rewards.score([_join([shard]) for shard in shards])
         self._set_returns(shards, scores)
         clock.lap("score_s")
         if rewards.num_updates:
             key = (self._experiment.seed, iteration)
             rewards.start_update(_join(shards), key, rewards.num_updates)
+        self.is_whole = False
         learner_results = self._learn(shards)
         clock.lap("learn_s")
         reward_metrics = rewards.finish_update()
         clock.lap("reward_update_s")
         self._on_learner("set_action_std", action_std(self._experiment.exploration, iteration + 1))
+        self.is_whole = True
         self._last_rollout = Rollout(shards, scores, self._on_learner("last_advantages"), hash_batch(shards))
         self._log(shards, scores, learner_results, reward_metrics, clock.laps)
 
@@ -196,13 +200,16 @@ class GenerationPPO(PPO):
             raise RolloutInterruptedError
 
     def _set_returns(self, shards: Sequence[Shard], scores: Sequence[Scores]) -> None:
-        """Standardises the rewards over the whole batch, here and nowhere else."""
+        """Standardises the rewards over the whole batch and compares images of a context, here and nowhere else."""
         rewards = torch.from_numpy(np.concatenate([score.scores for score in scores]))
-        returns = standardise_returns(rewards, self._horizon).numpy()
+        ppo = self._experiment.ppo
+        returns = terminal_returns(rewards, self._horizon, standardise=ppo.normalize_rewards)
+        advantages = group_advantages(rewards, returns, ppo)
         start = 0
         for shard in shards:
             stop = start + shard.num_trajectories
-            shard.returns = returns[start:stop]
+            shard.returns = returns[start:stop].numpy()
+            shard.advantages = advantages[start:stop].numpy() if advantages is not None else None
             start = stop
 
     def _learn(self, shards: Sequence[Shard]) -> Any:
@@ -234,6 +241,9 @@ class GenerationPPO(PPO):
         values = {
             "reward": {"mean": float(rewards.mean()), "std": float(rewards.std()), "version": scores[0].version},
             "reward_model": dict(reward_metrics),
+            "reward_info": {
+                name: float(np.concatenate([score.info[name] for score in scores]).mean()) for name in scores[0].info
+            },
             "rollout": {"nat_passes_per_image": float(passes.mean()), "num_trajectories": len(rewards)},
             "time": dict(laps),
         }
@@ -250,7 +260,10 @@ def learner_metrics(result: Mapping[str, Any]) -> dict[str, float]:
 
 def _join(shards: Sequence[Shard]) -> Finished:
     return Finished(
-        np.concatenate([shard.final_samples for shard in shards]), np.concatenate([shard.context for shard in shards])
+        np.concatenate([shard.final_samples for shard in shards]),
+        np.concatenate([shard.context for shard in shards]),
+        np.concatenate([shard.num_passes for shard in shards]),
+        [name for shard in shards for name in shard.trajectory_ids],
     )
 
 

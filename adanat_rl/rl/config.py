@@ -9,13 +9,15 @@ from typing import Any
 
 import gymnasium as gym
 import numpy as np
+import torch
 from ray.rllib.algorithms.ppo import PPOConfig
 from ray.rllib.core.rl_module.rl_module import RLModuleSpec
 from ray.tune.registry import register_env
 from torch import Tensor
 
 from adanat_rl.config.schema import ExperimentConfig
-from adanat_rl.generation.build import build_generator
+from adanat_rl.generation.build import build_decision_space, build_generator
+from adanat_rl.generation.decisions import DecisionSpace, inverse_smoothing
 from adanat_rl.generation.devices import device_for
 from adanat_rl.generation.generator import Generator
 from adanat_rl.generation.noise import ImageNoise
@@ -141,6 +143,7 @@ def _env_config(experiment: ExperimentConfig, inputs: RLInputs) -> dict[str, Any
         "generator_factory": inputs.runner_generator,
         "contexts": inputs.contexts,
         "shard_size": experiment.training.shard_size,
+        "group_size": experiment.ppo.group_size if experiment.ppo.advantage != "critic" else 1,
         "keep_features": experiment.keep_features and inputs.policy.needs_features,
         "torch_threads": experiment.resources.torch_threads,
         "action_limit": experiment.decisions.action_limit,
@@ -157,7 +160,27 @@ def _learner_config(experiment: ExperimentConfig, inputs: RLInputs) -> dict[str,
         "average_decay": experiment.policy.average_decay,
         "micro_batch_size": experiment.ppo.micro_batch_size,
         "precision": experiment.ppo.precision,
+        "learns_critic": experiment.ppo.advantage == "critic",
+        "leash": experiment.ppo.leash,
+        "leash_coefficient": experiment.ppo.leash_coefficient,
     }
+
+
+def base_actions(space: DecisionSpace) -> Tensor:
+    """Actions float32 `[T, A]` whose decisions are the base schedule of a space, as its base bounds leave it."""
+    if space.residual:
+        return torch.zeros(space.horizon, space.num_actions)
+    pre_activations = space.base_pre_activations(space.base_schedule.double().numpy())
+    return torch.from_numpy(inverse_smoothing(pre_activations, space.smoothing)).float()
+
+
+def _leash_base(experiment: ExperimentConfig, inputs: RLInputs) -> Tensor | None:
+    """What the leash holds on to."""
+    if experiment.ppo.leash == "none":
+        return None
+    if experiment.decisions.residual:
+        return torch.zeros(inputs.effect_mask.shape)
+    return base_actions(build_decision_space(experiment.decisions, experiment.generator.horizon))
 
 
 def _learner_connectors(inputs: RLInputs, experiment: ExperimentConfig, *_: Any) -> list[Any]:
@@ -171,6 +194,8 @@ def _learner_connectors(inputs: RLInputs, experiment: ExperimentConfig, *_: Any)
             experiment.resources.driver_threads,
             value_chunk=experiment.ppo.micro_batch_size or 4096,
             on_disk=experiment.ppo.features == "disk",
+            learns_critic=experiment.ppo.advantage == "critic",
+            base_actions=_leash_base(experiment, inputs),
         )
     ]
 

@@ -21,7 +21,7 @@ from torch import Tensor
 from adanat_rl.generation.generator import Generator, Observation
 from adanat_rl.generation.threads import map_in_threads, torch_threads
 from adanat_rl.rl.feature_file import FeatureFile
-from adanat_rl.rl.rl_module import CONTEXT, EFFECT_MASK, FEATURE_ROWS, FEATURES, RETURNS, STEP
+from adanat_rl.rl.rl_module import BASE_ACTIONS, CONTEXT, EFFECT_MASK, FEATURE_ROWS, FEATURES, RETURNS, STEP
 from adanat_rl.rl.shards import Shard
 
 
@@ -36,6 +36,8 @@ class ShardsToBatch(ConnectorV2):
         num_threads: shards whose features are computed at once.
         value_chunk: samples of one pass of the critic.
         on_disk: whether features go to a file (`feature_file`), a block of rows at a time.
+        learns_critic: whether advantages take values of the critic; else they come with the shards.
+        base_actions: `[T, A]` that a leash holds on to; None without one.
     """
 
     def __init__(
@@ -48,6 +50,8 @@ class ShardsToBatch(ConnectorV2):
         num_threads: int = 1,
         value_chunk: int = 4096,
         on_disk: bool = False,
+        learns_critic: bool = True,
+        base_actions: Tensor | None = None,
     ) -> None:
         super().__init__()
         self._effect_mask = effect_mask.float()
@@ -59,6 +63,8 @@ class ShardsToBatch(ConnectorV2):
         self._num_threads = num_threads
         self._value_chunk = value_chunk
         self._on_disk = on_disk
+        self._learns_critic = learns_critic
+        self._base_actions = base_actions
         self.feature_file: FeatureFile | None = None
 
     @override(ConnectorV2)
@@ -72,16 +78,24 @@ class ShardsToBatch(ConnectorV2):
             CONTEXT: _concatenate([shard.context for shard in episodes]).repeat_interleave(horizon),
             Columns.ACTIONS: _concatenate([shard.actions for shard in episodes]).flatten(0, 1),
             Columns.ACTION_LOGP: _concatenate([shard.log_probs for shard in episodes]).flatten(),
-            RETURNS: _concatenate([_returns(shard) for shard in episodes]).flatten(),
+            RETURNS: _concatenate([_scored(shard, shard.returns) for shard in episodes]).flatten(),
             EFFECT_MASK: self._effect_mask.repeat(trajectories, 1),
         }
+        if self._base_actions is not None:
+            columns[BASE_ACTIONS] = self._base_actions.repeat(trajectories, 1)
+        if not self._learns_critic:
+            given = [_scored(shard, shard.advantages) for shard in episodes]
+            columns[Columns.ADVANTAGES] = _concatenate(given).flatten()
         columns = {name: column.to(device) for name, column in columns.items()}
         if self._needs_features and self._on_disk:
             columns[FEATURE_ROWS] = self._write_features(episodes)
         elif self._needs_features:
             columns[FEATURES] = torch.cat(self._all_features(episodes)).to(device, torch.float32)
-        columns[Columns.VF_PREDS] = self._values(module, columns)
-        columns[Columns.ADVANTAGES] = self._advantages(columns)
+        if self._learns_critic:
+            columns[Columns.VF_PREDS] = self._values(module, columns)
+            columns[Columns.ADVANTAGES] = columns[RETURNS] - columns[Columns.VF_PREDS]
+        if self._normalize_advantages:
+            columns[Columns.ADVANTAGES] = _standardised(columns[Columns.ADVANTAGES])
         return {DEFAULT_MODULE_ID: columns}
 
     def _all_features(self, shards: list[Shard]) -> list[Tensor]:
@@ -125,12 +139,6 @@ class ShardsToBatch(ConnectorV2):
             parts.append(module.compute_values(with_features(part, self.feature_file, device)))
         return torch.cat(parts)
 
-    def _advantages(self, columns: dict[str, Tensor]) -> Tensor:
-        advantages = columns[RETURNS] - columns[Columns.VF_PREDS]
-        if self._normalize_advantages:
-            advantages = (advantages - advantages.mean()) / (advantages.std() + 1e-7)
-        return advantages
-
 
 def with_features(part: dict[str, Tensor], file: FeatureFile | None, device: torch.device) -> dict[str, Tensor]:
     """A piece of a batch whose features are named by rows of a file, with the features themselves."""
@@ -144,10 +152,15 @@ def _concatenate(columns: list[np.ndarray]) -> Tensor:
     return torch.from_numpy(np.concatenate(columns))
 
 
-def _returns(shard: Shard) -> np.ndarray:
-    if shard.returns is None:
-        raise ValueError(f"shard {tuple(shard.key)} has no returns yet: it was not scored")
-    return shard.returns
+def _scored(shard: Shard, column: np.ndarray | None) -> np.ndarray:
+    """A column that is there once the shard was scored."""
+    if column is None:
+        raise ValueError(f"shard {tuple(shard.key)} has no returns or advantages yet: it was not scored")
+    return column
+
+
+def _standardised(values: Tensor) -> Tensor:
+    return (values - values.mean()) / (values.std() + 1e-7)
 
 
 def _features(generator: Generator, shard: Shard) -> Tensor:

@@ -12,7 +12,7 @@ from ray.rllib.env.single_agent_env_runner import SingleAgentEnvRunner
 from torch import Tensor
 
 from adanat_rl.evaluation.drawing import EvaluationSet
-from adanat_rl.generation.noise import Stream, shard_noise
+from adanat_rl.generation.noise import DeviceShardNoise, ShardNoise, Stream, shard_noise
 from adanat_rl.generation.policies.base import GenerationPolicy, actor_mean
 from adanat_rl.generation.threads import settle_process
 from adanat_rl.rl.evaluation import DrawnImages, DrawOrder, draw_batch
@@ -39,7 +39,7 @@ class ShardEnvRunner(SingleAgentEnvRunner):
         settings = self.config.env_config
         size = settings["shard_size"]
         noise = shard_noise((key.seed, key.iteration, key.number), size, env.generator.device)
-        context = noise.choice(Stream.CONTEXTS, settings["contexts"])
+        context = _draw_contexts(noise, settings["contexts"], settings["group_size"])
         space = env.generator.decision_space
         mask = space.effect_mask.float()
 
@@ -85,6 +85,12 @@ class ShardEnvRunner(SingleAgentEnvRunner):
         self.module.load_state_dict({name: torch.from_numpy(np.array(value)) for name, value in state.items()})
         self.module.eval()
         self._loaded_digest = weights.digest
+
+
+def _draw_contexts(noise: ShardNoise | DeviceShardNoise, options: np.ndarray, group_size: int) -> np.ndarray:
+    """Contexts `[B]` of a shard: each drawn one for `group_size` images in a row."""
+    drawn = noise.choice(Stream.CONTEXTS, options)
+    return np.repeat(drawn[: len(drawn) // group_size], group_size)
 
 
 class _Columns:

@@ -23,6 +23,7 @@ from adanat_rl.config.metric_keys import (
     ENTROPY,
     EXPLAINED_VARIANCE,
     GRADIENT_NORM,
+    LEASH,
     POLICY_LOSS,
     VALUE_LOSS,
 )
@@ -32,8 +33,15 @@ from adanat_rl.generation.threads import settle_process, torch_threads
 from adanat_rl.rl.averaging import ActorAverage
 from adanat_rl.rl.connectors import ShardsToBatch, with_features
 from adanat_rl.rl.feature_file import FeatureFile
-from adanat_rl.rl.losses import PPOLoss, explained_variance, gaussian_entropy, gaussian_log_prob, ppo_loss
-from adanat_rl.rl.rl_module import EFFECT_MASK, RETURNS
+from adanat_rl.rl.losses import (
+    PPOLoss,
+    explained_variance,
+    gaussian_entropy,
+    gaussian_log_prob,
+    leash_distance,
+    ppo_loss,
+)
+from adanat_rl.rl.rl_module import BASE_ACTIONS, EFFECT_MASK, RETURNS
 from adanat_rl.rl.shards import Shard
 
 
@@ -104,7 +112,7 @@ class GenerationPPOLearner(PPOTorchLearner):
             loss = losses[DEFAULT_MODULE_ID] * self._part
             loss.backward()
             total = total + loss.detach()
-        gradients = {name: parameter.grad for name, parameter in self._params.items()}
+        gradients = {name: parameter.grad for name, parameter in self._params.items() if parameter.grad is not None}
         self.apply_gradients(self.postprocess_gradients(gradients))
         return result, {DEFAULT_MODULE_ID: total}, {}
 
@@ -112,20 +120,25 @@ class GenerationPPOLearner(PPOTorchLearner):
     def compute_loss_for_module(
         self, *, module_id: str, config: Any, batch: dict[str, Tensor], fwd_out: dict[str, Tensor]
     ) -> Tensor:
-        """The clipped loss over the action entries that have an effect."""
+        """The clipped loss over the action entries that have an effect; a critic that is not learned stays out."""
         module = self.module[module_id].unwrapped()
         mean, std = fwd_out[Columns.ACTION_DIST_INPUTS].chunk(2, dim=-1)
-        mask = batch[EFFECT_MASK]
+        settings, mask = self.config.learner_config_dict, batch[EFFECT_MASK]
+        leash = None
+        if settings["leash"] != "none":
+            leash = leash_distance(mean, batch[BASE_ACTIONS], std, mask, settings["leash"])
         loss = ppo_loss(
             gaussian_log_prob(batch[Columns.ACTIONS], mean, std, mask),
             batch[Columns.ACTION_LOGP],
             batch[Columns.ADVANTAGES],
-            module.compute_values(batch),
+            module.compute_values(batch) if settings["learns_critic"] else None,
             batch[RETURNS],
             gaussian_entropy(std, mask),
+            leash,
             clip=config.clip_param,
             value_coefficient=config.vf_loss_coeff,
             entropy_coefficient=config.entropy_coeff,
+            leash_coefficient=settings["leash_coefficient"],
         )
         self._add_up(loss)
         return loss.total
@@ -213,8 +226,9 @@ class GenerationPPOLearner(PPOTorchLearner):
     def _begin_update(self, batch: Mapping[str, Tensor]) -> None:
         horizon = self.config.learner_config_dict["horizon"]
         self._advantages = batch[Columns.ADVANTAGES].cpu().numpy().reshape(-1, horizon)
+        values = batch.get(Columns.VF_PREDS)  # none without a critic
         self._before = {
-            EXPLAINED_VARIANCE: float(explained_variance(batch[Columns.VF_PREDS], batch[RETURNS])),
+            EXPLAINED_VARIANCE: 0.0 if values is None else float(explained_variance(values, batch[RETURNS])),
             ACTION_STD: float(self._unwrapped.action_std),
         }
         self._sums, self._num_gradient_steps = {}, 0
@@ -224,6 +238,7 @@ class GenerationPPOLearner(PPOTorchLearner):
             POLICY_LOSS: loss.policy,
             VALUE_LOSS: loss.value,
             ENTROPY: loss.entropy,
+            LEASH: loss.leash,
             APPROX_KL: loss.approx_kl,
             CLIP_FRACTION: loss.clip_fraction,
         }

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from typing import Literal
 
 import torch
 from torch import Tensor
@@ -38,14 +39,29 @@ def standardise_returns(rewards: Tensor, horizon: int) -> Tensor:
     return ((returns - returns.mean()) / (returns.std() + _RETURN_EPS)).to(rewards.dtype)
 
 
+def leash_distance(mean: Tensor, base: Tensor, std: Tensor, effect_mask: Tensor, kind: Literal["kl", "l2"]) -> Tensor:
+    """How far `[N]` the policy has gone from the base schedule, over the action entries that have an effect.
+
+    Args:
+        mean: `[N, A]` of the policy. base: `[N, A]` actions whose decisions are the base schedule.
+        std: of the action noise, which broadcasts.
+        kind: kl: `KL(N(mean, std) ‖ N(base, std)) = Σ (mean - base)² / (2 std²)`; l2: `Σ (mean - base)²`.
+    """
+    squares = (mean - base) ** 2
+    if kind == "kl":
+        squares = squares / (2 * std**2)
+    return (squares * effect_mask).sum(dim=-1)
+
+
 @dataclass(frozen=True)
 class PPOLoss:
-    """The loss and its parts, scalars."""
+    """The loss and its parts before their weights, scalars; 0 for parts that are left out."""
 
     total: Tensor
     policy: Tensor
     value: Tensor
     entropy: Tensor
+    leash: Tensor
     approx_kl: Tensor
     clip_fraction: Tensor
 
@@ -54,26 +70,37 @@ def ppo_loss(
     log_prob: Tensor,
     old_log_prob: Tensor,
     advantages: Tensor,
-    values: Tensor,
+    values: Tensor | None,
     returns: Tensor,
     entropy: Tensor,
+    leash: Tensor | None = None,
     *,
     clip: float,
     value_coefficient: float,
     entropy_coefficient: float,
+    leash_coefficient: float = 0.0,
 ) -> PPOLoss:
-    """`mean(-min(r·A, clip(r)·A)) + c_v·mean((V - R)²) - c_e·mean(entropy)` (Schulman et al. 2017, equation 9)."""
+    """`mean(-min(r·A, clip(r)·A)) + c_v·mean((V - R)²) - c_e·mean(entropy)` (Schulman et al. 2017, equation 9), plus
+    `c_l·mean(leash)`.
+
+    Args:
+        values: `[N]`; None where no critic is learned. leash: `[N]` of `leash_distance`; None without one.
+    """
     log_ratio = log_prob - old_log_prob
     ratio = log_ratio.exp()
     surrogate = torch.minimum(ratio * advantages, ratio.clamp(1 - clip, 1 + clip) * advantages)
     policy = -surrogate.mean()
-    value = functional.mse_loss(values, returns)
+    value = functional.mse_loss(values, returns) if values is not None else policy.new_zeros(())
     mean_entropy = entropy.mean()
     with torch.no_grad():
         approx_kl = (ratio - 1 - log_ratio).mean()
         clip_fraction = ((ratio - 1).abs() > clip).float().mean()
-    total = policy + value_coefficient * value - entropy_coefficient * mean_entropy
-    return PPOLoss(total, policy, value, mean_entropy, approx_kl, clip_fraction)
+    total = policy + value_coefficient * value if values is not None else policy
+    total = total - entropy_coefficient * mean_entropy
+    distance = leash.mean() if leash is not None else policy.new_zeros(())
+    if leash is not None:
+        total = total + leash_coefficient * distance
+    return PPOLoss(total, policy, value, mean_entropy, distance, approx_kl, clip_fraction)
 
 
 def explained_variance(values: Tensor, returns: Tensor) -> Tensor:

@@ -21,7 +21,8 @@ FEATURES = "features"  # [N, L, D] float32, or absent for policies that do not l
 FEATURE_ROWS = "feature_rows"  # [N] int64, rows of a feature file; stands for the column above
 STEP = "step"  # [N] int64
 CONTEXT = "context"  # [N] int64
-RETURNS = "returns"  # [N] float32, standardised
+RETURNS = "returns"  # [N] float32, standardised unless the configuration says otherwise
+BASE_ACTIONS = "base_actions"  # [N, A] float32, actions whose decisions are the base schedule; only with a leash
 EFFECT_MASK = "effect_mask"  # [N, A] float32, 1 where an action has an effect
 
 

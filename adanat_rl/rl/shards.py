@@ -41,7 +41,8 @@ class Shard:
         samples: `[B, T+1, *sample shape]` storage dtype: before each step and after the last.
         context: `[B]` int64. actions: `[B, T, A]` float32. log_probs: `[B, T]` float32.
         decisions: `[B, T, K]` float32. num_passes: `[B]` int16.
-        returns: `[B, T]` float32, standardised; set by the algorithm once rewards are in.
+        returns: `[B, T]` float32; set by the algorithm once rewards are in.
+        advantages: `[B, T]` float32; set with them where no critic is learned.
         features: `[B, T, L, D]` in the generator's `feature_dtype` on its device, kept only where runner and learner
             are one process; never serialised.
     """
@@ -55,6 +56,7 @@ class Shard:
     decisions: np.ndarray
     num_passes: np.ndarray
     returns: np.ndarray | None = None
+    advantages: np.ndarray | None = None
     features: Tensor | None = field(default=None, repr=False)
 
     def __len__(self) -> int:

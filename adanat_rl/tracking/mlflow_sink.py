@@ -30,6 +30,7 @@ _CLOSE_TIMEOUT_S = 60.0
 _BATCH = 500  # metrics of one request
 _SENTINEL = ITERATION  # a metric of every row: its last step tells which rows the server has
 _UID_TAG = "adanat_rl.run_uid"
+_PARENT_TAG = "mlflow.parentRunId"
 _PICTURE = re.compile(r"iteration_(\d{6})\.png$")
 _PARAMS = (
     "seed",
@@ -74,12 +75,18 @@ def tracking_uri(config: ExperimentConfig, folder: Path) -> str:
 
 
 @contextmanager
-def open_tracker(config: ExperimentConfig, files: RunPaths, warn: Callable[[str], None]) -> Iterator[Tracker]:
-    """The tracker of a run; on leaving, what is new is sent within a minute, or stays for the next start."""
+def open_tracker(
+    config: ExperimentConfig, files: RunPaths, warn: Callable[[str], None], parent: str | None = None
+) -> Iterator[Tracker]:
+    """The tracker of a run; on leaving, what is new is sent within a minute, or stays for the next start.
+
+    Args:
+        parent: uid of the sweep that the run is a trial of.
+    """
     if not config.tracking.enabled:
         yield NoTracker()
         return
-    tracker = MlflowTracker(config, files, warn)
+    tracker = MlflowTracker(config, files, warn, parent)
     tracker.start()
     try:
         yield tracker
@@ -92,9 +99,13 @@ class MlflowTracker:
 
     Args:
         config: names, uri, few params. files: the run folder. warn: told once when the server is away.
+        parent: uid of the sweep that the run is a trial of.
     """
 
-    def __init__(self, config: ExperimentConfig, files: RunPaths, warn: Callable[[str], None]) -> None:
+    def __init__(
+        self, config: ExperimentConfig, files: RunPaths, warn: Callable[[str], None], parent: str | None = None
+    ) -> None:
+        self._parent = parent
         self._config = config
         self._files = files
         self._warn = warn
@@ -135,7 +146,7 @@ class MlflowTracker:
             closing = self._closing.is_set()
             try:
                 if self._link is None:
-                    self._link = _Link(self._config, self._files)
+                    self._link = _Link(self._config, self._files, self._parent)
                 self._link.send_news()
                 if closing and self._status is not None:
                     self._link.end(self._status)
@@ -155,9 +166,10 @@ class MlflowTracker:
 class _Link:
     """One MLflow run and what of the run folder it already has."""
 
-    def __init__(self, config: ExperimentConfig, files: RunPaths) -> None:
+    def __init__(self, config: ExperimentConfig, files: RunPaths, parent: str | None) -> None:
         from mlflow import MlflowClient  # takes two seconds to import
 
+        self._parent = parent
         self._config = config
         self._files = files
         self.uri = tracking_uri(config, files.path)
@@ -196,29 +208,18 @@ class _Link:
         self.done = True
 
     def _open_run(self) -> str:
-        """The run with our uid, resumed or created; the uid is on disk before the run exists, so there is never a
-        second.
-        """
-        uid = self._uid()
-        experiment_id = experiment_of(self._client, self._config, self._files.path)
-        found = self._client.search_runs([experiment_id], f"tags.`{_UID_TAG}` = '{uid}'", max_results=1)
-        if found:
-            run_id = str(found[0].info.run_id)
-            self._client.update_run(run_id, status="RUNNING")
-            return run_id
-        tags = {_UID_TAG: uid, "adanat_rl.kind": "training", "adanat_rl.run_dir": str(self._files.path.resolve())}
+        uid = run_uid(self._files.tracking_file)
+        tags = {"adanat_rl.kind": "training", "adanat_rl.run_dir": str(self._files.path.resolve())}
         tags["mlflow.source.name"] = "adanat-rl train"
-        run = self._client.create_run(experiment_id, run_name=self._config.name, tags=tags)
-        self._client.log_batch(run.info.run_id, params=self._params())
-        return str(run.info.run_id)
-
-    def _uid(self) -> str:
-        file = self._files.tracking_file
-        if file.exists():
-            return str(json.loads(file.read_text())["run_uid"])
-        uid = uuid.uuid4().hex
-        write_atomically(file, json.dumps({"run_uid": uid}), durable=True)
-        return uid
+        experiment_id = experiment_of(self._client, self._config, self._files.path)
+        run_id, is_new = open_run(self._client, experiment_id, uid, self._config.name, tags)
+        if is_new:
+            self._client.log_batch(run_id, params=self._params())
+        if self._parent is not None:
+            parent = find_run(self._client, experiment_id, self._parent)
+            if parent is not None:
+                self._client.set_tag(run_id, _PARENT_TAG, parent)
+        return run_id
 
     def _params(self) -> list[Any]:
         from mlflow.entities import Param
@@ -328,6 +329,31 @@ class _Link:
         monitor = SystemMetricsMonitor(self.run_id, resume_logging=True, tracking_uri=self.uri)
         monitor.start()
         return monitor
+
+
+def run_uid(file: Path) -> str:
+    """The identity of a run in MLflow; it is on the disk before the run exists, so there is never a second."""
+    if file.exists():
+        return str(json.loads(file.read_text())["run_uid"])
+    uid = uuid.uuid4().hex
+    write_atomically(file, json.dumps({"run_uid": uid}), durable=True)
+    return uid
+
+
+def find_run(client: Any, experiment_id: str, uid: str) -> str | None:
+    """Id of the run with a uid."""
+    found = client.search_runs([experiment_id], f"tags.`{_UID_TAG}` = '{uid}'", max_results=1)
+    return str(found[0].info.run_id) if found else None
+
+
+def open_run(client: Any, experiment_id: str, uid: str, name: str, tags: dict[str, str]) -> tuple[str, bool]:
+    """The run with a uid, resumed or created; and whether it is new."""
+    run_id = find_run(client, experiment_id, uid)
+    if run_id is not None:
+        client.update_run(run_id, status="RUNNING")
+        return run_id, False
+    run = client.create_run(experiment_id, run_name=name, tags={_UID_TAG: uid, **tags})
+    return str(run.info.run_id), True
 
 
 def log_evaluation(config: ExperimentConfig, file: Path, title: str, warn: Callable[[str], None]) -> None:

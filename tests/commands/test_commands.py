@@ -156,6 +156,7 @@ def test_pretrain_makes_weights_that_a_training_can_use(tmp_path: Path) -> None:
         "nat.safetensors",
         "judge_a.safetensors",
         "judge_b.safetensors",
+        "classifier_c.safetensors",
         "curve.png",
         "samples.png",
         "pretraining.jsonl",

@@ -13,7 +13,7 @@ from PIL import Image
 
 import adanat_rl
 from adanat_rl.config.errors import UserError
-from benchmarks.full_scale import FEW, data_settings, trial
+from benchmarks.full_scale import FEW, data_settings, earlier_results, in_order, trial
 from benchmarks.trial_inputs import SMALL_IMAGE_SIZE
 from tests import tiny
 
@@ -65,6 +65,8 @@ def test_a_preset_is_prepared_trained_resumed_and_reported(files: dict[str, Path
         own = ("data.statistics=weights/statistics/cc3m.npz", "evaluation.resize=vendored")
     else:
         own = (f"data.image_size={SMALL_IMAGE_SIZE}",)
+        if preset == "cc3m":  # the table stands for one of other captions
+            own += ("evaluation.captions=weights/captions/cc3m",)
     settings = [*SMALL, *own, *data_settings(preset, **files)]
     times = trial(preset, settings, root, small=True, resume=preset == "imagenet256")
     assert times["iterations"] == ([0, 1, 2] if preset == "imagenet256" else [0, 1])
@@ -79,6 +81,8 @@ def test_a_preset_is_prepared_trained_resumed_and_reported(files: dict[str, Path
     assert "fd_b" not in summary
     assert (run / "report.html").stat().st_size > 50_000
     if preset == "cc3m":
+        with np.load(run / "samples" / "decisions.npz") as decided:
+            assert decided["context"].tolist() == [5, 6, 7, 8], "rows behind the four of training and the null one"
         check_prompts(root, run)
 
 
@@ -101,3 +105,17 @@ def check_prompts(root: Path, run: Path) -> None:
 def test_captions_for_a_generator_of_classes_are_refused() -> None:
     with pytest.raises(UserError, match=r"prompts: the generator of .* draws class labels and takes no captions"):
         adanat_rl.load_pipeline(prompts=["a cat"])
+
+
+def test_numbers_of_presets_that_are_not_named_are_kept(tmp_path: Path) -> None:
+    assert earlier_results(tmp_path) == {}
+    content = {"measured_on": "2026-01-02", "settings": [*FEW, "seed=1"], "presets": {"coco": {"train_s": 3.0}}}
+    (tmp_path / "full_scale.json").write_text(json.dumps(content))
+    kept = earlier_results(tmp_path)
+    assert kept == {"coco": {"measured_on": "2026-01-02", "settings": ["seed=1"], "train_s": 3.0}}
+    new = {"measured_on": "2026-03-04", "settings": [], "train_s": 5.0}
+    joined = in_order({**kept, "imagenet256": new})
+    assert list(joined) == ["imagenet256", "coco"]
+    later = {"measured_on": "2026-03-04", "settings": list(FEW), "presets": joined}
+    (tmp_path / "full_scale.json").write_text(json.dumps(later))
+    assert earlier_results(tmp_path) == joined, "each preset keeps its own date and settings"

@@ -8,7 +8,14 @@ from torch import nn
 from adanat_rl.config.schema import ExplorationConfig
 from adanat_rl.generation.policies.network import PolicyNet
 from adanat_rl.rl.exploration import action_std
-from adanat_rl.rl.losses import explained_variance, gaussian_entropy, gaussian_log_prob, ppo_loss, standardise_returns
+from adanat_rl.rl.losses import (
+    explained_variance,
+    gaussian_entropy,
+    gaussian_log_prob,
+    leash_distance,
+    ppo_loss,
+    standardise_returns,
+)
 from tests.contracts.fill import digest, noise
 from tests.contracts.parity import ParityModule, fill_network
 
@@ -168,6 +175,54 @@ def test_diagnostics_of_the_loss_agree_with_numpy() -> None:
     assert loss.total.item() == pytest.approx(policy + 0.7 * value - 0.1)
     assert loss.approx_kl.item() == pytest.approx((ratio - 1 - (new - old)).mean())
     assert loss.clip_fraction.item() == pytest.approx((np.abs(ratio - 1) > 0.2).mean(), abs=1e-6)
+
+
+def random_terms() -> list[torch.Tensor]:
+    """New and old log-densities, advantages, values, returns, entropy and leash `[50]`, float32."""
+    return list(torch.from_numpy((np.random.default_rng(3).normal(size=(7, 50)) * 0.3).astype(np.float32)))
+
+
+def test_without_a_critic_the_value_loss_is_left_out_and_nothing_else() -> None:
+    *terms, _ = random_terms()
+    with_critic = ppo_loss(*terms, clip=0.2, value_coefficient=0.0, entropy_coefficient=0.1)
+    terms[3] = None
+    without = ppo_loss(*terms, clip=0.2, value_coefficient=0.7, entropy_coefficient=0.1)
+    assert with_critic.value > 0
+    assert without.value == 0
+    assert without.total == with_critic.total
+    assert without.policy == with_critic.policy
+
+
+def test_the_leash_is_added_with_its_weight() -> None:
+    *terms, leash = random_terms()
+    settings = {"clip": 0.2, "value_coefficient": 0.7, "entropy_coefficient": 0.1, "leash_coefficient": 0.3}
+    without, held = ppo_loss(*terms, **settings), ppo_loss(*terms, leash, **settings)
+    assert without.leash == 0
+    assert held.leash == leash.mean()
+    assert held.total.item() == pytest.approx(without.total.item() + 0.3 * leash.double().mean().item(), rel=1e-5)
+
+
+def test_the_kl_leash_is_the_divergence_that_torch_knows_over_the_effective_entries() -> None:
+    rng = np.random.default_rng(4)
+    mean, base = torch.from_numpy(rng.normal(size=(2, 6, 4)))
+    std = torch.tensor([0.3, 0.6, 1.0, 2.0], dtype=torch.float64)
+    mask = torch.from_numpy(rng.random((6, 4)) < 0.6)
+    normal = torch.distributions.Normal
+    divergence = torch.distributions.kl_divergence(normal(mean, std), normal(base, std))
+    expected = torch.where(mask, divergence, 0).sum(1)
+    torch.testing.assert_close(leash_distance(mean, base, std, mask, "kl"), expected, rtol=1e-12, atol=0)
+
+
+def test_the_l2_leash_is_the_squared_distance_over_the_effective_entries() -> None:
+    rng = np.random.default_rng(5)
+    mean, base = rng.normal(size=(2, 6, 4))
+    mask = rng.random((6, 4)) < 0.6
+    expected = [
+        sum(d**2 for d, m in zip(row, use, strict=True) if m) for row, use in zip(mean - base, mask, strict=True)
+    ]
+    to = torch.from_numpy
+    found = leash_distance(to(mean), to(base), torch.tensor(0.1), to(mask), "l2")
+    np.testing.assert_allclose(found, expected, rtol=1e-12)
 
 
 def test_explained_variance_is_one_for_perfect_and_zero_for_constant_values() -> None:

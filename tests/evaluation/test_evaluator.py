@@ -1,18 +1,27 @@
 from __future__ import annotations
 
+from dataclasses import replace
+from pathlib import Path
+
 import numpy as np
 import pytest
 import torch
 
-from adanat_rl.evaluation.drawing import draw_set, evaluation_set
-from adanat_rl.evaluation.evaluator import NAT_PASSES, Evaluation, Evaluator
-from adanat_rl.evaluation.judge import ACCURACY, FD_A, FD_B, PRECISION, QUALITY_METRICS, RECALL, load_judge
+from adanat_rl.config.errors import UserError
+from adanat_rl.evaluation.clip_judge import ClipJudge
+from adanat_rl.evaluation.drawing import DrawAndKeep, DrawHere, DrawSet, draw_set, evaluation_set
+from adanat_rl.evaluation.evaluator import IMAGES_PER_SECOND, NAT_PASSES, Evaluation, Evaluator
+from adanat_rl.evaluation.inception_judge import InceptionJudge
+from adanat_rl.evaluation.judge import ACCURACY, FD_A, FD_B, PRECISION, QUALITY_METRICS, RECALL, Judge, load_judge
 from adanat_rl.generation.noise import ImageNoise
 from adanat_rl.generation.policies.base import ActorPolicy, FixedDecisionsPolicy, SchedulePolicy, draw
 from adanat_rl.generation.policies.network import PolicyNet
 from adanat_rl.generation.seeding import seeded
 from adanat_rl.metrics.frechet import FrechetDistance
+from adanat_rl.metrics.reference_set import ReferenceSet
+from adanat_rl.metrics.statistics import FeatureStatistics
 from tests.fakes import CostJudge, PointGenerator, ReadingActor, point_dataset
+from tests.metrics.fake_extractor import FakeExtractor
 
 
 @pytest.fixture(scope="module")
@@ -126,3 +135,91 @@ def test_a_generator_of_another_kind_is_evaluated_the_same_way() -> None:
     assert evaluation.mean(FD_A) < blind.mean(FD_A) - 0.3
     assert evaluation.mean(NAT_PASSES) == 3
     assert evaluator.with_generator(PointGenerator(horizon=2)).evaluate(reading, [1]).mean(NAT_PASSES) == 2
+
+
+class InterruptedDecodingError(Exception):
+    pass
+
+
+class CountingGenerator(PointGenerator):
+    """Counts decoded images, and stops where it is told."""
+
+    num_decoded = 0
+    stop_at: int | None = None
+
+    def decode(self, sample: torch.Tensor) -> torch.Tensor:
+        if self.num_decoded == self.stop_at:
+            raise InterruptedDecodingError
+        self.num_decoded += len(sample)
+        return super().decode(sample)
+
+
+class ColourExtractor(FakeExtractor):
+    """Takes the two channels of points for pictures in colour."""
+
+    def features_and_logits(self, images: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        return super().features_and_logits(_colour(images))
+
+
+def _colour(points: torch.Tensor) -> torch.Tensor:
+    return points[:, :, :, [0, 1, 0, 1, 0, 1, 0, 1]].expand(-1, 3, 8, -1)
+
+
+def statistics() -> FeatureStatistics:
+    real = ReferenceSet(FakeExtractor(), 40, num_kept=30)
+    real.add(torch.rand(40, 3, 8, 8, generator=torch.Generator().manual_seed(0)))
+    return real.statistics()
+
+
+def inception_judge(extractor: FakeExtractor) -> InceptionJudge:
+    return InceptionJudge(extractor, statistics(), num_kept=30, batch_size=16)
+
+
+def row_of(judge: Judge, draw_set: DrawSet, generator: CountingGenerator, num_images: int = 90) -> dict[str, float]:
+    evaluator = Evaluator(generator, torch.arange(4), judge, num_images, batch_size=10, draw_set=draw_set)
+    row, _ = evaluator.evaluate_once(SchedulePolicy(generator.decision_space.base_schedule), 5)
+    return {name: value for name, value in row.items() if name != IMAGES_PER_SECOND}
+
+
+@pytest.mark.parametrize("with_captions", [False, True])
+def test_an_interrupted_judgement_goes_on_to_the_same_bits(tmp_path: Path, with_captions: bool) -> None:
+    extractor = ColourExtractor()
+    judge: Judge = inception_judge(extractor)
+    if with_captions:
+        judge = ClipJudge(judge, lambda images, captions: images.mean(dim=(1, 2, 3)), ["a"] * 4)
+    whole = row_of(judge, DrawHere(10), CountingGenerator())
+    keep = DrawAndKeep(tmp_path, DrawHere(10), piece_size=45, judged_size=20)
+    generator = CountingGenerator()
+    generator.stop_at = 70
+    with pytest.raises(InterruptedDecodingError):
+        row_of(judge, keep, generator)
+    generator, before = CountingGenerator(), extractor.num_images
+    assert row_of(judge, keep, generator) == whole
+    assert generator.num_decoded == extractor.num_images - before == 30, "60 of 90 images were kept"
+    assert row_of(judge, keep, generator) == whole
+    assert generator.num_decoded == 30, "a finished evaluation is not judged again"
+
+
+def test_what_the_classifiers_gathered_is_kept_as_well(tmp_path: Path) -> None:
+    keep, generator = DrawAndKeep(tmp_path, DrawHere(10), judged_size=10), CountingGenerator()
+    generator.stop_at = 50
+    with pytest.raises(InterruptedDecodingError):
+        row_of(CostJudge(), keep, generator)
+    again = CountingGenerator()
+    assert row_of(CostJudge(), keep, again) == row_of(CostJudge(), DrawHere(10), CountingGenerator())
+    assert again.num_decoded == 40
+
+
+def test_judged_images_of_another_set_are_not_taken(tmp_path: Path) -> None:
+    keep, generator = DrawAndKeep(tmp_path, DrawHere(10)), CountingGenerator()
+    row_of(CostJudge(), keep, generator)
+    assert row_of(CostJudge(), keep, generator, 80) == row_of(CostJudge(), DrawHere(10), CountingGenerator(), 80)
+    assert generator.num_decoded == 170
+
+
+def test_judged_images_of_another_judge_are_refused(tmp_path: Path) -> None:
+    keep = DrawAndKeep(tmp_path, DrawHere(10))
+    row_of(inception_judge(ColourExtractor()), keep, CountingGenerator())
+    other = InceptionJudge(ColourExtractor(), replace(statistics(), features=None), batch_size=16)
+    with pytest.raises(UserError, match=r"judged_\w+\.npz: images so far are of .* 30 kept; .* judged again"):
+        row_of(other, keep, CountingGenerator())

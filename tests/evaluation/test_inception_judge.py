@@ -40,9 +40,9 @@ def full(**settings) -> InceptionJudge:
     return judge(second=Judged(SECOND, statistics(SECOND)), num_kid_subsets=3, **settings)
 
 
-def added(to: InceptionJudge, index: np.ndarray, evaluated: Evaluated | None = None) -> Evaluated:
+def added(to: InceptionJudge, rows: slice, evaluated: Evaluated | None = None) -> Evaluated:
     evaluated = evaluated or to.begin(50)
-    evaluated.add(IMAGES[index], LABELS[index], index)
+    evaluated.add(IMAGES[rows], LABELS[rows])
     return evaluated
 
 
@@ -89,87 +89,52 @@ def test_batches_of_a_stream_give_the_numbers_of_the_whole(batch_size: int) -> N
     assert evaluated.result() == pytest.approx(full()(IMAGES, LABELS), rel=1e-5)
 
 
-def test_any_order_gives_the_same_numbers() -> None:
-    whole = full()
-    order = np.random.default_rng(0).permutation(50)
-    evaluated = whole.begin(50)
-    for rows in np.array_split(order, 6):
-        added(whole, rows, evaluated)
-    assert evaluated.result() == pytest.approx(whole(IMAGES, LABELS), rel=1e-5)
-
-
-def test_an_evaluation_goes_on_from_its_file_to_the_same_numbers(tmp_path) -> None:
+def test_an_evaluation_goes_on_from_its_state_to_the_same_bits() -> None:
     whole = full(num_kept=20)
-    first = added(whole, np.arange(23))
-    first.save(tmp_path / "state.npz")
+    first = added(whole, slice(0, 21))
     extractor = FakeExtractor()
     again = judge(extractor, second=Judged(SECOND, statistics(SECOND)), num_kid_subsets=3, num_kept=20)
     before = extractor.num_images
-    resumed = again.resume(tmp_path / "state.npz", 50)
-    rest = resumed.missing()
-    assert rest.tolist() == list(range(23, 50))
+    resumed = again.begin(50)
+    resumed.restore(first.state())
+    assert resumed.count == 21
     for evaluated in (first, resumed):
-        added(whole, rest, evaluated)
-    assert resumed.result() == first.result()
-    assert extractor.num_images - before == 27  # nothing was looked at twice
+        added(whole, slice(21, 50), evaluated)
+    assert resumed.result() == first.result() == added(whole, slice(0, 50)).result()
+    assert extractor.num_images - before == 29  # nothing was looked at twice
 
 
-def test_an_evaluation_that_had_not_begun_is_resumed_as_well(tmp_path) -> None:
-    judge().begin(50).save(tmp_path / "state.npz")
-    resumed = judge().resume(tmp_path / "state.npz", 50)
-    assert added(judge(), np.arange(50), resumed).result() == judge()(IMAGES, LABELS)
+def test_an_evaluation_that_had_not_begun_is_resumed_as_well() -> None:
+    resumed = judge().begin(50)
+    resumed.restore(judge().begin(50).state())
+    assert added(judge(), slice(0, 50), resumed).result() == judge()(IMAGES, LABELS)
 
 
-def test_workers_parts_join_to_the_numbers_of_the_whole() -> None:
-    whole = full()
-    joined = whole.begin(50)
-    for worker in range(3):
-        sent = added(full(), np.arange(worker, 50, 3)).state()
-        received = whole.begin(50)
-        received.restore(sent)
-        joined.merge(received)
-    assert joined.result() == pytest.approx(whole(IMAGES, LABELS), rel=1e-5)
-
-
-def test_features_found_elsewhere_give_the_same_numbers() -> None:
-    whole = full()
-    evaluated = whole.begin(50)
-    features, logits = FakeExtractor().features_and_logits(IMAGES)
-    with pytest.raises(ValueError, match="extractor B"):
-        evaluated.add_features(features, logits, np.arange(50))
-    evaluated.add_features(features, logits, np.arange(50), SECOND(IMAGES))
-    assert evaluated.result() == pytest.approx(whole(IMAGES, LABELS), rel=1e-5)
-
-
-def test_a_state_of_another_evaluation_is_refused(tmp_path) -> None:
-    path = tmp_path / "state.npz"
-    judge().begin(50, "policy a, seed 0").save(path)
-    judge().resume(path, 50, "policy a, seed 0")
-    for other, num_images, tag in (
-        (judge(), 50, "policy b, seed 0"),
-        (judge(), 60, "policy a, seed 0"),
-        (judge(FakeExtractor(seed=2)), 50, "policy a, seed 0"),
-        (judge(FakeExtractor(convention="torch_fidelity")), 50, "policy a, seed 0"),
-        (judge(num_kept=3), 50, "policy a, seed 0"),
+def test_a_state_of_another_evaluation_is_refused() -> None:
+    state = judge().begin(50).state()
+    judge().begin(50).restore(state)
+    for other, num_images in (
+        (judge(), 60),
+        (judge(FakeExtractor(seed=2)), 50),
+        (judge(FakeExtractor(convention="torch_fidelity")), 50),
+        (judge(num_kept=3), 50),
     ):
-        with pytest.raises(UserError, match=r"state\.npz is of fake features .* policy a, seed 0; this evaluation is"):
-            other.resume(path, num_images, tag)
-    path.write_bytes(path.read_bytes()[:1000])
-    with pytest.raises(UserError, match="damaged"):
-        judge().resume(path, 50, "policy a, seed 0")
+        with pytest.raises(
+            UserError, match=r"images so far are of fake features .*50 images, 5000 kept; this evaluation is"
+        ):
+            other.begin(num_images).restore(state)
 
 
-def test_missing_or_repeated_images_are_refused() -> None:
+def test_missing_or_surplus_images_are_refused() -> None:
     whole = judge()
-    evaluated = added(whole, np.arange(30))
+    evaluated = added(whole, slice(0, 30))
     with pytest.raises(ValueError, match="20 of 50 images are still to come"):
         evaluated.result()
-    with pytest.raises(ValueError, match="came twice"):
-        added(whole, np.arange(25, 35), evaluated)
     with pytest.raises(ValueError, match="3 images for 2 labels"):
         evaluated.add(IMAGES[:3], LABELS[:2])
-    with pytest.raises(ValueError, match="do not join"):
-        evaluated.merge(whole.begin(50, "another"))
+    added(whole, slice(30, 50), evaluated)
+    with pytest.raises(ValueError, match="of 50"):
+        evaluated.add(IMAGES[:3], LABELS[:3])
     with pytest.raises(ValueError, match="2 images or more"):
         whole.begin(1)
 

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import re
 from dataclasses import replace
 from pathlib import Path
 
@@ -8,6 +9,7 @@ import torch
 from safetensors import safe_open
 
 from adanat_rl.config.loading import resolve
+from adanat_rl.config.paths import assets_folder
 from adanat_rl.data.mnist import load_mnist_dataset
 from adanat_rl.experiment import pretraining_job
 from adanat_rl.generation.build import build_generator
@@ -39,12 +41,19 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def test_it_leaves_weights_in_half_precision_and_a_card_with_source_and_licence(folder: Path) -> None:
-    for name in ("tokenizer", "nat", "judge_a", "judge_b"):
+    for name in ("tokenizer", "nat", "judge_a", "judge_b", "classifier_c"):
         with safe_open(folder / f"{name}.safetensors", framework="pt") as file:
             assert {file.get_tensor(key).dtype for key in file.keys()} == {torch.float16}  # noqa: SIM118
     card = (folder / "MODEL_CARD.md").read_text()
     for words in ("# Model card: mnist", "adanat-rl pretrain --preset mnist seed=0", "CC BY-SA 3.0", "7×7 tokens"):
         assert words in card
+
+
+@pytest.mark.parametrize("name", ["digits", "mnist"])
+def test_the_shipped_cards_say_of_the_classifiers_what_pretraining_writes(name: str) -> None:
+    card = (assets_folder() / name / "MODEL_CARD.md").read_text()
+    for line in pretraining_job.describe_classifiers(dict.fromkeys("abc", 0.5)):
+        assert re.search(re.escape(line).replace(r"50\.0%", r"9\d\.\d%"), card)
 
 
 def test_a_generator_is_made_of_them(folder: Path) -> None:

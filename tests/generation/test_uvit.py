@@ -200,17 +200,25 @@ class FewCaptions:
 
     def __init__(self) -> None:
         self.rows = torch.randn(4, 6, 10, generator=torch.Generator().manual_seed(2))
+        self.read: list[list[int]] = []
 
     def hidden(self, index: Tensor) -> Tensor:
+        self.read.append(index.tolist())
         return self.rows[index]
+
+
+def text_generator(nat: UViTNAT, captions: FewCaptions, horizon: int = 2, **settings: Any) -> MaskedTokenGenerator:
+    space = DecisionSpace(masked_token_decisions(), hand_made_schedule(horizon, guidance_scale=2))
+    tokenizer = VQTokenizer(20, 12, code_width=8, base_width=32, width_multipliers=(1, 1, 1))
+    contexts = CaptionContexts(captions, torch.device("cpu"), **settings)
+    return MaskedTokenGenerator(nat, tokenizer, space, 2, contexts)
 
 
 @torch.no_grad()
 def test_captions_guide_the_sampler_against_the_empty_prompt() -> None:
-    nat, captions = build(TEXT), FewCaptions()
-    space = DecisionSpace(masked_token_decisions(), hand_made_schedule(2, guidance_scale=2))
-    tokenizer = VQTokenizer(20, 12, code_width=8, base_width=32, width_multipliers=(1, 1, 1))
-    generator = MaskedTokenGenerator(nat, tokenizer, space, 2, CaptionContexts(captions, torch.device("cpu")))
+    captions = FewCaptions()
+    nat = build(TEXT)
+    generator = text_generator(nat, captions)
     context = torch.tensor([2, 0])
     state = generator.reset(context, ImageNoise(context))
     masks = torch.full((2, 9), 20)
@@ -221,3 +229,41 @@ def test_captions_guide_the_sampler_against_the_empty_prompt() -> None:
     assert state.num_passes.tolist() == [3, 3]  # 2T - 1
     assert state.tokens.max() < 20
     np.testing.assert_array_equal(generator.decode(state.tokens).shape, (2, 3, 12, 12))
+
+
+def test_a_drawing_reads_its_captions_once() -> None:
+    captions = FewCaptions()
+    generator = text_generator(build(TEXT), captions, horizon=4)
+    context = torch.tensor([2, 0, 2, 0, 0])
+    generator.reset(context, ImageNoise(context))  # keeps the null context's first step
+    captions.read.clear()
+    drawn(generator, context)
+    assert sorted(captions.read) == [[0, 2, 3], [3]], "the rows once, and the null one to know their size"
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_held_captions_give_the_bits_of_those_read_block_by_block(dtype: torch.dtype) -> None:
+    context = torch.tensor([2, 0, 1, 0, 2, 1, 1])
+    captions = FewCaptions()
+    block_wise = CaptionContexts(captions, torch.device("cpu"), dtype, held_mb=0)
+    assert block_wise.held(context) is block_wise
+    held = CaptionContexts(captions, torch.device("cpu"), dtype).held(context)
+    wanted = torch.tensor([3, 1, 1, 0, 3])
+    assert torch.equal(held(wanted), block_wise(wanted))
+    assert torch.equal(held(wanted).float(), captions.rows[wanted].to(dtype).float())
+    nat = build(TEXT)
+    with_held, without = (drawn(text_generator(nat, captions, horizon=4, held_mb=size), context) for size in (1, 0))
+    for one, other in zip(with_held, without, strict=True):
+        assert torch.equal(one, other)
+
+
+def drawn(generator: MaskedTokenGenerator, context: Tensor) -> list[Tensor]:
+    """Tokens, logits and features of all steps; half of the images ask for guidance after it was ruled out."""
+    plan = torch.tensor([0.5, 1.0, 1.0, 2.0]).repeat(len(context), generator.horizon, 1)
+    plan[::2, 1, 3] = 0
+    state = generator.reset(context, ImageNoise(torch.arange(len(context))), plan)
+    found: list[Tensor] = []
+    for _ in range(generator.horizon):
+        found += [state.tokens, state.conditional, state.unconditional, state.features]
+        state = generator.step(state, torch.tensor([[0.5, 1.0, 1.0, 2.0]] * len(context)))
+    return [*found, state.tokens]

@@ -30,11 +30,8 @@ def test_statistics_are_those_of_the_features_and_say_where_they_come_from() -> 
     assert gathered(num_kept=0).statistics().features is None
 
 
-def test_workers_give_the_statistics_of_the_whole() -> None:
-    parts = [gathered(np.arange(worker, 30, 3)) for worker in range(3)]
-    for other in parts[1:]:
-        parts[0].merge(other)
-    found, whole = parts[0].statistics(), gathered().statistics()
+def test_images_in_another_order_give_the_statistics_of_the_whole() -> None:
+    found, whole = gathered(np.random.default_rng(0).permutation(30)).statistics(), gathered().statistics()
     assert found.data_hash == whole.data_hash
     torch.testing.assert_close(found.covariance, whole.covariance)
     torch.testing.assert_close(found.features, whole.features)
@@ -65,5 +62,3 @@ def test_a_state_of_another_extractor_or_size_is_refused(tmp_path) -> None:
     for other in (ReferenceSet(FakeExtractor(seed=1), 30, 7), ReferenceSet(FakeExtractor(), 31, 7)):
         with pytest.raises(UserError, match="was made for fake features"):
             other.restore(tmp_path / "state.npz")
-    with pytest.raises(ValueError, match="do not join"):
-        gathered().merge(ReferenceSet(FakeExtractor(convention="torch_fidelity"), 30, 7))

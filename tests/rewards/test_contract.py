@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import pickle
 import sys
 from pathlib import Path
 
@@ -44,6 +45,18 @@ def test_finite_scores_come_out_as_float32(dtype: torch.dtype) -> None:
 def test_what_is_no_score_is_an_error_that_names_the_reward(scores, message: str) -> None:
     with pytest.raises(RewardError, match=f"reward mine returned .*{message}"):
         check_scores("mine", RewardOutput(scores), 3)
+
+
+def test_the_rows_with_wrong_scores_are_known_and_survive_pickling() -> None:
+    scores = torch.tensor([0.1, float("nan"), 0.2, float("inf")])
+    with pytest.raises(RewardError) as caught:
+        check_scores("mine", RewardOutput(scores), 4)
+    assert caught.value.rows == (1, 3)
+    copied = pickle.loads(pickle.dumps(caught.value))
+    assert (str(copied), copied.rows) == (str(caught.value), (1, 3))
+    with pytest.raises(RewardError) as caught:
+        check_scores("mine", RewardOutput(scores[:2]), 4)
+    assert caught.value.rows == ()
 
 
 class MeanBrightness(RewardModel):
@@ -210,7 +223,47 @@ def test_rows_of_a_batch_keep_images_and_labels_together() -> None:
     part = batch.rows(torch.tensor([3, 0]))
     assert part.images.flatten().tolist() == [3, 0]
     assert part.labels.tolist() == [30, 0]
+    assert part.num_passes is None
     assert len(part) == 2
+    counted = RewardBatch(batch.images, batch.labels, torch.arange(5) + 4)
+    assert counted.rows(torch.tensor([3, 0])).num_passes.tolist() == [7, 4]
+    assert next(iter(counted.batches([torch.tensor([2])]))).num_passes.tolist() == [6]
+
+
+class Looking(RewardModel):
+    """Tells what it is handed, in scoring and in an update."""
+
+    def __init__(self) -> None:
+        self.seen: list[RewardBatch] = []
+
+    def score(self, batch):
+        self.seen.append(batch)
+        return RewardOutput(batch.labels.float())
+
+    def update(self, generated, real, generator, num_updates):
+        self.seen.append(generated.rows(torch.tensor([2, 0])))
+        return {}
+
+
+class NotLooking(Looking):
+    """The same, without pixels."""
+
+    sees_images = False
+
+
+def test_passes_reach_the_model_and_pixels_only_where_they_are_looked_at() -> None:
+    passes = np.array([4, 8, 6], np.int16)
+    for model, shape in ((Looking(), [1, 2, 2]), (NotLooking(), [0, 0, 0])):
+        worker = worker_of(model)
+        worker.score(0, SAMPLES, LABELS, passes)
+        worker.update(0, SAMPLES, LABELS, (1,), 1, passes)
+        worker.score(1, SAMPLES, LABELS)
+        whole, some, uncounted = model.seen
+        assert list(whole.images.shape) == [3, *shape]
+        assert whole.num_passes.dtype == torch.int64
+        assert whole.num_passes.tolist() == [4, 8, 6]
+        assert (some.num_passes.tolist(), some.labels.tolist()) == ([6, 4], [2, 1])
+        assert uncounted.num_passes is None
 
 
 def test_the_adversarial_reward_sees_reconstructions_of_the_real_images(digits, digits_generator) -> None:

@@ -13,13 +13,15 @@ import numpy as np
 import pytest
 import ray
 import torch
+from ray.util.placement_group import placement_group, remove_placement_group
+from ray.util.scheduling_strategies import PlacementGroupSchedulingStrategy
 
 from adanat_rl.config.errors import RunError
 from adanat_rl.config.loading import resolve
 from adanat_rl.experiment.cluster import connect
 from adanat_rl.rewards.base import RewardBatch, RewardModel, RewardOutput
 from adanat_rl.rewards.build import build_reward_parts
-from adanat_rl.rewards.service import Finished, LocalRewardService, RemoteRewardService
+from adanat_rl.rewards.service import Finished, LocalRewardService, RemoteRewardService, start_reward_service
 from tests.tiny import OVERRIDES
 
 
@@ -140,6 +142,99 @@ def test_a_reward_that_gives_no_number_stops_the_run_with_its_name(ray_cluster, 
             service.score(batches(2))
     finally:
         service.close()
+
+
+class Picky(RewardModel):
+    """Has no number for labels above 4."""
+
+    def score(self, batch: RewardBatch) -> RewardOutput:
+        return RewardOutput(torch.where(batch.labels > 4, torch.inf, 0.5))
+
+
+@pytest.mark.parametrize("actors", [0, 1])
+def test_images_with_wrong_scores_are_named_up_to_five_of_them(ray_cluster, actors) -> None:
+    config = config_with(
+        f"reward.kind={__name__}:Picky",
+        f"resources.num_reward_actors={actors}",
+        "resources.max_reward_retries=1",
+    )
+    service = start_reward_service(partial(build_reward_parts, config), config.resources)
+    labels = np.array([1, 7, 3, 9, 5, 5, 6, 8, 9])
+    samples = np.zeros((9, 16), np.uint8)
+    good = Finished(samples[:2], np.array([0, 1]), ids=["000002-00000-00000", "000002-00000-00001"])
+    bad = Finished(samples, labels, ids=[f"000002-00001-{row:05d}" for row in range(9)])
+    try:
+        with pytest.raises(RunError) as caught:
+            service.score([good, bad])
+        expected = (
+            "Picky returned 7 of 9 scores that are NaN or infinite: trajectories iteration-shard-row "
+            "000002-00001-00001 (context 7), 000002-00001-00003 (context 9), 000002-00001-00004 (context 5), "
+            "000002-00001-00005 (context 5), 000002-00001-00006 (context 6) and 2 more"
+        )
+        assert expected in str(caught.value)
+        assert service.num_replaced_actors == actors, "one retry on a fresh actor, and no more"
+        with pytest.raises(RunError, match=r"images row 1 \(context 9\)$"):
+            service.score([Finished(samples[:2], np.array([0, 9]))])
+    finally:
+        service.close()
+
+
+@pytest.mark.parametrize("actors", [0, 1])
+def test_passes_travel_with_the_images(ray_cluster, actors) -> None:
+    config = config_with(
+        "reward.kind=nat_pass_cost", f"resources.num_reward_actors={actors}", "resources.max_reward_retries=0"
+    )
+    service = start_reward_service(partial(build_reward_parts, config), config.resources)
+    work = [Finished(b.samples, b.labels, np.arange(8, dtype=np.int16) + n) for n, b in enumerate(batches())]
+    try:
+        found = service.score(work)
+        assert [one.scores.tolist() for one in found] == [[-float(n + row) for row in range(8)] for n in range(4)]
+        with pytest.raises(RunError, match=r"nat_pass_cost failed: .*passes of these images were not counted"):
+            service.score(batches(1))
+    finally:
+        service.close()
+
+
+def test_scoring_can_be_under_way_in_two_services_at_once(local, remote) -> None:
+    work = batches()
+    remote.start_score(work)
+    local.start_score(work[:2])
+    ours, theirs = local.finish_score(), remote.finish_score()
+    assert (len(ours), len(theirs)) == (2, 4)
+    np.testing.assert_array_equal(ours[1].scores, theirs[1].scores)
+
+
+@ray.remote(num_cpus=0.1)
+class Trial:
+    """A driver that is itself an actor in a placement group, as a trial of Tune is."""
+
+    def scores(self, config) -> tuple[list[list[float]], list[str]]:
+        service = RemoteRewardService(partial(build_reward_parts, config), config.resources)
+        try:
+            found = [one.scores.tolist() for one in service.score(batches())]
+            groups = [ray.util.placement_group_table()[key]["state"] for key in ray.util.placement_group_table()]
+            kill(service.actors[0])
+            assert [one.scores.tolist() for one in service.score(batches())] == found
+            return found, groups
+        finally:
+            service.close()
+
+
+def test_actors_of_a_trial_take_the_bundles_of_its_placement_group(ray_cluster, local) -> None:
+    config = config_with("resources.num_reward_actors=2")
+    group = placement_group([{"CPU": 0.1}, {"CPU": 0.2}, {"CPU": 0.2}])
+    strategy = PlacementGroupSchedulingStrategy(
+        group, placement_group_bundle_index=0, placement_group_capture_child_tasks=True
+    )
+    trial = Trial.options(scheduling_strategy=strategy).remote()
+    try:
+        found, groups = ray.get(trial.scores.remote(config), timeout=120)
+        assert found == [one.scores.tolist() for one in local.score(batches())]
+        assert groups.count("CREATED") == 1, "the trial reserved nothing of its own"
+        assert ray.util.placement_group_table(group)["state"] == "CREATED", "the group is the trial's, and stays"
+    finally:
+        ray.kill(trial)
+        remove_placement_group(group)
 
 
 def test_no_actor_and_no_bundle_is_left_after_closing(ray_cluster) -> None:

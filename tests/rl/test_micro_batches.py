@@ -2,111 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import Any
 
-import gymnasium as gym
 import numpy as np
 import pytest
 import torch
 from ray.rllib.core import DEFAULT_MODULE_ID
 from ray.rllib.core.columns import Columns
-from ray.rllib.utils.metrics import NUM_ENV_STEPS_SAMPLED_LIFETIME
 
-from adanat_rl.config.loading import resolve
-from adanat_rl.generation.policies.build import PolicySpec
-from adanat_rl.rl.algorithm import GenerationPPO
-from adanat_rl.rl.config import RLInputs, build_algorithm_config
 from adanat_rl.rl.feature_file import FeatureFile
-from adanat_rl.rl.learner import GenerationPPOLearner
 from adanat_rl.rl.rl_module import EFFECT_MASK, FEATURE_ROWS, FEATURES, RETURNS, STEP
-from adanat_rl.rl.shards import Shard, ShardKey
-from tests.tiny import IN_PROCESS, OVERRIDES
+from tests.rl.learners import STEPS, assert_equal_to_rounding, gradients, update
 
-SHARDS, SHARD_SIZE = 3, 10
-HORIZON, ACTIONS = 4, 4
-STEPS = SHARDS * SHARD_SIZE * HORIZON
 ON_DISK = "ppo.features=disk"
-SETTINGS = ("ppo.lr=0.01", "resources.driver_threads=1")
-
-MakeLearner = Callable[..., GenerationPPOLearner]
-
-
-@pytest.fixture
-def make_learner(digits_generator) -> MakeLearner:
-    """`make_learner("ppo.lr=1", …)` → the learner as the algorithm builds it, all with the same first weights."""
-
-    def make(*overrides: str) -> GenerationPPOLearner:
-        config = resolve(overrides=[*OVERRIDES, *IN_PROCESS, *SETTINGS, *overrides])
-        inputs = RLInputs(
-            policy=PolicySpec.of(config.policy, digits_generator),
-            effect_mask=digits_generator.decision_space.effect_mask,
-            contexts=np.arange(10),
-            runner_generator=lambda: digits_generator,
-            learner_generator=lambda: digits_generator,
-        )
-        spaces = (gym.spaces.Box(-1, 1, (1,)), gym.spaces.Box(-1, 1, (ACTIONS,)))
-        algorithm = build_algorithm_config(config, inputs, GenerationPPO)
-        learner = algorithm.build_learner(spaces={DEFAULT_MODULE_ID: spaces})
-        with torch.no_grad():  # the last layers start at zero, which would leave the others without a gradient
-            for name, parameter in sorted(learner._unwrapped.named_parameters()):
-                seed = sum(name.encode())
-                parameter.add_(0.05 * torch.randn(parameter.shape, generator=torch.Generator().manual_seed(seed)))
-        return learner
-
-    return make
-
-
-@pytest.fixture(scope="module")
-def shards() -> list[Shard]:
-    return [random_shard(number) for number in range(SHARDS)]
-
-
-def random_shard(number: int) -> Shard:
-    generator = np.random.default_rng(number)
-
-    def normal(*shape: int) -> np.ndarray:
-        return generator.standard_normal((SHARD_SIZE, *shape)).astype(np.float32)
-
-    return Shard(
-        key=ShardKey(0, 1, number),
-        weights_digest="",
-        samples=generator.integers(0, 129, (SHARD_SIZE, HORIZON + 1, 16)).astype(np.uint8),
-        context=generator.integers(0, 10, SHARD_SIZE),
-        actions=normal(HORIZON, ACTIONS),
-        log_probs=normal(HORIZON) - 4,
-        decisions=normal(HORIZON, ACTIONS),
-        num_passes=np.full(SHARD_SIZE, 6, np.int16),
-        returns=normal(HORIZON),
-    )
-
-
-def update(
-    learner: GenerationPPOLearner, shards: list[Shard], num_epochs: int = 1, minibatch: int | None = None
-) -> Any:
-    return learner.update(
-        episodes=shards,
-        timesteps={NUM_ENV_STEPS_SAMPLED_LIFETIME: STEPS},
-        num_epochs=num_epochs,
-        minibatch_size=minibatch,
-    )[DEFAULT_MODULE_ID]
-
-
-def gradients(learner: GenerationPPOLearner, shards: list[Shard], minibatch: int | None = None) -> list[torch.Tensor]:
-    """What the learner hands to its optimizer, a flat vector for each gradient step; the weights stay as they are."""
-    steps = []
-    learner.apply_gradients = lambda found: steps.append(  # type: ignore[method-assign]
-        torch.cat([gradient.flatten().clone() for gradient in found.values()])
-    )
-    update(learner, shards, minibatch=minibatch)
-    return steps
-
-
-def assert_equal_to_rounding(found: list[torch.Tensor], expected: list[torch.Tensor]) -> None:
-    assert len(found) == len(expected)
-    for ours, whole in zip(found, expected, strict=True):
-        assert whole.norm() > 1e-2
-        assert (ours - whole).norm() < 2e-6 * whole.norm()
 
 
 @pytest.mark.parametrize("size", [3, 7, 60, STEPS - 1])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -9,6 +10,11 @@ import torch
 from torch import Tensor
 
 from adanat_rl.generation.generator import ContextSpec
+
+ContextLookup = Callable[[Tensor], Tensor]
+"""`(contexts [B]) -> what a NAT takes for them, [B, …]`."""
+
+_HELD_MB = 256  # embeddings that a set of images holds on the device while it is drawn
 
 
 class ContextTable(Protocol):
@@ -21,6 +27,10 @@ class ContextTable(Protocol):
 
     def __call__(self, context: Tensor) -> Tensor:
         """What the NAT takes for contexts `[B]` int64, of which `spec.num_contexts` is the null one."""
+        ...
+
+    def held(self, context: Tensor) -> ContextLookup:
+        """The same, bit by bit, for contexts out of `[B]` and the null one, at hand for all steps of a drawing."""
         ...
 
 
@@ -39,6 +49,10 @@ class ClassLabels:
         """The labels as they are."""
         return context
 
+    def held(self, context: Tensor) -> ContextLookup:
+        """There is nothing to look up."""
+        return self
+
 
 class EncodedCaptions(Protocol):
     """Captions with their embeddings, memory-mapped; the last row is the empty prompt."""
@@ -55,15 +69,16 @@ class EncodedCaptions(Protocol):
 
 @dataclass(frozen=True)
 class CaptionContexts:
-    """Captions: embeddings are read row by row when a block of the NAT wants them.
+    """Captions: their embeddings are read once for a drawing, or, of very many, when a block of the NAT wants them.
 
     Args:
-        captions: the table. device, dtype: of the NAT.
+        captions: the table. device, dtype: of the NAT. held_mb: a drawing holds its embeddings if they take no more.
     """
 
     captions: EncodedCaptions
     device: torch.device
     dtype: torch.dtype = torch.float32
+    held_mb: float = _HELD_MB
 
     @property
     def spec(self) -> ContextSpec:
@@ -74,6 +89,15 @@ class CaptionContexts:
         """Embeddings `[B, S, C]`; rows that several images share, the null one above all, are read once."""
         rows, inverse = context.cpu().unique(return_inverse=True)
         return self._embeddings(rows).to(self.device, self.dtype)[inverse.to(self.device)]
+
+    def held(self, context: Tensor) -> ContextLookup:
+        """Embeddings of the rows on the device, each once."""
+        null = context.new_tensor([self.spec.num_contexts])
+        rows = torch.cat([context, null]).unique().to(self.device)
+        if len(rows) * self(null).nbytes > self.held_mb * 2**20:
+            return self
+        embeddings = self(rows)
+        return lambda wanted: embeddings[torch.searchsorted(rows, wanted.to(rows.device))]
 
     def _embeddings(self, rows: Tensor) -> Tensor:
         return self.captions.hidden(rows)

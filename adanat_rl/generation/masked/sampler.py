@@ -17,7 +17,7 @@ from torch import Tensor
 from adanat_rl.generation.blocks import run_in_blocks
 from adanat_rl.generation.decisions import DecisionSpace
 from adanat_rl.generation.generator import Observation, SampleSpec
-from adanat_rl.generation.masked.contexts import ContextTable
+from adanat_rl.generation.masked.contexts import ContextLookup, ContextTable
 from adanat_rl.generation.masked.first_step import FirstStep
 from adanat_rl.generation.masked.schedules import (
     CONFIDENCE_TEMPERATURE,
@@ -73,6 +73,7 @@ class MaskedTokenState:
 
     tokens: Tensor  # [B, L] int64
     context: Tensor  # [B] int64
+    lookup: ContextLookup  # what the NAT takes for these contexts and the null one
     step: int
     noise: Noise
     plan: Tensor | None  # [B, T, 4]
@@ -136,12 +137,19 @@ class MaskedTokenGenerator:
 
     def with_base_schedule(self, base_schedule: np.ndarray) -> MaskedTokenGenerator:
         """The same networks around another base schedule `[T, 4]`, whose length is the new horizon."""
+        return self._with(self.decision_space.with_base_schedule(base_schedule), self.contexts)
+
+    def with_contexts(self, contexts: ContextTable) -> MaskedTokenGenerator:
+        """The same networks with another table of contexts, whose null one is the same."""
+        return self._with(self.decision_space, contexts)
+
+    def _with(self, decision_space: DecisionSpace, contexts: ContextTable) -> MaskedTokenGenerator:
         other = MaskedTokenGenerator(
             self.nat,
             self.tokenizer,
-            self.decision_space.with_base_schedule(base_schedule),
+            decision_space,
             self.block_rows,
-            self.contexts,
+            contexts,
             first_step_mb=self._first_step_mb,
             decode_rows=self.decode_rows,
             precision=self.precision,
@@ -153,13 +161,18 @@ class MaskedTokenGenerator:
     @torch.no_grad()
     def reset(self, context: Tensor, noise: Noise, plan: Tensor | None = None) -> MaskedTokenState:
         """All tokens masked; logits and features of the first step are computed once per label, not per image."""
-        logits, features = self._first_step(context)
-        null, _ = self._first_step.null()
         tokens = torch.full((len(context), *self.sample_spec.shape), self._mask_token_id, device=self.device)
+        lookup = self.contexts.held(context)
+        if self._first_step.keeps_contexts:
+            logits, features = self._first_step(context)
+        else:
+            logits, features = self._forward(tokens, context, lookup)
+        null, _ = self._first_step.null()
         num_passes = torch.full((len(context),), 0 if self._first_step.keeps_contexts else 1, device=self.device)
         return MaskedTokenState(
             tokens=tokens,
             context=context,
+            lookup=lookup,
             step=0,
             noise=noise,
             plan=plan,
@@ -215,7 +228,7 @@ class MaskedTokenGenerator:
         batch_size, chosen = len(state.tokens), wanted.nonzero()[:, 0]
         null = torch.full_like(chosen, self.context_spec.num_contexts)
         logits, features = self._forward(
-            torch.cat([state.tokens, state.tokens[chosen]]), torch.cat([state.context, null])
+            torch.cat([state.tokens, state.tokens[chosen]]), torch.cat([state.context, null]), state.lookup
         )
         conditional = logits[:batch_size]
         return replace(
@@ -241,21 +254,24 @@ class MaskedTokenGenerator:
         chosen = missing.nonzero()[:, 0]
         if len(chosen) == 0 or state.unconditional is None:
             return state
-        logits, _ = self._forward(state.tokens[chosen], torch.full_like(chosen, self.context_spec.num_contexts))
+        null = torch.full_like(chosen, self.context_spec.num_contexts)
+        logits, _ = self._forward(state.tokens[chosen], null, state.lookup)
         return replace(
             state,
             unconditional=_merge_rows(state.unconditional, chosen, logits),
             num_passes=state.num_passes + missing.long(),
         )
 
-    def _forward(self, tokens: Tensor, context: Tensor) -> tuple[Tensor, Tensor]:
-        with matmul_precision(self.precision):
-            logits, features = run_in_blocks(self._call_nat, self.block_rows, tokens, context)
-        return logits.float(), features.float()
+    def _forward(self, tokens: Tensor, context: Tensor, lookup: ContextLookup | None = None) -> tuple[Tensor, Tensor]:
+        """Logits and features. Without a lookup each block looks its own contexts up in the table."""
+        look_up = self.contexts if lookup is None else lookup
 
-    def _call_nat(self, tokens: Tensor, context: Tensor) -> tuple[Tensor, Tensor]:
-        """One block: captions are looked up here, so that never more than a block of embeddings is in memory."""
-        return self.nat(tokens, self.contexts(context))
+        def call_nat(tokens: Tensor, context: Tensor) -> tuple[Tensor, Tensor]:
+            return self.nat(tokens, look_up(context))
+
+        with matmul_precision(self.precision):
+            logits, features = run_in_blocks(call_nat, self.block_rows, tokens, context)
+        return logits.float(), features.float()
 
     def _make_first_step(self) -> FirstStep:
         num_contexts, (length, width) = self.context_spec.num_contexts, self.feature_shape

@@ -1,0 +1,126 @@
+"""Command `check-reward`: tries a reward model on images of a preset and says which rules of the contract it keeps."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+from adanat_rl.cli import (
+    EXIT_DONE,
+    EXIT_FAILED,
+    CommandParser,
+    Invocation,
+    command_parser,
+    resolve_arguments,
+    run_command,
+)
+from adanat_rl.config.errors import RunError, UserError
+from adanat_rl.config.loading import dump
+from adanat_rl.config.reward_settings import COMPOSITE, REWARD_KINDS
+from adanat_rl.config.schema import ExperimentConfig
+
+if TYPE_CHECKING:
+    from adanat_rl.rewards.base import RewardBatch
+    from adanat_rl.rewards.conformance import Finding
+    from adanat_rl.rewards.worker import RewardParts
+
+SECTIONS = ("seed", "data", "generator", "decisions", "reward", "resources")
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Entry point."""
+    return run_command("check-reward", argv, _main)
+
+
+def _main(invocation: Invocation) -> int:
+    parser = command_parser("check-reward", settings=SECTIONS)
+    parser.description = f"{parser.description}\n\nREWARD is module:Class of your own, or a kind such as classifier."
+    parser.usage = "adanat-rl check-reward REWARD [options] [KEY=VALUE ...]"
+    parser.add_argument(
+        "--num-images",
+        metavar="N",
+        type=int,
+        help="generated images to score (default: 48; a shard for a reward of sets)",
+    )
+    arguments = parser.parse_args(invocation.argv)
+    kind = _take_kind(parser, arguments.overrides)
+    arguments.overrides += [f"reward.kind={kind}", "reward.parts=[]"]
+    config: ExperimentConfig = resolve_arguments(arguments)
+    if arguments.num_images is not None and arguments.num_images < 4:
+        raise UserError(f"--num-images: {arguments.num_images} is not accepted: expected at least 4")
+    if arguments.dry_run:
+        print(dump(config), end="")
+        return EXIT_DONE
+    return _check(config, arguments.num_images)
+
+
+def _take_kind(parser: CommandParser, words: list[str]) -> str:
+    """Takes the name of the reward out of the words on the command line; the others are settings."""
+    names = [word for word in words if "=" not in word]
+    kinds = [kind for kind in REWARD_KINDS if kind != COMPOSITE]
+    if len(names) != 1:
+        raise UserError(f"expected one reward, got {len(names)}; accepted: {', '.join(kinds)}, or module:Class")
+    if names[0] == COMPOSITE:
+        raise UserError("composite is not accepted: check its parts one by one")
+    words.remove(names[0])
+    return names[0]
+
+
+def _check(config: ExperimentConfig, num_images: int | None) -> int:
+    import torch
+
+    from adanat_rl.rewards.build import build_reward_parts, reward_class
+    from adanat_rl.rewards.conformance import check_reward, constructor_failed, failures
+
+    torch.set_num_threads(config.resources.torch_threads)
+    cls = reward_class(config)
+    count = num_images or (config.training.shard_size if cls.set_valued else 48)
+    try:
+        parts = build_reward_parts(config)
+    except (UserError, RunError):
+        raise
+    except Exception as error:  # whatever a user's constructor does
+        findings = [constructor_failed(error)]
+    else:
+        batch = _draw(config, parts, count)
+        findings = check_reward(lambda: build_reward_parts(config).model, batch, parts.real)
+    _print(config.reward.kind, findings)
+    return EXIT_FAILED if failures(findings) else EXIT_DONE
+
+
+def _draw(config: ExperimentConfig, parts: RewardParts, count: int) -> RewardBatch:
+    """Images of the untrained policy for contexts of the data, as a reward actor would see them."""
+    import torch
+
+    from adanat_rl.evaluation.drawing import draw_set, evaluation_set
+    from adanat_rl.generation.build import build_generator
+    from adanat_rl.generation.policies.base import SchedulePolicy
+    from adanat_rl.rewards.worker import DecodedLater
+
+    generator = build_generator(config, parts.device)
+    contexts = torch.arange(generator.context_spec.num_contexts)
+    images = evaluation_set(contexts, count, config.seed)
+    policy = SchedulePolicy(generator.decision_space.base_schedule.float())
+    drawing = draw_set(generator, policy, images, count)
+    samples = drawing.sample.cpu().numpy().astype(generator.sample_spec.storage_dtype)
+    return DecodedLater(parts, samples, images.context.numpy(), drawing.num_passes.cpu().numpy()).batch()
+
+
+def _print(name: str, findings: Sequence[Finding]) -> None:
+    from rich.console import Console
+    from rich.table import Table
+
+    from adanat_rl.rewards.conformance import failures
+
+    table = Table("rule", "", "found", title=f"reward {name}", title_justify="left")
+    for finding in findings:
+        table.add_row(finding.rule, finding.status, finding.detail)
+    Console(width=None if sys.stdout.isatty() else 160).print(table)
+    bad = len(failures(findings))
+    broken = f"{bad} {'rule is' if bad == 1 else 'rules are'} broken"
+    print(f"{name}: {broken if bad else 'keeps the contract'}")
+
+
+if __name__ == "__main__":
+    sys.exit(main())

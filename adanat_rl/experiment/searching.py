@@ -1,0 +1,284 @@
+"""The search for the best static schedule as a job: prepare the folder, search or go on, compete, report."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from rich.table import Table
+
+from adanat_rl.config.errors import RunError, UserError
+from adanat_rl.config.files import write_atomically
+from adanat_rl.config.schema import ExperimentConfig
+from adanat_rl.evaluation.drawing import DrawAndKeep
+from adanat_rl.evaluation.evaluator import Evaluator
+from adanat_rl.evaluation.judge import FD_A
+from adanat_rl.evaluation.reference import Baseline, References, dump_references
+from adanat_rl.evaluation.searches import (
+    StaticSearchResult,
+    Trial,
+    final_image_seeds,
+    num_finalists,
+    num_trials,
+    search_static_schedule,
+    searched_entries,
+)
+from adanat_rl.experiment.build import build_scene, draw_here
+from adanat_rl.experiment.inputs import with_absolute_paths
+from adanat_rl.experiment.progress import Display, open_display
+from adanat_rl.experiment.run_folder import RunFolder, disk_error
+from adanat_rl.experiment.search_study import StudyHistory, plain_rows
+from adanat_rl.experiment.signals import InterruptGuard, interrupt_guard
+from adanat_rl.generation.build import build_decision_space, inline_base_schedule
+
+# Settings that decide which trials a search makes and what comes of them; others may change when it goes on.
+_DECIDING_SECTIONS = ("data", "generator", "decisions")
+_DECIDING_KEYS = {
+    "search": ("population", "sigma", "seed"),
+    "evaluation": ("num_images", "judge", "inception", "resize"),
+}
+
+
+class SearchInterruptedError(Exception):
+    """The search was told to stop; all its trials are on the disk."""
+
+
+class SearchFolder(RunFolder):
+    """The folder of a search: not that of a training, so its settings have another name."""
+
+    @property
+    def config_file(self) -> Path:
+        """Resolved configuration, YAML."""
+        return self.path / "search.yaml"
+
+    @property
+    def study_file(self) -> Path:
+        """The Optuna study, SQLite; the truth of the search."""
+        return self.path / "study.db"
+
+    @property
+    def history_file(self) -> Path:
+        """The trials as JSON lines."""
+        return self.path / "search.jsonl"
+
+    @property
+    def schedule_file(self) -> Path:
+        """The best schedule, JSON: T rows of 4 numbers."""
+        return self.path / "schedule.json"
+
+    @property
+    def reference_file(self) -> Path:
+        """The same as a file of baselines."""
+        return self.path / "reference.json"
+
+    def _compare(self, config: ExperimentConfig, may_change: Sequence[str]) -> None:
+        """What may differ is another list for a search."""
+        found = _first_difference(_deciding(config), _deciding(self.saved_config()))
+        if found is not None:
+            self.release()
+            key, ours, theirs = found
+            raise UserError(
+                f"run_dir: {self.path} belongs to another search: {key} is {theirs!r} there and {ours!r} here; "
+                "choose another --run-dir, or the same settings to go on"
+            )
+
+
+def search(config: ExperimentConfig, path: Path, again: str, *, quiet: bool = False, log_json: bool = False) -> int:
+    """Searches, or goes on with the search of a folder; returns the exit status.
+
+    Args:
+        again: the command to name in messages.
+
+    Raises:
+        UserError: something is missing, damaged or does not fit. RunError: the disk is full.
+    """
+    config = with_absolute_paths(config)
+    decisions = inline_base_schedule(config.decisions, config.generator.horizon)
+    config = config.model_copy(update={"decisions": decisions})
+    evaluator = build_scene(config).evaluator
+    folder = SearchFolder(path)
+    folder.prepare(config)
+    try:
+        with (
+            open_display("search", quiet=quiet, log_json=log_json) as display,
+            interrupt_guard() as guard,
+        ):
+            return _search(config, folder, evaluator, again, display, guard)
+    except OSError as error:
+        failed = disk_error(error, path, again)
+        raise (error if failed is None else _with_advice(failed, folder, again)) from error
+    except RunError as error:
+        raise _with_advice(error, folder, again) from error
+    finally:
+        folder.release()
+
+
+def describe_search(config: ExperimentConfig) -> str:
+    """What a search would do, as comments behind its settings; reads no weights."""
+    space, settings = build_decision_space(config.decisions, config.generator.horizon), config.search
+    return (
+        f"# search: {searched_entries(space).sum()} values in {space.horizon} steps; {settings.num_generations} "
+        f"generations of {settings.population} schedules, then {num_finalists(settings.num_generations)} finalists on "
+        f"{settings.num_seeds} image seeds: {_total(config)} evaluations of {config.evaluation.num_images} images"
+    )
+
+
+def _search(
+    config: ExperimentConfig,
+    folder: SearchFolder,
+    evaluator: Evaluator,
+    again: str,
+    display: Display,
+    guard: InterruptGuard,
+) -> int:
+    space, settings, total = evaluator.generator.decision_space, config.search, _total(config)
+    history = StudyHistory(folder.study_file, space)
+    write_atomically(folder.history_file, "".join(_line(trial) for trial in history))
+    known = len(history)
+    display.message(f"search folder {folder.path}: {known} of {total} evaluations are done")
+    if config.evaluation.keep_pieces:
+        evaluator = evaluator.drawing_by(DrawAndKeep(folder.pieces, draw_here(config)))
+
+    def report(trial: Trial) -> None:
+        with folder.history_file.open("a") as file:
+            file.write(_line(trial))
+        shutil.rmtree(folder.pieces, ignore_errors=True)
+        display.row(len(history), total, _row(trial))
+        if guard():
+            raise SearchInterruptedError
+
+    try:
+        result = search_static_schedule(
+            evaluator,
+            space.base_schedule.numpy(),
+            final_image_seeds(settings.seed, settings.num_seeds),
+            num_generations=settings.num_generations,
+            population=settings.population,
+            sigma=settings.sigma,
+            seed=settings.seed,
+            history=history,
+            report=report,
+        )
+    except SearchInterruptedError:
+        display.message(f"stopped after {len(history)} of {total} evaluations, all kept; go on with: {again}")
+        return guard.exit_status
+    if len(history) == known:
+        display.message("the search is complete; more with search.num_generations")
+    _finish(config, folder, result, again, display)
+    return 0
+
+
+def _finish(
+    config: ExperimentConfig, folder: SearchFolder, result: StaticSearchResult, again: str, display: Display
+) -> None:
+    """The files, each as a whole, the summary last."""
+    if not np.isfinite(result.distance):
+        raise RunError("no schedule has a finite distance: the judge finds none")
+    rows = ",\n ".join(json.dumps(row) for row in plain_rows(result.schedule))
+    write_atomically(folder.schedule_file, f"[{rows}]\n", durable=True)
+    references = References(config.data.name, again, (as_baseline(config, result),))
+    write_atomically(folder.reference_file, dump_references(references), durable=True)
+    summary = summarise(config, result)
+    write_atomically(folder.summary_file, json.dumps(summary, indent=1, ensure_ascii=False), durable=True)
+    before, after = summary["distance_before"], summary["distance"]
+    display.message(
+        f"FD {before['mean']:.3f} ± {before['sd']:.3f} before, {after['mean']:.3f} ± {after['sd']:.3f} after, "
+        f"by the {len(result.distances)} image seeds that chose among the finalists; `evaluate` has seeds of its own"
+    )
+    if np.array_equal(result.schedule, np.float32(summary["base_schedule"])):
+        display.message("nothing better than the base schedule was found; more with search.num_generations")
+    display.message(f"schedule: {folder.schedule_file}")
+    display.message(
+        f"use it: train decisions.base.file={folder.schedule_file}; evaluate --baseline {folder.schedule_file}, "
+        f"or evaluation.reference={folder.reference_file}"
+    )
+
+
+def as_baseline(config: ExperimentConfig, result: StaticSearchResult) -> Baseline:
+    """The result for tables and figures of other commands."""
+    horizon, num_values = config.generator.horizon, _num_values(config)
+    numbers = {FD_A: _spread(result.distances)}
+    how = f"CMA-ES over all {num_values} values with an effect, {result.num_evaluated} schedules tried"
+    return Baseline("static_search", f"static, T = {horizon}, searched", how, result.schedule, numbers=numbers)
+
+
+def summarise(config: ExperimentConfig, result: StaticSearchResult) -> dict[str, Any]:
+    """What a search comes to."""
+    space = build_decision_space(config.decisions, config.generator.horizon)
+    return {
+        "name": config.name,
+        "num_generations": config.search.num_generations,
+        "population": config.search.population,
+        "num_evaluated": result.num_evaluated,
+        "num_values": _num_values(config),
+        "num_images": config.evaluation.num_images,
+        "image_seeds": final_image_seeds(config.search.seed, config.search.num_seeds),
+        "distance_before": {**_spread(result.start_distances), "values": list(result.start_distances)},
+        "distance": {**_spread(result.distances), "values": list(result.distances)},
+        "decisions": list(space.names),
+        "effective": space.effective.tolist(),
+        "base_schedule": plain_rows(space.base_schedule.numpy()),
+        "schedule": plain_rows(result.schedule),
+    }
+
+
+def schedule_table(summary: dict[str, Any]) -> Table:
+    """The schedule before and after; a dash where a value has no effect."""
+    table = Table(title="base schedule → found", title_justify="left")
+    table.add_column("step", justify="right")
+    for name in summary["decisions"]:
+        table.add_column(name.replace("_", " "), justify="right")
+    for step, (before, after) in enumerate(zip(summary["base_schedule"], summary["schedule"], strict=True)):
+        cells = [f"{old:.3f} → {new:.3f}" for old, new in zip(before, after, strict=True)]
+        shown = [cell if has else "–" for cell, has in zip(cells, summary["effective"][step], strict=True)]
+        table.add_row(str(step + 1), *shown)
+    return table
+
+
+def _total(config: ExperimentConfig) -> int:
+    settings = config.search
+    return num_trials(settings.num_generations, settings.population, settings.num_seeds)
+
+
+def _num_values(config: ExperimentConfig) -> int:
+    return int(searched_entries(build_decision_space(config.decisions, config.generator.horizon)).sum())
+
+
+def _spread(values: Iterable[float]) -> dict[str, float]:
+    numbers = np.array(list(values))
+    return {"mean": float(numbers.mean()), "sd": float(numbers.std(ddof=1)) if len(numbers) > 1 else 0.0}
+
+
+def _row(trial: Trial) -> dict[str, Any]:
+    stage = "finalists" if trial.generation is None else "search"
+    distance = trial.distance if np.isfinite(trial.distance) else None
+    row = {"stage": stage, "generation": trial.generation, "image_seed": trial.image_seed, "distance": distance}
+    return {key: value for key, value in row.items() if value is not None}
+
+
+def _line(trial: Trial) -> str:
+    return json.dumps({**_row(trial), "schedule": plain_rows(trial.schedule)}) + "\n"
+
+
+def _deciding(config: ExperimentConfig) -> dict[str, Any]:
+    """The settings that must be the same for a search to go on."""
+    settings = config.model_dump(mode="json")
+    kept = {name: settings[name] for name in _DECIDING_SECTIONS}
+    return kept | {name: {key: settings[name][key] for key in keys} for name, keys in _DECIDING_KEYS.items()}
+
+
+def _first_difference(ours: Any, theirs: Any, key: str = "") -> tuple[str, Any, Any] | None:
+    """Dotted key and both values of the first setting that differs."""
+    if not (isinstance(ours, dict) and isinstance(theirs, dict)):
+        return None if ours == theirs else (key, ours, theirs)
+    parts = (_first_difference(ours[name], theirs.get(name), f"{key}.{name}".lstrip(".")) for name in ours)
+    return next((found for found in parts if found is not None), None)
+
+
+def _with_advice(error: RunError, folder: SearchFolder, again: str) -> RunError:
+    """The same failure with what is safe and how to go on."""
+    return RunError(error.message, f"every finished evaluation, in {folder.study_file}", error.resume or again)

@@ -1,0 +1,1 @@
+"""Sweeps: many trainings, each a run folder, chosen and stopped by Tune."""

@@ -1,0 +1,210 @@
+"""The folder of a sweep: what lies where, what each trial has come to, and whether it belongs to this sweep file."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import IO, Any
+
+import yaml
+
+from adanat_rl.config.errors import UserError
+from adanat_rl.config.files import write_atomically
+from adanat_rl.config.run_paths import RunPaths
+from adanat_rl.config.sweep_settings import SweepConfig, validate_sweep
+from adanat_rl.experiment.lock import LOCK, acquire_lock
+from adanat_rl.experiment.sweep.plan import TrialSpec
+
+PENDING, RUNNING, FINISHED = "pending", "running", "finished"
+STOPPED = "stopped"  # by the scheduler: it was among the worse ones
+INTERRUPTED = "interrupted"  # it goes on with the next start
+FAILED = "failed"
+_DONE = {FINISHED, STOPPED}
+# What may change between a start and a resume: it touches no trial that there is.
+_FREE = ("seeds", "title", "resources")
+
+
+@dataclass(frozen=True)
+class TrialState:
+    """A trial and what it has come to; `reason` is that of a failure."""
+
+    spec: TrialSpec
+    status: str
+    reason: str | None = None
+
+    @property
+    def is_done(self) -> bool:
+        """Whether there is nothing left to do."""
+        return self.status in _DONE
+
+
+class SweepFolder:
+    """Paths of a sweep, its lock and its books.
+
+    Args:
+        path: the folder.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self._lock: IO[Any] | None = None
+
+    @property
+    def sweep_file(self) -> Path:
+        """The sweep, resolved, YAML."""
+        return self.path / "sweep.yaml"
+
+    @property
+    def trials_file(self) -> Path:
+        """All trials with what they have come to, JSON."""
+        return self.path / "trials.json"
+
+    @property
+    def tracking_file(self) -> Path:
+        """The sweep's identity in MLflow, JSON."""
+        return self.path / "tracking.json"
+
+    @property
+    def stop_file(self) -> Path:
+        """While it exists, trials end at the next iteration."""
+        return self.path / "stop"
+
+    @property
+    def scheduler_folder(self) -> Path:
+        """Where Tune keeps its books of the start that is going on; nothing is read from it."""
+        return self.path / "tune"
+
+    def trial(self, spec: TrialSpec) -> RunPaths:
+        """The run folder of a trial."""
+        return RunPaths(self.path / "trials" / spec.name)
+
+    def prepare(self, sweep: SweepConfig, overrides: Sequence[str]) -> None:
+        """Makes the folder, takes the lock and writes or compares the sweep.
+
+        Raises:
+            UserError: no permission, other files, another sweep, or one that is still going on.
+        """
+        try:
+            self.path.mkdir(parents=True, exist_ok=True)
+            self._lock = acquire_lock(self.path)
+        except OSError as error:
+            raise UserError(f"run_dir: cannot use {self.path}: {error.strerror}") from None
+        try:
+            if self.sweep_file.exists():
+                self._compare(sweep, overrides)
+            elif any(entry.name != LOCK for entry in self.path.iterdir()):
+                raise UserError(f"run_dir: {self.path} holds other files and is no sweep; choose another --run-dir")
+        except UserError:
+            self.release()
+            raise
+        content = {**sweep.model_dump(mode="json"), "overrides": list(overrides)}
+        text = yaml.safe_dump(content, sort_keys=False, allow_unicode=True)
+        write_atomically(self.sweep_file, text, durable=True)
+        self.stop_file.unlink(missing_ok=True)
+
+    def release(self) -> None:
+        """Gives the lock back."""
+        if self._lock is not None:
+            self._lock.close()
+            self._lock = None
+
+    def saved(self) -> tuple[SweepConfig, tuple[str, ...]]:
+        """The sweep of the folder and the overrides that it was started with.
+
+        Raises:
+            UserError: this is no sweep folder, or its file is damaged.
+        """
+        try:
+            content = yaml.safe_load(self.sweep_file.read_text())
+            overrides = tuple(content.pop("overrides"))
+        except FileNotFoundError:
+            raise UserError(f"{self.path} is no sweep: it has no sweep.yaml") from None
+        except (OSError, yaml.YAMLError, KeyError, AttributeError, TypeError) as error:
+            raise UserError(f"{self.sweep_file} cannot be read: {type(error).__name__}: {error}") from None
+        return validate_sweep(content), overrides
+
+    def write_trial(self, spec: TrialSpec, status: str, reason: str | None = None) -> None:
+        """Notes what a trial has come to."""
+        content = {**describe(spec), "status": status, "reason": reason}
+        write_atomically(self._note(spec), json.dumps(content, indent=1, ensure_ascii=False), durable=True)
+
+    def read_trial(self, spec: TrialSpec) -> TrialState:
+        """What a trial has come to, as far as it is known."""
+        try:
+            content = json.loads(self._note(spec).read_text())
+        except (OSError, ValueError):
+            return TrialState(spec, PENDING)
+        return TrialState(_spec_of(content), content["status"], content["reason"])
+
+    def noted_trials(self) -> list[TrialSpec]:
+        """Trials that have begun, by number."""
+        notes = sorted(self.path.glob("trials/*/trial.json"))
+        return sorted((_spec_of(json.loads(note.read_text())) for note in notes), key=lambda spec: spec.number)
+
+    def write_trials(self, sweep: SweepConfig, specs: Sequence[TrialSpec], *, is_over: bool) -> list[TrialState]:
+        """Writes the book of all trials and returns it.
+
+        Args:
+            is_over: whether nothing runs any more: what was not ended is then interrupted.
+        """
+        states = [self.read_trial(spec) for spec in specs]
+        if is_over:
+            states = [
+                TrialState(state.spec, INTERRUPTED, state.reason) if state.status == RUNNING else state
+                for state in states
+            ]
+        content = {
+            "name": sweep.name,
+            "title": sweep.title,
+            "arms": list(dict.fromkeys(spec.arm for spec in specs)),
+            "parameters": list(sweep.parameters),
+            "metric": sweep.metric,
+            "direction": "min" if sweep.minimises else "max",
+            "trials": [
+                {
+                    **describe(state.spec),
+                    "status": state.status,
+                    "reason": state.reason,
+                    "folder": f"trials/{state.spec.name}",
+                }
+                for state in states
+            ],
+        }
+        write_atomically(self.trials_file, json.dumps(content, indent=1, ensure_ascii=False))
+        return states
+
+    def _note(self, spec: TrialSpec) -> Path:
+        return self.trial(spec).path / "trial.json"
+
+    def _compare(self, sweep: SweepConfig, overrides: Sequence[str]) -> None:
+        saved, saved_overrides = self.saved()
+        ours, theirs = sweep.model_dump(mode="json"), saved.model_dump(mode="json")
+        ours["overrides"], theirs["overrides"] = list(overrides), list(saved_overrides)
+        for key in ours:
+            if key not in _FREE and ours[key] != theirs[key]:
+                raise UserError(
+                    f"run_dir: {self.path} belongs to another sweep: {key} is {theirs[key]!r} there and {ours[key]!r} "
+                    "here; choose another --run-dir, or the same file to go on"
+                )
+        if sweep.seeds[: len(saved.seeds)] != saved.seeds:
+            raise UserError(
+                f"seeds: {list(sweep.seeds)} does not begin with those of {self.path}, {list(saved.seeds)}; "
+                "seeds may be added at the end"
+            )
+
+
+def describe(spec: TrialSpec) -> dict[str, Any]:
+    """A trial, JSON-ready."""
+    return {
+        "name": spec.name,
+        "number": spec.number,
+        "arm": spec.arm,
+        "seed": spec.seed,
+        "settings": dict(spec.settings),
+    }
+
+
+def _spec_of(content: Mapping[str, Any]) -> TrialSpec:
+    return TrialSpec(content["number"], content["arm"], content["seed"], content["settings"])

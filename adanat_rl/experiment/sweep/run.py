@@ -1,0 +1,296 @@
+"""The sweep as phases: prepare the folder, connect, let Tune run what is left, report."""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+import random
+import shutil
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+from adanat_rl.config.errors import RunError, UserError
+from adanat_rl.config.metric_keys import ITERATION
+from adanat_rl.config.schema import ExperimentConfig
+from adanat_rl.config.sweep_settings import Parameter, SweepConfig
+from adanat_rl.experiment.build import complete_inputs
+from adanat_rl.experiment.cluster import connect, in_ray_job, is_private, this_machine
+from adanat_rl.experiment.progress import Display, open_display
+from adanat_rl.experiment.signals import InterruptGuard, interrupt_guard
+from adanat_rl.experiment.sweep.folder import FAILED, PENDING, SweepFolder, TrialState
+from adanat_rl.experiment.sweep.plan import TrialSpec, plan_trials
+from adanat_rl.experiment.sweep.resources import check_room, trial_bundles
+from adanat_rl.experiment.sweep.searchers import OptunaTrials, PlannedTrials
+from adanat_rl.experiment.sweep.trial import SWEEP_FOLDER, TRACKING_URI, WORKING_FOLDER, Trial, replays
+from adanat_rl.tracking.sweep_run import SweepRun
+
+_PENDING_TRIALS = 8  # that may wait for room at once, so that a cluster that grows knows how much to
+
+
+def run_sweep(
+    sweep: SweepConfig,
+    path: Path,
+    overrides: Sequence[str],
+    again: str,
+    *,
+    quiet: bool = False,
+    log_json: bool = False,
+) -> int:
+    """Runs or goes on with the sweep of a folder; returns the exit status.
+
+    Args:
+        overrides: settings of all trials that win over those of the file. again: the command to name in messages.
+    """
+    if in_ray_job() and not path.is_absolute():
+        raise UserError(
+            f"run_dir: {path} is relative, but a Ray job runs in a folder that is deleted; give an absolute path"
+        )
+    path = path.resolve()
+    configs = check_trials(sweep, tuple(overrides))
+    if is_private(configs[0].resources):
+        for config in configs:
+            check_room(trial_bundles(sweep, config), this_machine(), "this machine")
+    folder = SweepFolder(path)
+    folder.prepare(sweep, overrides)
+    try:
+        with open_display(sweep.name, quiet=quiet, log_json=log_json) as display:
+            return _Sweep(sweep, folder, tuple(overrides), configs[0], display, again).run()
+    finally:
+        folder.release()
+
+
+def check_trials(
+    sweep: SweepConfig,
+    overrides: tuple[str, ...],
+    complete: Callable[[ExperimentConfig], ExperimentConfig] = complete_inputs,
+) -> list[ExperimentConfig]:
+    """The configuration of one trial of each arm, with all that can be wrong before a launch checked.
+
+    Args:
+        complete: takes files in and checks them.
+
+    Raises:
+        UserError: naming arm and setting.
+    """
+    specs = plan_trials(sweep) or [_middle_trial(sweep)]
+    found = []
+    for arm in dict.fromkeys(spec.arm for spec in specs):
+        try:
+            of_arm = [spec.config(sweep, overrides) for spec in specs if spec.arm == arm]
+            found.append(complete(of_arm[0]))
+        except UserError as error:
+            raise UserError(f"arm {arm!r}: {error}") from None
+    return found
+
+
+def _middle_trial(sweep: SweepConfig) -> TrialSpec:
+    """Some trial of those that Optuna will propose."""
+    arm, settings = next(iter(sweep.arms.items()), ("all", {}))
+    values = {key: parameter.values[0] for key, parameter in sweep.parameters.items()}
+    return TrialSpec(0, arm, sweep.seeds[0], {**settings, **values})
+
+
+class _Sweep:
+    """One start of a sweep."""
+
+    def __init__(
+        self,
+        sweep: SweepConfig,
+        folder: SweepFolder,
+        overrides: tuple[str, ...],
+        config: ExperimentConfig,
+        display: Display,
+        again: str,
+    ) -> None:
+        self._sweep = sweep
+        self._folder = folder
+        self._overrides = overrides
+        self._config = config
+        self._display = display
+        self._again = again
+        self._specs = plan_trials(sweep) or folder.noted_trials()
+        self._is_planned = bool(plan_trials(sweep))
+        self._parent = SweepRun(config, folder.path, sweep.name, display.message)
+
+    def run(self) -> int:
+        """Runs what is left, then reports."""
+        states = self._folder.write_trials(self._sweep, self._specs, is_over=True)
+        num_done = sum(state.is_done for state in states)
+        if num_done:
+            self._display.message(f"{num_done} of {self._num_trials} trials are done; going on with the others")
+        guard = InterruptGuard()
+        if num_done < self._num_trials:
+            self._parent.begin({"trials": self._num_trials, "metric": self._sweep.metric, **self._params()})
+            with connect(self._config.resources), interrupt_guard() as guard:
+                self._tune(states, guard)
+        states = self._folder.write_trials(self._sweep, self._specs, is_over=True)
+        if guard():
+            self._parent.finish("KILLED", {}, {}, "")
+            done = sum(state.is_done for state in states)
+            self._display.message(f"stopped with {done} of {self._num_trials} trials done; go on with: {self._again}")
+            return guard.exit_status
+        return self._report(states)
+
+    @property
+    def _num_trials(self) -> int:
+        return len(self._specs) if self._is_planned else self._sweep.search.num_samples
+
+    def _params(self) -> dict[str, Any]:
+        sweep = self._sweep
+        params = {f"parameter.{key}": f"{value.kind} {list(value.values)}" for key, value in sweep.parameters.items()}
+        return {"seeds": len(sweep.seeds), "arms": ", ".join(sweep.arms) or "all", **params}
+
+    def _begin(self, spec: TrialSpec) -> None:
+        """A trial is about to start: its note is what the trial reads."""
+        if not self._is_planned and spec not in self._specs:
+            self._specs = [known for known in self._specs if known.number != spec.number] + [spec]
+        state = self._folder.read_trial(spec)
+        if not state.is_done:
+            self._folder.write_trial(state.spec, PENDING)
+        self._folder.write_trials(self._sweep, self._specs, is_over=False)
+
+    def _tune(self, states: Sequence[TrialState], guard: InterruptGuard) -> None:
+        """Hands the trials that are left to Tune."""
+        os.environ["TUNE_DISABLE_AUTO_CALLBACK_LOGGERS"] = "1"
+        os.environ["TUNE_DISABLE_SIGINT_HANDLER"] = "1"
+        os.environ["RAY_CHDIR_TO_TRIAL_DIR"] = "0"
+        os.environ["RAY_AIR_NEW_OUTPUT"] = "0"  # the new display prints whatever its verbosity is
+        os.environ.setdefault("TUNE_MAX_PENDING_TRIALS_PG", str(_PENDING_TRIALS))
+        import ray
+        from ray import tune
+
+        for logger in ("ray.tune", "ray.air", "ray.train"):
+            logging.getLogger(logger).setLevel(logging.CRITICAL)
+        shutil.rmtree(self._folder.scheduler_folder, ignore_errors=True)
+        random.seed(self._sweep.scheduler.seed)  # Tune's population draws from the global generator
+        room = min(
+            check_room(trial_bundles(self._sweep, self._config_of(state.spec)), ray.cluster_resources(), "the cluster")
+            for state in states or [TrialState(_middle_trial(self._sweep), PENDING)]
+        )
+        at_once = min(room, self._sweep.resources.max_concurrent or room)
+        self._display.message(f"sweep folder {self._folder.path}: {self._num_trials} trials, {at_once} at once")
+        from adanat_rl.experiment.sweep.watching import StopWhen, Watcher
+
+        searcher: Any
+        if self._is_planned:
+            left = [state.spec for state in states if not state.is_done or replays(self._sweep)]
+            searcher, num_samples = PlannedTrials(left, self._begin), len(left)
+        else:
+            num_samples = self._sweep.search.num_samples
+            searcher = OptunaTrials(self._sweep, self._specs, self._begin, self._sweep.metric)
+        watcher = Watcher(self._folder, self._sweep, self._display, lambda: self._specs, self._num_trials)
+        tuner = tune.Tuner(
+            tune.with_resources(Trial, self._placement),
+            param_space={
+                SWEEP_FOLDER: str(self._folder.path),
+                WORKING_FOLDER: str(Path.cwd()),
+                TRACKING_URI: self._parent.uri,
+            },
+            tune_config=tune.TuneConfig(
+                search_alg=searcher,
+                scheduler=_scheduler(self._sweep, self._config),
+                num_samples=num_samples,
+                max_concurrent_trials=self._sweep.resources.max_concurrent,
+                metric=None if self._sweep.scheduler.kind != "none" else self._sweep.metric,
+                mode=None if self._sweep.scheduler.kind != "none" else ("min" if self._sweep.minimises else "max"),
+            ),
+            run_config=tune.RunConfig(
+                name=self._folder.scheduler_folder.name,
+                storage_path=str(self._folder.path),
+                stop=StopWhen(guard, self._folder.stop_file),
+                callbacks=[watcher],
+                verbose=0,
+                failure_config=tune.FailureConfig(max_failures=0),
+                checkpoint_config=tune.CheckpointConfig(checkpoint_frequency=0, checkpoint_at_end=False),
+            ),
+        )
+        try:
+            tuner.fit()
+        finally:
+            shutil.rmtree(self._folder.scheduler_folder, ignore_errors=True)
+
+    def _config_of(self, spec: TrialSpec) -> ExperimentConfig:
+        return spec.config(self._sweep, self._overrides)
+
+    def _placement(self, settings: dict[str, Any]) -> Any:
+        from ray.tune import PlacementGroupFactory
+
+        spec = next(spec for spec in self._specs if spec.number == settings["trial"])
+        return PlacementGroupFactory(trial_bundles(self._sweep, self._config_of(spec)))
+
+    def _report(self, states: Sequence[TrialState]) -> int:
+        """Summary, report and the parent run."""
+        from adanat_rl.plots.ablation.report import write_ablation_report  # takes a second to import
+
+        folder = self._folder.path
+        found = write_ablation_report(folder)
+        failed = [state for state in states if state.status == FAILED]
+        files = {name: folder / name for name in ("sweep.yaml", "trials.json", "summary.csv", "report.html")}
+        self._parent.finish("FAILED" if failed else "FINISHED", found.metrics, files, found.sentence)
+        self._display.message(found.sentence)
+        self._display.message(f"report: {folder / 'report.html'}; numbers: {folder / 'summary.csv'}")
+        if failed:
+            first = failed[0]
+            raise RunError(
+                f"{len(failed)} of {len(states)} trials failed, such as {first.spec.name}: {first.reason}",
+                safe=f"the other trials and the report in {folder}; log: trials/{first.spec.name}/trial.log",
+                resume=f"{self._again}   (tries the failed trials again, from their checkpoints)",
+            )
+        return 0
+
+
+def _scheduler(sweep: SweepConfig, config: ExperimentConfig) -> Any:
+    """Tune's scheduler; results come once per evaluation and are timed by their iteration."""
+    from ray.tune.schedulers import AsyncHyperBandScheduler, PopulationBasedTraining
+
+    settings, mode = sweep.scheduler, "min" if sweep.minimises else "max"
+    if settings.kind == "asha":
+        return AsyncHyperBandScheduler(
+            time_attr=ITERATION,
+            metric=sweep.metric,
+            mode=mode,
+            max_t=config.training.num_iterations,
+            grace_period=settings.grace_iterations,
+            reduction_factor=settings.reduction_factor,
+            stop_last_trials=False,
+        )
+    if settings.kind == "pbt":
+        return PopulationBasedTraining(
+            time_attr=ITERATION,
+            metric=sweep.metric,
+            mode=mode,
+            perturbation_interval=settings.grace_iterations,
+            quantile_fraction=settings.quantile,
+            resample_probability=settings.resample_probability,
+            hyperparam_mutations={
+                key: _mutation(parameter) for key, parameter in sweep.parameters.items() if parameter.kind != "grid"
+            },
+            log_config=False,
+        )
+    return None
+
+
+def _mutation(parameter: Parameter) -> Any:
+    from ray import tune
+
+    if parameter.kind == "choice":
+        return list(parameter.values)
+    low, high = parameter.values
+    if parameter.kind == "integer":
+        return tune.randint(low, high + 1)
+    return tune.loguniform(low, high) if parameter.kind == "log_uniform" else tune.uniform(low, high)
+
+
+def read_trials(folder: Path) -> dict[str, Any]:
+    """The book of a sweep's trials.
+
+    Raises:
+        UserError: this is no sweep folder.
+    """
+    try:
+        content: dict[str, Any] = json.loads((folder / "trials.json").read_text())
+    except (OSError, ValueError):
+        raise UserError(f"{folder} is no sweep: it has no trials.json") from None
+    return content

@@ -1,0 +1,103 @@
+"""What the driver of a sweep does while Tune runs: shows progress, keeps the book, and stops when told."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+from ray.tune import Callback, Stopper
+
+from adanat_rl.config.metric_keys import ITERATION
+from adanat_rl.config.sweep_settings import SweepConfig
+from adanat_rl.experiment.progress import Display
+from adanat_rl.experiment.signals import InterruptGuard
+from adanat_rl.experiment.sweep.folder import FAILED, SweepFolder
+from adanat_rl.experiment.sweep.plan import TrialSpec
+from adanat_rl.experiment.sweep.searchers import TRIAL
+
+
+class StopWhen(Stopper):
+    """Ends everything once a signal has come; the trials see a file and write their checkpoints.
+
+    Args:
+        guard: knows of the signal. file: that the trials look for.
+    """
+
+    def __init__(self, guard: InterruptGuard, file: Path) -> None:
+        self._guard = guard
+        self._file = file
+
+    def __call__(self, trial_id: str, result: Any) -> bool:
+        """A single trial is never stopped here."""
+        return False
+
+    def stop_all(self) -> bool:
+        """Whether a signal has come."""
+        if self._guard():
+            self._file.touch()
+        return self._guard()
+
+
+class Watcher(Callback):
+    """Shows results and keeps the book.
+
+    Args:
+        specs: the trials that there are, as they are now. num_trials: that there will be.
+    """
+
+    def __init__(
+        self,
+        folder: SweepFolder,
+        sweep: SweepConfig,
+        display: Display,
+        specs: Callable[[], Sequence[TrialSpec]],
+        num_trials: int,
+    ) -> None:
+        self._folder = folder
+        self._sweep = sweep
+        self._display = display
+        self._specs = specs
+        self._num_trials = num_trials
+        self._num_shown = 0
+
+    def on_trial_result(
+        self, iteration: int, trials: list[Any], trial: Any, result: dict[str, Any], **info: Any
+    ) -> None:
+        """One evaluation of a trial."""
+        spec = self._spec(trial)
+        if spec is None or self._sweep.metric not in result:
+            return
+        value = result[self._sweep.metric]
+        done = result.get("done", False)
+        numbers = f"{self._sweep.metric} {value:.3f}  reward {result['reward']:.3f}"
+        self._display.message(f"{spec.name}  iteration {result[ITERATION]}  {numbers}{'  finished' if done else ''}")
+        self._show()
+
+    def on_trial_complete(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
+        """A trial has ended in good order."""
+        self._show()
+
+    def on_trial_error(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
+        """A trial has failed, by itself or with its process."""
+        spec = self._spec(trial)
+        if spec is None:
+            return
+        state = self._folder.read_trial(spec)
+        if state.status != FAILED:
+            lines = str(getattr(trial, "error_msg", None) or "its process died").strip().splitlines()
+            self._folder.write_trial(state.spec, FAILED, lines[-1] if lines else "its process died")
+        reason = self._folder.read_trial(spec).reason
+        self._display.message(f"warning: trial {spec.name} failed: {reason}; the others go on")
+        self._show()
+
+    def _show(self) -> None:
+        states = self._folder.write_trials(self._sweep, self._specs(), is_over=False)
+        done = sum(state.is_done for state in states)
+        if done > self._num_shown:
+            self._num_shown = done
+            self._display.row(done, self._num_trials, {})
+
+    def _spec(self, trial: Any) -> TrialSpec | None:
+        number = trial.config.get(TRIAL)
+        return next((spec for spec in self._specs() if spec.number == number), None)

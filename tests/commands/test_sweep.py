@@ -1,0 +1,191 @@
+"""Real sweeps, tiny: what they leave, what a kill, an interrupt and a failing trial cost."""
+
+from __future__ import annotations
+
+import json
+import signal
+import subprocess
+from pathlib import Path
+
+import pandas as pd
+import psutil
+import pytest
+import yaml
+from mlflow import MlflowClient
+
+from adanat_rl.config.loading import load_file
+from benchmarks.resume import outcome
+from tests import tiny
+from tests.experiment.waiting import rows_of, wait_for
+
+SETTINGS = {
+    **dict(setting.split("=") for setting in (*tiny.OVERRIDES, *tiny.IN_PROCESS)),
+    "resources.driver_threads": 1,
+    "training.num_iterations": 3,
+    "evaluation.interval_iterations": 1,
+    "reward.fid.group_size": 8,
+    "tracking.system_metrics": False,
+}
+SETTINGS = {key: yaml.safe_load(str(value)) for key, value in SETTINGS.items()}
+TWO_ARMS = {
+    "title": "Two rewards",
+    "arms": {"adversarial": {"reward.kind": "adversarial"}, "fid": {"reward.kind": "fid"}},
+    "settings": {**SETTINGS, "tracking.enabled": True},
+}
+FILES = sorted((Path(__file__).parents[2] / "tune_configs").glob("*.yaml"))
+ON_A_LAPTOP = [file for file in FILES if load_file(file)["preset"] == "digits"]
+
+
+def write_sweep(folder: Path, content: dict) -> Path:
+    file = folder / "try.yaml"
+    file.write_text(yaml.safe_dump(content))
+    return file
+
+
+def sweep(file: Path, run_dir: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
+    return tiny.run("sweep", str(file), "--run-dir", str(run_dir), *arguments)
+
+
+def book(run_dir: Path) -> dict[str, dict]:
+    return {trial["name"]: trial for trial in json.loads((run_dir / "trials.json").read_text())["trials"]}
+
+
+def without_clocks(run_dir: Path) -> pd.DataFrame:
+    table = pd.read_csv(run_dir / "summary.csv")
+    return table.drop(columns=[name for name in table.columns if "seconds" in name or "per_second" in name])
+
+
+def mlflow_runs(run_dir: Path) -> list:
+    client = MlflowClient(f"sqlite:///{run_dir.parent / 'mlflow.db'}")
+    experiment = client.get_experiment_by_name("adanat-rl")
+    return client.search_runs([experiment.experiment_id])
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder of a sweep that nothing disturbed."""
+    folder = tmp_path_factory.mktemp("sweeps")
+    result = sweep(write_sweep(folder, TWO_ARMS), folder / "runs" / "try")
+    assert result.returncode == 0, result.stderr
+    return folder / "runs" / "try"
+
+
+def test_a_sweep_leaves_a_run_folder_for_each_trial_and_one_report(finished: Path) -> None:
+    trials = book(finished)
+    assert list(trials) == ["000-adversarial-seed0", "001-fid-seed0"]
+    assert {trial["status"] for trial in trials.values()} == {"finished"}
+    for trial in trials.values():
+        folder = finished / trial["folder"]
+        assert rows_of(folder) == 4
+        assert (folder / "report.html").exists()
+        assert tiny.run("audit", "--run-dir", str(folder)).returncode == 0
+    table = pd.read_csv(finished / "summary.csv")
+    assert list(table["arm"]) == ["adversarial", "fid"]
+    assert "Two rewards" in (finished / "report.html").read_text()
+    assert not (finished / "tune").exists(), "nothing of Tune's own is kept"
+
+
+def test_mlflow_has_one_parent_and_one_run_for_each_trial(finished: Path) -> None:
+    runs = {run.data.tags["adanat_rl.kind"]: run for run in mlflow_runs(finished)}
+    assert len(mlflow_runs(finished)) == 3
+    parent = runs["sweep"]
+    children = [run for run in mlflow_runs(finished) if run.data.tags["adanat_rl.kind"] == "training"]
+    assert [run.data.tags["mlflow.parentRunId"] for run in children] == 2 * [parent.info.run_id]
+    assert {run.info.status for run in mlflow_runs(finished)} == {"FINISHED"}
+    artifacts = {
+        file.path
+        for file in MlflowClient(f"sqlite:///{finished.parent / 'mlflow.db'}").list_artifacts(parent.info.run_id)
+    }
+    assert {"report.html", "summary.csv", "sweep.yaml", "trials.json"} <= artifacts
+
+
+def test_the_same_command_on_a_finished_sweep_trains_nothing(finished: Path) -> None:
+    before = {file: file.stat().st_mtime_ns for file in finished.glob("trials/*/metrics.jsonl")}
+    result = sweep(finished.parents[1] / "try.yaml", finished)
+    assert result.returncode == 0, result.stderr
+    assert "2 of 2 trials are done" in result.stdout
+    assert before == {file: file.stat().st_mtime_ns for file in finished.glob("trials/*/metrics.jsonl")}
+    assert len(mlflow_runs(finished)) == 3
+
+
+def test_interrupted_and_killed_the_same_command_ends_with_the_same_table(finished: Path, tmp_path: Path) -> None:
+    run_dir = tmp_path / "runs" / "try"
+    file = write_sweep(tmp_path, TWO_ARMS)
+    command = [str(file), "--run-dir", str(run_dir)]
+
+    process = tiny.start("sweep", *command)
+    wait_for(lambda: any(rows_of(folder) >= 2 for folder in run_dir.glob("trials/*")), process)
+    process.send_signal(signal.SIGINT)
+    output, errors = process.communicate(timeout=120)
+    assert process.returncode == 130, errors
+    assert "go on with: adanat-rl sweep" in output
+    assert {run.info.status for run in mlflow_runs(run_dir)} <= {"KILLED", "FINISHED"}
+    assert "running" not in {trial["status"] for trial in book(run_dir).values()}
+
+    process = tiny.start("sweep", *command)
+    wait_for(lambda: any(trial["status"] == "running" for trial in book(run_dir).values()), process)
+    children = psutil.Process(process.pid).children(recursive=True)
+    process.kill()
+    process.wait()
+    _, alive = psutil.wait_procs(children, timeout=60)
+    assert [child.name() for child in alive] == [], "nothing outlives its driver"
+
+    result = sweep(file, run_dir)
+    assert result.returncode == 0, result.stderr
+    for name, trial in book(run_dir).items():
+        assert trial["status"] == "finished"
+        assert outcome(run_dir / trial["folder"]) == outcome(finished / "trials" / name)
+    pd.testing.assert_frame_equal(without_clocks(run_dir), without_clocks(finished), check_exact=True)
+    runs = mlflow_runs(run_dir)
+    assert len(runs) == 3
+    assert {run.info.status for run in runs} == {"FINISHED"}
+
+
+def test_a_trial_that_fails_says_why_and_takes_nothing_down(tmp_path: Path) -> None:
+    (tmp_path / "broken.py").write_text(
+        "from adanat_rl.rewards.base import RewardModel\n"
+        "class Broken(RewardModel):\n"
+        "    def score(self, batch):\n"
+        "        raise ArithmeticError('the moon is full')\n"
+    )
+    content = {
+        "arms": {"broken": {"reward.kind": "broken:Broken"}, "fid": {"reward.kind": "fid"}},
+        "settings": {**SETTINGS, "training.num_iterations": 1},
+    }
+    run_dir = tmp_path / "sweep"
+    result = tiny.run("sweep", str(write_sweep(tmp_path, content)), "--run-dir", str(run_dir), cwd=tmp_path)
+    assert result.returncode == 1
+    assert "1 of 2 trials failed, such as 000-broken-seed0" in result.stderr
+    assert "the moon is full" in result.stderr
+    assert "go on with: adanat-rl sweep" in result.stderr
+    trials = book(run_dir)
+    assert trials["001-fid-seed0"]["status"] == "finished"
+    assert trials["000-broken-seed0"]["status"] == "failed"
+    assert "the moon is full" in trials["000-broken-seed0"]["reason"]
+    assert "Traceback" in (run_dir / "trials" / "000-broken-seed0" / "trial.log").read_text()
+    assert "the moon is full" in (run_dir / "report.html").read_text()
+
+
+@pytest.mark.parametrize("file", ON_A_LAPTOP, ids=lambda file: file.stem)
+def test_every_sweep_of_a_laptop_runs(file: Path, tmp_path: Path) -> None:
+    """The whole file, with two of its arms and values, and with tiny trainings."""
+    content = load_file(file)
+    content["arms"] = dict(list(content.get("arms", {}).items())[:2])
+    for parameter in content.get("parameters", {}).values():
+        if "grid" in parameter:
+            parameter["grid"] = parameter["grid"][:1] if len(content["parameters"]) > 1 else parameter["grid"][:2]
+    content["seeds"] = 1
+    content.setdefault("search", {}).update({"num_samples": 2})
+    if "scheduler" in content:
+        content["scheduler"]["grace_iterations"] = 1
+    content["settings"] = {**content["settings"], **SETTINGS, "training.num_iterations": 2}
+    for settings in content["arms"].values():
+        if "reward.fid.group_size" in settings:
+            settings["reward.fid.group_size"] = 8
+    result = sweep(write_sweep(tmp_path, content), tmp_path / "sweep")
+    assert result.returncode == 0, result.stderr
+    statuses = [trial["status"] for trial in book(tmp_path / "sweep").values()]
+    assert len(statuses) in {1, 2}
+    assert set(statuses) <= {"finished", "stopped"}
+    assert "finished" in statuses
+    assert (tmp_path / "sweep" / "report.html").exists()
