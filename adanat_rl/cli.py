@@ -29,7 +29,7 @@ COMMANDS = {
     "prepare": "encode images to tokens or captions to embeddings, or take statistics of images, once",
     "import-checkpoint": "turn published weights of others into files of this product",
     "export": "copy a policy into a folder of its own",
-    "report": "make figures and report.html of a run again",
+    "report": "make figures and report.html of a run or of a sweep again",
     "ui": "open the MLflow dashboard of the runs here, on 127.0.0.1",
     "doctor": "check what this machine or cluster has and lacks",
     "audit": "check a run folder: checkpoints, trajectories, metric rows",

@@ -1,4 +1,4 @@
-"""Command `report`: figures and report.html of a run again, finished or not."""
+"""Command `report`: figures and report.html of a run or of a sweep again, finished or not."""
 
 from __future__ import annotations
 
@@ -16,15 +16,27 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def _main(invocation: Invocation) -> int:
     parser = CommandParser(
-        prog="adanat-rl report", description="Make figures and report.html of a run again.", allow_abbrev=False
+        prog="adanat-rl report",
+        description="Make figures and report.html of a run or of a sweep again.",
+        allow_abbrev=False,
     )
     parser.add_argument(
-        "--run-dir", metavar="DIR", type=Path, default=Path("runs/digits"), help="the run (default: runs/digits)"
+        "--run-dir",
+        metavar="DIR",
+        type=Path,
+        default=Path("runs/digits"),
+        help="the run or sweep (default: runs/digits)",
     )
     arguments = parser.parse_args(invocation.argv)
     from adanat_rl.experiment.run_folder import RunFolder
     from adanat_rl.plots.report import write_report
 
+    if (arguments.run_dir / "trials.json").exists():
+        from adanat_rl.plots.ablation.report import write_ablation_report
+
+        print(write_ablation_report(arguments.run_dir).sentence)
+        print(f"report: {arguments.run_dir / 'report.html'}")
+        return EXIT_DONE
     folder = RunFolder(arguments.run_dir)
     folder.saved_config()  # refuses what is no run folder
     write_report(folder)

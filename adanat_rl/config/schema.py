@@ -222,7 +222,7 @@ class PPOConfig(Section):
     advantage: Literal["critic", "group_relative", "leave_one_out"] = setting(
         "critic",
         "critic: return minus value; group_relative: reward minus mean of the images of one context, over their sd; "
-        "leave_one_out: reward minus mean of the others. The last two learn no critic.",
+        "leave_one_out: reward minus mean of the others. The last two learn no critic; the paper has one.",
         source="paper",
     )
     group_size: int = setting(
@@ -509,6 +509,12 @@ class ExperimentConfig(Section):
                 f"ppo.group_size: {self.ppo.group_size} does not divide training.shard_size ({size}); choose a divisor"
             )
         group = self.reward.fid.group_size
+        is_shared = self.reward.kind == "fid" and self.reward.fid.credit == "group"
+        if is_shared and self.ppo.advantage != "critic" and (group is None or group % self.ppo.group_size == 0):
+            raise ValueError(
+                f"ppo.advantage: {self.ppo.advantage} sees no differences: reward.fid.credit=group scores all images "
+                "of a context alike; use reward.fid.credit=leave_one_out, or critic"
+            )
         if "fid" in self.reward.kinds and group is not None and size % group:
             raise ValueError(
                 f"reward.fid.group_size: {group} does not divide training.shard_size ({size}); choose a divisor"

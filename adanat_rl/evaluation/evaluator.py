@@ -20,6 +20,8 @@ from adanat_rl.metrics.statistics import read_arrays, write_arrays
 NAT_PASSES = "nat_passes_per_image"
 IMAGES_PER_SECOND = "images_per_s"
 
+_SECONDS = "seconds"  # in files of judged images: what drawing and decoding them took
+
 
 @dataclass(frozen=True)
 class Evaluation:
@@ -95,22 +97,23 @@ class Evaluator:
         images = evaluation_set(self.labels, self.num_images, seed)
         start = time.perf_counter()
         drawing = self._draw_set(self.generator, policy, images)
-        elapsed = time.perf_counter() - start
-        row, decode_seconds = self._judged(policy, images, drawing.sample)
+        row, seconds = self._judged(policy, images, drawing.sample, time.perf_counter() - start)
         row[NAT_PASSES] = float(drawing.num_passes.float().mean())
-        row[IMAGES_PER_SECOND] = self.num_images / (elapsed + decode_seconds)
+        row[IMAGES_PER_SECOND] = self.num_images / seconds
         return row, drawing
 
     def _judged(
-        self, policy: GenerationPolicy, images: EvaluationSet, sample: Tensor
+        self, policy: GenerationPolicy, images: EvaluationSet, sample: Tensor, seconds: float
     ) -> tuple[dict[str, float], float]:
-        """The judge's numbers, and the seconds of decoding; goes on behind what was judged before an interruption."""
+        """The judge's numbers, and the seconds of drawing and decoding; goes on behind what was judged before an
+        interruption.
+        """
         judgement = self.judge.begin(self.num_images)
         keep = self._draw_set if isinstance(self._draw_set, DrawAndKeep) else None
         file = None if keep is None else keep.judged_file(self.generator, policy, images)
         if file is not None and file.is_file():
-            _go_on(judgement, file)
-        num_kept, seconds = judgement.count, 0.0
+            seconds = _go_on(judgement, file)
+        num_kept = judgement.count
         for part, context in self._batches(sample[num_kept:], images.context[num_kept:]):
             start = time.perf_counter()
             decoded = self.generator.decode(part.to(self.generator.device))
@@ -118,7 +121,7 @@ class Evaluator:
             judgement.add(decoded, context)
             is_last = judgement.count == self.num_images
             if keep is not None and file is not None and (is_last or judgement.count - num_kept >= keep.judged_size):
-                write_arrays(file, judgement.state())
+                write_arrays(file, {**judgement.state(), _SECONDS: np.array(seconds)})
                 num_kept = judgement.count
         return judgement.result(), seconds
 
@@ -134,8 +137,11 @@ class Evaluator:
         return self.judge.distance(self.generator.decode(drawing.sample.to(self.generator.device)).cpu())
 
 
-def _go_on(judgement: Judgement, file: Path) -> None:
+def _go_on(judgement: Judgement, file: Path) -> float:
+    """Goes on from a file; returns the seconds of drawing and decoding so far."""
     try:
-        judgement.restore(read_arrays(file))
+        state = read_arrays(file)
+        judgement.restore(state)
     except UserError as error:
         raise UserError(f"{file}: {error}; without this file the images are judged again") from None
+    return float(state[_SECONDS])

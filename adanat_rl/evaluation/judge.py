@@ -1,7 +1,8 @@
 """The judge: numbers that say how good a set of generated images is, and the contract that every judge meets.
 
 The judge of small data sets has two independent extractors: A gives FD, precision, recall and accuracy; B, trained
-apart from it, a second FD. Neither is ever used as a reward. The judge of full scale is in `inception_judge`.
+apart from it, a second FD. No reward looks at them but `fid`, at A: then B alone is independent. The judge of full
+scale is in `inception_judge`.
 """
 
 from __future__ import annotations

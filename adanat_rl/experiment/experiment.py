@@ -25,6 +25,7 @@ from adanat_rl.evaluation.comparison import Comparison, Row, compare
 from adanat_rl.evaluation.controls import possible_controls
 from adanat_rl.evaluation.drawing import DrawAndKeep, DrawSet
 from adanat_rl.evaluation.evaluator import IMAGES_PER_SECOND
+from adanat_rl.evaluation.hacking import find_hacking, hacking_row
 from adanat_rl.experiment import rollout_table
 from adanat_rl.experiment.build import build_algorithm, build_baselines, build_scene, draw_here
 from adanat_rl.experiment.checkpoints import Snapshot, read_snapshot, write_snapshot
@@ -63,6 +64,7 @@ class Experiment:
         self._num_trajectories = 0
         self.best: dict[str, float] | None = None
         self._num_stale = 0
+        self.warning = ""  # of the last evaluation: that the reward is being hacked
         self._chosen: Snapshot | None = None
         self._train_seconds = 0.0
 
@@ -291,8 +293,18 @@ class Experiment:
             row[keys.decision_key(step, name, "mean")] = float(column.mean())
             row[keys.decision_key(step, name, "sd")] = float(column.std())
         self._compare_with_best(numbers)
+        row |= self._look_for_hacking(row)
         row[keys.EVALUATION_SECONDS] = time.perf_counter() - start
         return row
+
+    def _look_for_hacking(self, row: Mapping[str, Any]) -> dict[str, Any]:
+        """Whether the reward has been rising while the judge found the images worse."""
+        evaluation = self.config.evaluation
+        rows = [*self.metrics.rows(), row]
+        found = find_hacking(rows, evaluation.hacking_window, evaluation.hacking_tolerance)
+        is_new = found is not None and found.iteration == self.iteration
+        self.warning = found.describe(self._evaluator.judge.names) if found is not None and is_new else ""
+        return hacking_row(found)
 
     def _compare_with_best(self, numbers: Mapping[str, float]) -> None:
         evaluation = self.config.evaluation

@@ -13,7 +13,7 @@ from typing import Any, Protocol
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
-from adanat_rl.config.metric_keys import EVAL, REWARD_MEAN
+from adanat_rl.config.metric_keys import EVAL, HACKING_DETECTED, HACKING_ITERATION, REWARD_MEAN
 from adanat_rl.evaluation.judge import FD_A
 from adanat_rl.evaluation.table import comparison_table
 
@@ -156,6 +156,8 @@ def _numbers(row: dict[str, Any]) -> str:
         ("distance", "FD {:.3f}"),
     ]
     parts = [text.format(row[key]) for key, text in shown if key in row]
+    if row.get(HACKING_DETECTED):
+        parts.append(f"reward hacked since iteration {row[HACKING_ITERATION]:.0f}")
     return "".join("  " + part for part in parts)
 
 

@@ -161,6 +161,8 @@ class Training:
 
     def _iterate(self) -> dict[str, Any]:
         row = self.experiment.step()
+        if is_evaluation(row) and self.experiment.warning:
+            self._warn(self.experiment.warning)
         self._keep_best()
         if self.iteration % self._config.checkpoints.interval_iterations == 0:
             self.save()

@@ -17,6 +17,7 @@ from adanat_rl.config.metric_keys import (
     GRADIENT_NORM,
     ITERATION_SECONDS,
     LEARNER,
+    LEASH,
     NAT_PASSES_TOTAL,
     REWARD_MEAN,
     REWARD_MODEL,
@@ -54,6 +55,7 @@ _DIAGNOSTICS = (
     (LEARNER + EXPLAINED_VARIANCE, "Explained variance"),
     (LEARNER + ACTION_STD, "Action noise, std"),
     (LEARNER + VALUE_LOSS, "Value loss"),
+    (LEARNER + LEASH, "Leash"),
     (LEARNER + GRADIENT_NORM, "Gradient norm"),
     (ITERATION_SECONDS, "Seconds per iteration"),
 )
@@ -255,7 +257,7 @@ def _diagnostics(run: RunData) -> list[Chart]:
         x, y = run.series(key)
         if key.startswith(TIME):  # 0 is warm-up, 1 starts the workers
             x, y = x[x > 1], y[x > 1]
-        if len(x):
+        if y.any():  # what is always 0 is not in use: a leash, or a critic
             figure = curve_figure(title, "iteration", [Curve("", x, y)], size=SMALL)
             name = title.lower().replace(",", "").replace(" ", "_")
             charts.append(Chart(name, figure, f"{title}: last {y[-1]:.3g}"))

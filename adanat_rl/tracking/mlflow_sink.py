@@ -19,7 +19,7 @@ from typing import Any, Protocol
 import yaml
 
 from adanat_rl.config.files import write_atomically
-from adanat_rl.config.metric_keys import ITERATION, UNIX_TIME
+from adanat_rl.config.metric_keys import HACKING_DETECTED, HACKING_ITERATION, ITERATION, UNIX_TIME
 from adanat_rl.config.run_paths import RunPaths
 from adanat_rl.config.schema import ExperimentConfig
 from adanat_rl.evaluation.evaluator import NAT_PASSES
@@ -30,6 +30,7 @@ _CLOSE_TIMEOUT_S = 60.0
 _BATCH = 500  # metrics of one request
 _SENTINEL = ITERATION  # a metric of every row: its last step tells which rows the server has
 _UID_TAG = "adanat_rl.run_uid"
+_HACKING_TAG = "adanat_rl.reward_hacking"
 _PARENT_TAG = "mlflow.parentRunId"
 _PICTURE = re.compile(r"iteration_(\d{6})\.png$")
 _PARAMS = (
@@ -273,6 +274,8 @@ class _Link:
         self._client.log_batch(
             self.run_id, metrics=[Metric(name, float(value), timestamp, step) for name, value in numbers.items()]
         )
+        if row.get(HACKING_DETECTED):
+            self._client.set_tag(self.run_id, _HACKING_TAG, f"seen at iteration {row[HACKING_ITERATION]:.0f}")
         self._last_step = step
 
     def _send_pictures(self) -> None:

@@ -14,6 +14,7 @@ import yaml
 from mlflow import MlflowClient
 
 from adanat_rl.config.loading import load_file
+from adanat_rl.plots.ablation.tables import MEASURED
 from benchmarks.resume import outcome
 from tests import tiny
 from tests.experiment.waiting import rows_of, wait_for
@@ -51,8 +52,7 @@ def book(run_dir: Path) -> dict[str, dict]:
 
 
 def without_clocks(run_dir: Path) -> pd.DataFrame:
-    table = pd.read_csv(run_dir / "summary.csv")
-    return table.drop(columns=[name for name in table.columns if "seconds" in name or "per_second" in name])
+    return pd.read_csv(run_dir / "summary.csv").drop(columns=list(MEASURED))
 
 
 def mlflow_runs(run_dir: Path) -> list:

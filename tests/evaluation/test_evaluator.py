@@ -223,3 +223,12 @@ def test_judged_images_of_another_judge_are_refused(tmp_path: Path) -> None:
     other = InceptionJudge(ColourExtractor(), replace(statistics(), features=None), batch_size=16)
     with pytest.raises(UserError, match=r"judged_\w+\.npz: images so far are of .* 30 kept; .* judged again"):
         row_of(other, keep, CountingGenerator())
+
+
+def test_speed_is_that_of_drawing_and_decoding_not_of_reading_what_was_kept(tmp_path: Path) -> None:
+    generator = CountingGenerator()
+    keep = DrawAndKeep(tmp_path, DrawHere(10))
+    evaluator = Evaluator(generator, torch.arange(4), CostJudge(), 50, batch_size=10, draw_set=keep)
+    policy = SchedulePolicy(generator.decision_space.base_schedule)
+    speeds = [evaluator.evaluate_once(policy, 5)[0][IMAGES_PER_SECOND] for _ in range(2)]
+    assert speeds[0] == speeds[1] > 0
