@@ -56,6 +56,11 @@ class SearchFolder(RunFolder):
         return self.path / "search.yaml"
 
     @property
+    def summary_file(self) -> Path:
+        """What the search comes to, JSON; written last, so a search that has it is complete."""
+        return self.path / "search.json"
+
+    @property
     def study_file(self) -> Path:
         """The Optuna study, SQLite; the truth of the search."""
         return self.path / "study.db"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 import signal
 from pathlib import Path
 
@@ -31,7 +32,7 @@ TINY = (
     "resources.driver_threads=1",
 )
 NUM_TRIALS = 2 * 4 + (2 + 2) * 2
-RESULTS = ("search.jsonl", "schedule.json", "summary.json")
+RESULTS = ("search.jsonl", "schedule.json", "search.json")
 
 
 def call(capsys: pytest.CaptureFixture[str], *arguments: str | Path, status: int = 0) -> str:
@@ -46,6 +47,11 @@ def results(folder: Path) -> dict[str, bytes]:
     return {name: (folder / name).read_bytes() for name in RESULTS}
 
 
+def copied(searched: Path, tmp_path: Path) -> Path:
+    """A finished search that may be changed."""
+    return shutil.copytree(searched, tmp_path / "copied")
+
+
 @pytest.fixture(scope="module")
 def searched(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The folder of a search that was never interrupted."""
@@ -55,7 +61,7 @@ def searched(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def test_the_files_hold_what_an_evaluator_finds(searched: Path) -> None:
-    summary = json.loads((searched / "summary.json").read_text())
+    summary = json.loads((searched / "search.json").read_text())
     evaluator = build_scene(resolve("digits", overrides=TINY)).evaluator
     schedule = load_schedule(searched / "schedule.json", horizon=4)
     for rows, key in ((schedule, "distance"), (np.array(summary["base_schedule"]), "distance_before")):
@@ -78,7 +84,7 @@ def test_the_reference_file_is_the_schedule_with_its_numbers(searched: Path) -> 
     (baseline,) = references.baselines
     assert references.dataset == "digits"
     np.testing.assert_array_equal(baseline.decisions, load_schedule(searched / "schedule.json").astype(np.float32))
-    summary = json.loads((searched / "summary.json").read_text())
+    summary = json.loads((searched / "search.json").read_text())
     assert baseline.numbers["fd_a"]["mean"] == summary["distance"]["mean"]
     assert (baseline.title, baseline.how) == (
         "static, T = 4, searched",
@@ -86,22 +92,25 @@ def test_the_reference_file_is_the_schedule_with_its_numbers(searched: Path) -> 
     )
 
 
-def test_the_same_command_again_shows_the_result_and_more_generations_go_on(capsys, tmp_path: Path) -> None:
-    folder = tmp_path / "run"
-    call(capsys, *TINY, "search.num_generations=1", "--run-dir", folder)
-    before = results(folder)
-    printed = call(capsys, *TINY, "search.num_generations=1", "--run-dir", folder)
-    assert "10 of 10 evaluations are done" in printed
+def test_the_same_command_again_shows_the_result_and_changes_nothing(capsys, tmp_path: Path, searched: Path) -> None:
+    folder = copied(searched, tmp_path)
+    printed = call(capsys, *TINY, "--run-dir", folder)
+    assert f"{NUM_TRIALS} of {NUM_TRIALS} evaluations are done" in printed
     assert "the search is complete; more with search.num_generations" in printed
     assert "sampling temperature" in printed, "the table"
-    assert results(folder) == before
-    printed = call(capsys, *TINY, "--log-json", "--run-dir", folder)
+    assert results(folder) == results(searched)
+
+
+def test_a_search_goes_on_with_more_generations_and_seeds(capsys, tmp_path: Path, searched: Path) -> None:
+    folder, less = tmp_path / "run", ("search.num_generations=1", "search.num_seeds=1")
+    call(capsys, *TINY, *less, "--quiet", "--run-dir", folder)
+    done = 4 + 3
+    printed = call(capsys, *TINY, "--log-json", "evaluation.batch_size=16", "evaluation.seed=5", "--run-dir", folder)
     lines = [json.loads(line) for line in printed.splitlines()]
+    assert f"{done} of {NUM_TRIALS} evaluations are done" in lines[0]["message"]
     assert lines[-1]["search"]["num_generations"] == 2
-    whole = tmp_path / "whole"
-    call(capsys, *TINY, "--quiet", "--run-dir", whole)
-    assert (folder / "schedule.json").read_bytes() == (whole / "schedule.json").read_bytes()
-    assert (folder / "summary.json").read_bytes() == (whole / "summary.json").read_bytes()
+    assert (folder / "schedule.json").read_bytes() == (searched / "schedule.json").read_bytes()
+    assert (folder / "search.json").read_bytes() == (searched / "search.json").read_bytes()
 
 
 @pytest.mark.parametrize(("number", "status"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
@@ -128,24 +137,22 @@ def test_a_signal_ends_the_search_behind_an_evaluation_and_the_same_command_goes
     assert results(folder) == results(searched)
 
 
-@pytest.mark.parametrize("num_done", [1, 11])
-def test_killed_the_same_command_gives_the_same_search(capsys, tmp_path: Path, searched: Path, num_done: int) -> None:
-    folder = tmp_path / "run"
+def test_killed_the_same_command_gives_the_same_search(capsys, tmp_path: Path, searched: Path) -> None:
+    folder, num_done = tmp_path / "run", 6
     process = tiny.start("search", *TINY, "--run-dir", str(folder))
     wait_for(lambda: len(read_json_lines(folder / "search.jsonl")) >= num_done, process)
     process.kill()
     process.communicate()
-    assert not (folder / "summary.json").exists()
+    assert not (folder / "search.json").exists()
     call(capsys, *TINY, "--run-dir", folder)
     assert results(folder) == results(searched)
 
 
 def test_a_torn_history_file_is_made_again_from_the_study(capsys, tmp_path: Path, searched: Path) -> None:
-    folder = tmp_path / "run"
-    call(capsys, *TINY, "--quiet", "--run-dir", folder)
+    folder = copied(searched, tmp_path)
     text = (folder / "search.jsonl").read_text()
     (folder / "search.jsonl").write_text(text[: len(text) // 2])
-    (folder / "summary.json").unlink()
+    (folder / "search.json").unlink()
     call(capsys, *TINY, "--quiet", "--run-dir", folder)
     assert results(folder) == results(searched)
 
@@ -153,8 +160,7 @@ def test_a_torn_history_file_is_made_again_from_the_study(capsys, tmp_path: Path
 def test_wrong_input_is_one_line(capsys, tmp_path: Path, searched: Path) -> None:
     (tmp_path / "training").mkdir()
     (tmp_path / "training" / "config.yaml").write_text("")
-    odd = tmp_path / "odd"
-    call(capsys, *TINY, "--quiet", "--run-dir", odd, "search.num_generations=1")
+    odd = copied(searched, tmp_path)
     (odd / "study.db").write_bytes(b"no database at all" * 100)
     short = tmp_path / "short.json"
     short.write_text("[[0.5, 1, 1, 1]]")
@@ -178,13 +184,6 @@ def test_wrong_input_is_one_line(capsys, tmp_path: Path, searched: Path) -> None
     assert not (tmp_path / "new").exists()
 
 
-def test_another_number_of_seeds_may_compete(capsys, tmp_path: Path) -> None:
-    """Settings that do not touch the trials that are done may change."""
-    call(capsys, *TINY, "--quiet", "--run-dir", tmp_path / "run", "search.num_seeds=1")
-    printed = call(capsys, *TINY, "--run-dir", tmp_path / "run", "evaluation.batch_size=16", "evaluation.seed=5")
-    assert f"12 of {NUM_TRIALS} evaluations are done" in printed
-
-
 def test_a_dry_run_says_what_would_be_done_and_writes_nothing(capsys, tmp_path: Path, monkeypatch) -> None:
     monkeypatch.chdir(tmp_path)
     printed = call(capsys, "--preset", "digits", "--dry-run", "decisions.learned=[mask_ratio, guidance_scale]")
@@ -196,12 +195,15 @@ def test_a_dry_run_says_what_would_be_done_and_writes_nothing(capsys, tmp_path: 
     assert list(tmp_path.iterdir()) == []
 
 
-def test_the_folder_is_not_that_of_a_training(capsys, tmp_path: Path, monkeypatch) -> None:
+def test_the_folder_is_not_that_of_a_training(capsys, monkeypatch, tmp_path: Path, searched: Path) -> None:
     monkeypatch.chdir(tmp_path)
-    call(capsys, *TINY, "search.num_generations=1", "--quiet", "name=mine")
-    assert (tmp_path / "runs" / "mine-search" / "schedule.json").exists()
-    assert main(["train", "--run-dir", "runs/mine-search"]) == 2
-    assert "choose another --run-dir" in capsys.readouterr().err
+    monkeypatch.setattr(
+        "adanat_rl.experiment.searching.search", lambda config, path, again, **options: print(path) or 130
+    )
+    assert call(capsys, "name=mine", status=130).strip() == "runs/mine-search"
+    folder = copied(searched, tmp_path)
+    assert main(["train", "--run-dir", str(folder)]) == 2
+    assert "is no run folder; choose another --run-dir" in capsys.readouterr().err
 
 
 def test_evaluate_takes_the_result_as_a_baseline(capsys, tmp_path: Path, searched: Path) -> None:
