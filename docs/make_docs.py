@@ -129,6 +129,7 @@ def main() -> int:
         ROOT / "weights.md": weights_markdown().encode(),
         ROOT / "figures" / "architecture.svg": architecture(),
         README: with_tables(README.read_text()).encode(),
+        ROOT / "rewards.md": with_tables((ROOT / "rewards.md").read_text()).encode(),
     }
     stale = []
     for path, content in files.items():

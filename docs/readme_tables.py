@@ -81,6 +81,21 @@ def measurements() -> str:
             "resume",
         )
     )
+    sweeps = result("sweeps")
+    ratio, limits = sweeps["trials_per_time"], sweeps["limits"]
+    rows.append(
+        (
+            "two trials of a sweep at once ÷ in turn, trials per time",
+            f"{ratio:.2f}",
+            f"≥ {limits['trials_per_time']}",
+            "sweeps",
+        )
+    )
+    added = "time that Tune, MLflow and checkpoints add to a trial"
+    rows.append((added, f"{sweeps['added']:.0%}", f"{limits['added']:.0%}", "sweeps"))
+    kills = sum(entry.startswith("killed") for entry in sweeps["kills"])
+    verdict = "equal bits" if all(sweeps["equal"].values()) else "NOT equal"
+    rows.append((f"sweep killed {kills} × and resumed, against never killed", verdict, "equal bits", "sweeps"))
     lines = ["| what | measured | reach | `python -m benchmarks.…` |", "|---|---|---|---|"]
     return "\n".join(lines + [f"| {' | '.join(row[:3])} | `{row[3]}` |" for row in rows])
 
@@ -128,6 +143,22 @@ def mnist() -> str:
     return "\n".join([note, "", *lines])
 
 
+def ablation() -> str:
+    """Rewards on digits: what each came to, by its own account and by the judges."""
+    numbers = result("reward_ablation")
+    columns = ("own_reward", "fd_a", "fd_b", "precision", "recall", "shuffled_fd_a")
+    lines = [
+        "| reward | own reward ↑ | FD A ↓ | FD B ↓ | precision ↑ | recall ↑ | FD A, shuffled | hacked |",
+        "|---|---|---|---|---|---|---|---|",
+    ]
+    for arm, row in numbers["arms"].items():
+        cells = [f"{row[name]['mean']:.3f} ± {row[name]['sd']:.3f}" for name in columns]
+        lines.append(f"| `{arm}` | {' | '.join(cells)} | {row['hacked']} of {row['seeds']} |")
+    minutes = numbers["wall_s"] / 60
+    note = f"Mean ± sd over the seeds; {minutes:.0f} minutes on two cores (`{numbers['command']}`)."
+    return "\n".join([*lines, "", note, "", numbers["sentence"]])
+
+
 def trials() -> str:
     """One iteration of each preset at full network size; load: that of the machine meanwhile, where it was noted."""
     lines = [
@@ -147,5 +178,6 @@ TABLES: dict[str, Callable[[], str]] = {
     "measurements": measurements,
     "full_scale": full_scale,
     "mnist": mnist,
+    "ablation": ablation,
     "trials": trials,
 }

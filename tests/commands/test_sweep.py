@@ -150,7 +150,14 @@ def test_a_trial_that_fails_says_why_and_takes_nothing_down(tmp_path: Path) -> N
     )
     content = {
         "arms": {"broken": {"reward.kind": "broken:Broken"}, "fid": {"reward.kind": "fid"}},
-        "settings": {**SETTINGS, "training.num_iterations": 1},
+        "settings": {
+            **SETTINGS,
+            "training.num_iterations": 1,
+            "resources.num_env_runners": 1,  # actors of their own, in the placement group of the trial
+            "resources.num_reward_actors": 1,
+            "resources.max_reward_retries": 1,
+        },
+        "resources": {"cpus_per_trial": 0.4},
     }
     run_dir = tmp_path / "sweep"
     result = tiny.run("sweep", str(write_sweep(tmp_path, content)), "--run-dir", str(run_dir), cwd=tmp_path)

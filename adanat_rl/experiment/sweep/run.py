@@ -157,7 +157,9 @@ class _Sweep:
         os.environ["TUNE_DISABLE_SIGINT_HANDLER"] = "1"
         os.environ["RAY_CHDIR_TO_TRIAL_DIR"] = "0"
         os.environ["RAY_AIR_NEW_OUTPUT"] = "0"  # the new display prints whatever its verbosity is
-        os.environ.setdefault("TUNE_MAX_PENDING_TRIALS_PG", str(_PENDING_TRIALS))
+        os.environ["TUNE_DISABLE_STRICT_METRIC_CHECKING"] = "1"  # a trial that is told to stop may have no number yet
+        # A sampler that learns is asked late.
+        os.environ["TUNE_MAX_PENDING_TRIALS_PG"] = str(_PENDING_TRIALS if self._is_planned else 1)
         import ray
         from ray import tune
 
