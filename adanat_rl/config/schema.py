@@ -365,7 +365,11 @@ class SearchConfig(Section):
     num_generations: int = setting(60, "Generations of CMA-ES.", unit="generations", source="measured", ge=1)
     population: int = setting(16, "Schedules of a generation.", unit="schedules", source="measured", ge=2)
     sigma: float = setting(
-        0.4, "Initial spread of the schedules around the base schedule, in pre-activations.", source="measured", gt=0
+        0.4,
+        "Initial spread of the schedules around the base schedule, in pre-activations.",
+        source="measured",
+        gt=0,
+        le=10,
     )
     seed: int = setting(0, "Seed of the search.", ge=0, lt=2**31)
     num_seeds: int = setting(8, "Image seeds on which the finalists compete, never those of an evaluation.", ge=1)

@@ -82,6 +82,7 @@ class Experiment:
         row |= {keys.REWARD_MODEL + name: float(value) for name, value in warm_up.items()}
         row[keys.ITERATION_SECONDS] = time.perf_counter() - start
         row |= self._evaluate()
+        row |= self._look_for_hacking(row)
         return self._record(row)
 
     def step(self) -> dict[str, Any]:
@@ -97,6 +98,8 @@ class Experiment:
         row[keys.TRAIN_SECONDS_TOTAL] = self._train_seconds
         if self.evaluation_is_due:
             row |= self._evaluate()
+            row |= self._look_for_hacking(row)
+        row |= self._look_for_hacking(row)
         return self._record(row)
 
     def save(self, folder: Path) -> None:
@@ -293,7 +296,6 @@ class Experiment:
             row[keys.decision_key(step, name, "mean")] = float(column.mean())
             row[keys.decision_key(step, name, "sd")] = float(column.std())
         self._compare_with_best(numbers)
-        row |= self._look_for_hacking(row)
         row[keys.EVALUATION_SECONDS] = time.perf_counter() - start
         return row
 
