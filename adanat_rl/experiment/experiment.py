@@ -99,7 +99,6 @@ class Experiment:
         if self.evaluation_is_due:
             row |= self._evaluate()
             row |= self._look_for_hacking(row)
-        row |= self._look_for_hacking(row)
         return self._record(row)
 
     def save(self, folder: Path) -> None:
