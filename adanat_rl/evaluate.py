@@ -96,7 +96,7 @@ def _evaluate(config: ExperimentConfig, arguments: argparse.Namespace) -> int:
             display.message(comparison["verdict"]["sentence"])
         display.message(f"numbers: {output}")
         if config.tracking.enabled:
-            from adanat_rl.tracking.mlflow_sink import log_evaluation
+            from adanat_rl.tracking.mlflow_runs import log_evaluation
 
             log_evaluation(config, output, subject.title, display.message)
     return EXIT_DONE

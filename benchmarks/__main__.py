@@ -1,6 +1,6 @@
 """All measurements, the quick ones first; each is also a module of its own.
 
-python -m benchmarks          # about 3.5 hours on two cores
+python -m benchmarks          # about 5 hours on two cores
 """
 
 from __future__ import annotations
@@ -18,6 +18,8 @@ MODULES = (
     "overhead",
     "resume",
     "demo",
+    "sweeps",
+    "reward_ablation",
     "reference_numbers",
 )
 

@@ -172,7 +172,7 @@ def _store(config: ExperimentConfig, run_dir: Path) -> list[Finding]:
         return [Finding("MLflow", True, "tracking is switched off")]
     from mlflow import MlflowClient
 
-    from adanat_rl.tracking.mlflow_sink import tracking_uri
+    from adanat_rl.tracking.mlflow_runs import tracking_uri
 
     uri = tracking_uri(config, run_dir)
     path = Path(uri.removeprefix("sqlite:///"))

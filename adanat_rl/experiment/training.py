@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -118,12 +119,11 @@ class Training:
         Whatever ends it, a checkpoint of the last finished iteration is on the disk.
         """
         try:
-            while not self.experiment.is_over and not self._interrupted():
-                row = self._iterate()
-                if is_evaluation(row):
-                    return row
-        except RolloutInterruptedError:  # raised before anything of the iteration was kept
-            pass
+            with suppress(RolloutInterruptedError):  # raised before anything of the iteration was kept
+                while not self.experiment.is_over and not self._interrupted():
+                    row = self._iterate()
+                    if is_evaluation(row):
+                        return row
         except RunError:
             if self.experiment.is_whole:
                 self.save()

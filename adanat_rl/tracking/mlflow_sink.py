@@ -10,7 +10,6 @@ from __future__ import annotations
 import json
 import re
 import threading
-import uuid
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -18,20 +17,26 @@ from typing import Any, Protocol
 
 import yaml
 
-from adanat_rl.config.files import write_atomically
 from adanat_rl.config.metric_keys import HACKING_DETECTED, HACKING_ITERATION, ITERATION, UNIX_TIME
 from adanat_rl.config.run_paths import RunPaths
 from adanat_rl.config.schema import ExperimentConfig
 from adanat_rl.evaluation.evaluator import NAT_PASSES
 from adanat_rl.evaluation.judge import FD_A, FD_B, judge_names
+from adanat_rl.tracking.mlflow_runs import (
+    METRICS_OF_A_REQUEST,
+    PARENT_TAG,
+    experiment_of,
+    final_metrics,
+    find_run,
+    open_run,
+    run_uid,
+    tracking_uri,
+)
 
 _RETRY_S = 5.0
 _CLOSE_TIMEOUT_S = 60.0
-_BATCH = 500  # metrics of one request
 _SENTINEL = ITERATION  # a metric of every row: its last step tells which rows the server has
-_UID_TAG = "adanat_rl.run_uid"
 _HACKING_TAG = "adanat_rl.reward_hacking"
-_PARENT_TAG = "mlflow.parentRunId"
 _PICTURE = re.compile(r"iteration_(\d{6})\.png$")
 _PARAMS = (
     "seed",
@@ -66,13 +71,6 @@ class NoTracker:
 
     def finish(self, status: str) -> None:
         """Nothing."""
-
-
-def tracking_uri(config: ExperimentConfig, folder: Path) -> str:
-    """The configured server, or the store beside the run folder."""
-    if config.tracking.uri is not None:
-        return config.tracking.uri
-    return f"sqlite:///{folder.resolve().parent / 'mlflow.db'}"
 
 
 @contextmanager
@@ -219,7 +217,7 @@ class _Link:
         if self._parent is not None:
             parent = find_run(self._client, experiment_id, self._parent)
             if parent is not None:
-                self._client.set_tag(run_id, _PARENT_TAG, parent)
+                self._client.set_tag(run_id, PARENT_TAG, parent)
         return run_id
 
     def _params(self) -> list[Any]:
@@ -297,8 +295,8 @@ class _Link:
         now = int(self._files.evaluation_file.stat().st_mtime * 1000)
         step = max(0, self._last_step)
         metrics = [Metric(name, value, now, step) for name, value in final_metrics(self._files.evaluation_file).items()]
-        for start in range(0, len(metrics), _BATCH):
-            self._client.log_batch(self.run_id, metrics=metrics[start : start + _BATCH])
+        for start in range(0, len(metrics), METRICS_OF_A_REQUEST):
+            self._client.log_batch(self.run_id, metrics=metrics[start : start + METRICS_OF_A_REQUEST])
 
     def _describe(self) -> None:
         """What was learned, as the run's description: Markdown that the dashboard shows at the top."""
@@ -332,70 +330,3 @@ class _Link:
         monitor = SystemMetricsMonitor(self.run_id, resume_logging=True, tracking_uri=self.uri)
         monitor.start()
         return monitor
-
-
-def run_uid(file: Path) -> str:
-    """The identity of a run in MLflow; it is on the disk before the run exists, so there is never a second."""
-    if file.exists():
-        return str(json.loads(file.read_text())["run_uid"])
-    uid = uuid.uuid4().hex
-    write_atomically(file, json.dumps({"run_uid": uid}), durable=True)
-    return uid
-
-
-def find_run(client: Any, experiment_id: str, uid: str) -> str | None:
-    """Id of the run with a uid."""
-    found = client.search_runs([experiment_id], f"tags.`{_UID_TAG}` = '{uid}'", max_results=1)
-    return str(found[0].info.run_id) if found else None
-
-
-def open_run(client: Any, experiment_id: str, uid: str, name: str, tags: dict[str, str]) -> tuple[str, bool]:
-    """The run with a uid, resumed or created; and whether it is new."""
-    run_id = find_run(client, experiment_id, uid)
-    if run_id is not None:
-        client.update_run(run_id, status="RUNNING")
-        return run_id, False
-    run = client.create_run(experiment_id, run_name=name, tags={_UID_TAG: uid, **tags})
-    return str(run.info.run_id), True
-
-
-def log_evaluation(config: ExperimentConfig, file: Path, title: str, warn: Callable[[str], None]) -> None:
-    """Keeps an evaluation as an MLflow run of its own: the numbers as metrics, the file as artifact."""
-    from mlflow import MlflowClient
-    from mlflow.entities import Metric
-
-    try:
-        client = MlflowClient(tracking_uri(config, file.parent))
-        experiment_id = experiment_of(client, config, file.parent)
-        run = client.create_run(experiment_id, run_name=f"evaluate {title}", tags={"adanat_rl.kind": "evaluation"})
-        metrics = [Metric(name, value, run.info.start_time, 0) for name, value in final_metrics(file).items()]
-        for start in range(0, len(metrics), _BATCH):
-            client.log_batch(run.info.run_id, metrics=metrics[start : start + _BATCH])
-        client.log_artifact(run.info.run_id, str(file))
-        client.set_terminated(run.info.run_id)
-    except Exception as error:  # the numbers are on disk; a server that is away must not spoil them
-        first_line = (str(error).strip().splitlines() or [""])[0]
-        warn(f"warning: not sent to MLflow ({type(error).__name__}: {first_line[:120]})")
-
-
-def experiment_of(client: Any, config: ExperimentConfig, folder: Path) -> str:
-    """Id of the configured MLflow experiment, made if need be; a local store keeps its artifacts beside itself."""
-    experiment = client.get_experiment_by_name(config.tracking.experiment)
-    if experiment is not None:
-        return str(experiment.experiment_id)
-    location = None
-    if config.tracking.uri is None:
-        location = (folder.resolve().parent / "mlartifacts").as_uri()
-    tags = {"mlflow.experimentKind": "custom_model_development"}  # the UI opens on training runs, not on GenAI
-    return str(client.create_experiment(config.tracking.experiment, artifact_location=location, tags=tags))
-
-
-def final_metrics(evaluation: Path) -> dict[str, float]:
-    """The numbers of an evaluation file as `final/ROW/METRIC_mean` and `…_sd`."""
-    rows = json.loads(evaluation.read_text())["rows"]
-    return {
-        f"final/{row['name']}/{name}_{part}": float(value[part])
-        for row in rows
-        for name, value in row["summary"].items()
-        for part in ("mean", "sd")
-    }

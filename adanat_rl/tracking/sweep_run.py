@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from adanat_rl.config.schema import ExperimentConfig
-from adanat_rl.tracking.mlflow_sink import experiment_of, open_run, run_uid, tracking_uri
+from adanat_rl.tracking.mlflow_runs import experiment_of, open_run, run_uid, tracking_uri
 
 
 class SweepRun:

@@ -21,7 +21,8 @@ from adanat_rl.config.loading import resolve
 from adanat_rl.experiment.cluster import connect
 from adanat_rl.rewards.base import RewardBatch, RewardModel, RewardOutput
 from adanat_rl.rewards.build import build_reward_parts
-from adanat_rl.rewards.service import Finished, LocalRewardService, RemoteRewardService, start_reward_service
+from adanat_rl.rewards.remote_service import RemoteRewardService, start_reward_service
+from adanat_rl.rewards.service import Finished, LocalRewardService
 from tests.tiny import OVERRIDES
 
 

@@ -113,7 +113,8 @@ class Trial(Trainable):
         from adanat_rl.experiment.progress import PlainDisplay
         from adanat_rl.experiment.run_folder import RunFolder
         from adanat_rl.experiment.training import Training
-        from adanat_rl.tracking.mlflow_sink import open_tracker, run_uid
+        from adanat_rl.tracking.mlflow_runs import run_uid
+        from adanat_rl.tracking.mlflow_sink import open_tracker
 
         config = complete_inputs(self._config())
         folder = RunFolder(self._folder.trial(self._spec).path)
