@@ -195,8 +195,6 @@ class _Sweep:
                 scheduler=_scheduler(self._sweep, self._config),
                 num_samples=num_samples,
                 max_concurrent_trials=self._sweep.resources.max_concurrent,
-                metric=None if self._sweep.scheduler.kind != "none" else self._sweep.metric,
-                mode=None if self._sweep.scheduler.kind != "none" else ("min" if self._sweep.minimises else "max"),
             ),
             run_config=tune.RunConfig(
                 name=self._folder.scheduler_folder.name,

@@ -74,11 +74,12 @@ class OptunaTrials(Searcher):
         if self._number >= self._sweep.search.num_samples:
             return Searcher.FINISHED
         if self._number < len(self._known):
-            self._study.enqueue_trial(dict(self._known[self._number].settings))
+            settings = self._known[self._number].settings
+            self._study.enqueue_trial({key: settings[key] for key in self._distributions})
         trial = self._study.ask(self._distributions)
         self._trials[trial_id] = trial
-        arm, settings = next(iter(self._sweep.arms.items()), (ALL, {}))
-        spec = TrialSpec(self._number, arm, self._sweep.seeds[0], {**settings, **trial.params})
+        arm, shared = next(iter(self._sweep.arms.items()), (ALL, {}))
+        spec = TrialSpec(self._number, arm, self._sweep.seeds[0], {**shared, **trial.params})
         if self._number < len(self._known):
             spec = self._known[self._number]
         self._number += 1
