@@ -10,18 +10,23 @@ import argparse
 import shutil
 import subprocess
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pandas as pd
+from matplotlib.figure import Figure
 
 from adanat_rl.config.files import read_json_lines
 from adanat_rl.config.metric_keys import UNIX_TIME
+from adanat_rl.generation.pipeline import load_pipeline
 from adanat_rl.plots.ablation.report import write_ablation_report
 from benchmarks.common import print_rows, write_result
 
 ROOT = Path(__file__).parents[1]
 SWEEP = ROOT / "tune_configs" / "reward_ablation.yaml"
+PER_CLASS = 8
 FIGURES = ROOT / "docs" / "figures"
 METRICS = ("own_reward", "fd_a", "fd_b", "precision", "recall", "accuracy", "shuffled_fd_a")
 
@@ -38,11 +43,26 @@ def numbers_of(table: pd.DataFrame) -> dict[str, dict[str, Any]]:
     return found
 
 
+def draw_samples(folder: Path, arms: Sequence[str]) -> None:
+    """The same classes and random numbers under the first seed of every arm, side by side."""
+    labels = np.repeat(np.arange(10), PER_CLASS)
+    figure = Figure(figsize=(2.5 * len(arms), 3.1), facecolor="white", layout="constrained")
+    for axes, arm in zip(figure.subplots(1, len(arms)), arms, strict=True):
+        policy = next(folder.glob(f"trials/*-{arm}-seed0/policy"))
+        images = load_pipeline(policy)(labels, np.arange(len(labels))).images[..., 0]
+        rows = images.reshape(10, PER_CLASS, *images.shape[1:])
+        framed = np.pad(rows, ((0, 0), (0, 0), (0, 1), (0, 1)), constant_values=255)
+        axes.imshow(framed.swapaxes(1, 2).reshape(10 * framed.shape[2], -1), cmap="gray")
+        axes.set_axis_off()
+        axes.set_title(arm.replace("_", " "), fontsize=9, loc="left")
+    figure.savefig(FIGURES / "ablation_samples.png", dpi=150, metadata={"Software": None})
+
+
 def wall_seconds(folder: Path) -> float:
-    """From the first row of any trial to the last thing written."""
+    """From the first row of any trial to the end of the last one."""
     rows = [read_json_lines(path) for path in folder.glob("trials/*/metrics.jsonl")]
     first = min(trial[0][UNIX_TIME] for trial in rows)
-    return (folder / "summary.csv").stat().st_mtime - first
+    return max(path.stat().st_mtime for path in folder.glob("trials/*/summary.json")) - first
 
 
 def main() -> None:
@@ -56,10 +76,8 @@ def main() -> None:
     seconds = wall_seconds(folder)
     sentence = write_ablation_report(folder).sentence
     arms = numbers_of(pd.read_csv(folder / "summary.csv"))
-    for name in ("ablation_samples", "ablation_precision_recall"):
-        source = folder / "figures" / f"{name.removeprefix('ablation_')}.png"
-        if source.exists():
-            shutil.copyfile(source, FIGURES / f"{name}.png")
+    draw_samples(folder, list(arms))
+    shutil.copyfile(folder / "figures" / "precision_recall.png", FIGURES / "ablation_precision_recall.png")
     content = {"command": "python -m benchmarks.reward_ablation", "wall_s": seconds, "sentence": sentence, "arms": arms}
     write_result("reward_ablation", content)
     rows = [

@@ -5,7 +5,8 @@ odd value decides nothing:
 
 - the reward of the iterations within the window has risen if the line rises by more than the reward's own spread
   about it, and by more than chance lets it (three standard errors, with fewer independent iterations counted where
-  neighbours resemble each other);
+  neighbours resemble each other); a second line, over the logarithm of the iteration, sees what rises quickly and then
+  stays;
 - a judge has got worse if, along its line and also from the first to the last evaluation, it lost more than the
   tolerated part of where it was; and, unless it lost several times that, more than its own unsteadiness explains:
   what it jumps about from one evaluation to the next, told from all evaluations so far.
@@ -161,19 +162,23 @@ def _rewards(rows: Sequence[Row]) -> tuple[np.ndarray, np.ndarray]:
 
 
 def _has_risen(at: np.ndarray, rewards: np.ndarray) -> bool:
-    """Whether a line through the rewards rises by more than spread and chance."""
-    count = len(rewards)
-    if count < _FEWEST:
+    """Whether the rewards rise by more than spread and chance, steadily or quickly at first."""
+    if len(rewards) < _FEWEST:
         return False
-    slope, offset = np.polyfit(at, rewards, 1)
-    rest = rewards - slope * at - offset
-    rise, spread = slope * (at[-1] - at[0]), float(rest.std())
+    return any(_line_rises(place, rewards) for place in (at, np.log1p(at - at[0])))
+
+
+def _line_rises(place: np.ndarray, rewards: np.ndarray) -> bool:
+    count = len(rewards)
+    slope, offset = np.polyfit(place, rewards, 1)
+    rest = rewards - slope * place - offset
+    rise, spread = slope * (place[-1] - place[0]), float(rest.std())
     if spread <= 1e-9 * float(np.abs(rewards).max()):  # a line without noise
         return bool(rise > 1e-6 * float(np.abs(rewards).max()))
     # Neighbours that resemble each other tell less: N (1 − ρ) / (1 + ρ) of N count, ρ the correlation at lag 1
     similar = float(np.clip((rest[1:] * rest[:-1]).sum() / (rest**2).sum(), 0.0, 0.99))
     independent = max(min(_LEAST_INDEPENDENT, count), count * (1 - similar) / (1 + similar))
-    standard_error = np.sqrt(12 / independent)  # of the rise, in units of the spread
+    standard_error = (place[-1] - place[0]) / (place.std() * np.sqrt(independent))  # of the rise, in spreads
     return bool(rise > spread * max(1.0, _STANDARD_ERRORS * standard_error))
 
 
