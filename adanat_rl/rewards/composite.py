@@ -53,9 +53,9 @@ def reward_service(config: ExperimentConfig) -> RewardService:
     names = part_names(config.reward.kinds)
     with ExitStack() as started:
         parts = []
-        for name, part in zip(names, config.reward.parts, strict=True):
+        for number, (name, part) in enumerate(zip(names, config.reward.parts, strict=True)):
             factory = partial(build_reward_parts, config_of_part(config, part))
-            service = start_reward_service(factory, config.resources)
+            service = start_reward_service(factory, config.resources, number)
             started.callback(service.close)
             parts.append(Part(name, service, part.weight, part.normalize))
         started.pop_all()

@@ -30,23 +30,28 @@ from adanat_rl.rewards.service import Finished, LocalRewardService, RewardFactor
 from adanat_rl.rewards.worker import RewardWorker, Scores
 
 
-def start_reward_service(factory: RewardFactory, resources: ResourcesConfig) -> RewardService:
-    """The service with as many actors as configured."""
+def start_reward_service(factory: RewardFactory, resources: ResourcesConfig, part: int = 0) -> RewardService:
+    """The service with as many actors as configured.
+
+    Args:
+        part: number of the part of a composite reward, which tells the bundles of the caller's placement group.
+    """
     if resources.num_reward_actors == 0:
         return LocalRewardService(factory)
-    return RemoteRewardService(factory, resources)
+    return RemoteRewardService(factory, resources, part)
 
 
 class RemoteRewardService:
     """The reward model in M named Ray actors, each on a bundle of its own.
 
-    In an actor that itself lies in a placement group, such as a trial of Tune, the actors take bundles of that group.
+    In an actor that itself lies in a placement group, such as a trial of Tune, the actors take bundles of that group
+    (`experiment/sweep/resources.py`). Each is pinned to its own: elsewhere it could take the place of a larger worker.
 
     Raises:
         RunError: the actors do not start in time.
     """
 
-    def __init__(self, factory: RewardFactory, resources: ResourcesConfig) -> None:
+    def __init__(self, factory: RewardFactory, resources: ResourcesConfig, part: int = 0) -> None:
         self.version = 0
         self.num_replaced_actors = 0
         self._factory = factory
@@ -54,6 +59,8 @@ class RemoteRewardService:
         self._uid = uuid.uuid4().hex[:8]
         bundle = {"CPU": resources.num_cpus_per_reward_actor, "GPU": resources.num_gpus_per_reward_actor}
         self._bundle = {name: amount for name, amount in bundle.items() if amount}
+        # Of a group that this lies in: 0 is the driver's own, then come the env runners', which RLlib pins.
+        self._first_bundle = 1 + resources.num_env_runners + part * resources.num_reward_actors
         callers_group = get_current_placement_group()
         self._owns_group = callers_group is None
         self._group = self._reserve() if callers_group is None else callers_group
@@ -162,7 +169,7 @@ class RemoteRewardService:
 
     def _create(self, index: int) -> Any:
         resources = self._resources
-        bundle = index if self._owns_group else -1  # any that has room
+        bundle = index if self._owns_group else self._first_bundle + index
         options = {
             "name": f"adanat-reward-{self._uid}-{index}-{self.num_replaced_actors}",
             "num_cpus": resources.num_cpus_per_reward_actor,

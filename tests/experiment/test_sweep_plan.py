@@ -124,6 +124,8 @@ def test_a_trial_takes_its_driver_and_all_its_workers() -> None:
     bundles = trial_bundles(sweep, resolve(overrides=overrides))
     assert bundles[0] == {"CPU": 2}
     assert len(bundles) == 7
+    assert bundles[1:4] == 3 * [{"CPU": 0.4, "GPU": 0.5}], "where RLlib pins its env runners to"
+    assert bundles[4:6] == 2 * [{"CPU": 0.2}], "where reward actors are pinned to"
     assert total(bundles) == {"CPU": pytest.approx(2 + 3 * 0.4 + 2 * 0.2 + 1), "GPU": pytest.approx(2.5)}
     assert check_room(bundles, {"CPU": 16, "GPU": 8}, "there") == 3
     with pytest.raises(UserError, match="there has 4 CPUs, 8 GPUs"):

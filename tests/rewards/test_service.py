@@ -222,8 +222,8 @@ class Trial:
 
 
 def test_actors_of_a_trial_take_the_bundles_of_its_placement_group(ray_cluster, local) -> None:
-    config = config_with("resources.num_reward_actors=2")
-    group = placement_group([{"CPU": 0.1}, {"CPU": 0.2}, {"CPU": 0.2}])
+    config = config_with("resources.num_reward_actors=2", "resources.num_env_runners=1")
+    group = placement_group([{"CPU": 0.1}, {"CPU": 0.4}, {"CPU": 0.2}, {"CPU": 0.2}])  # driver, env runner, actors
     strategy = PlacementGroupSchedulingStrategy(
         group, placement_group_bundle_index=0, placement_group_capture_child_tasks=True
     )

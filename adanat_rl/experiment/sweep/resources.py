@@ -12,7 +12,11 @@ Bundle = dict[str, float]
 
 
 def trial_bundles(sweep: SweepConfig, config: ExperimentConfig) -> list[Bundle]:
-    """The driver's bundle first; what works in the driver's process shares its GPU."""
+    """The driver's bundle, then those of env runners (RLlib pins runner k to bundle k), reward actors (pinned behind
+    them by `remote_service`) and learner, which takes the one that is left.
+
+    What works in the driver's process shares its GPU.
+    """
     resources = config.resources
     num_rewards = resources.num_reward_actors * len(config.reward.kinds)
     bundles = [_bundle(sweep.resources.cpus_per_trial, _driver_gpus(resources))]
