@@ -1,6 +1,6 @@
 """Sweeps: two trials at once against one after the other, killed three times against never, and what Tune adds.
 
-python -m benchmarks.sweeps      # about 15 minutes on two quiet cores
+python -m benchmarks.sweeps      # about 12 minutes on two quiet cores
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from benchmarks.common import print_rows, write_result
 from benchmarks.resume import outcome
 
 SETTINGS = {
-    "training.num_iterations": 80,
+    "training.num_iterations": 60,
     "evaluation.interval_iterations": 20,
     "evaluation.num_images": 512,
     "evaluation.num_seeds": 2,
@@ -34,7 +34,7 @@ SETTINGS = {
 # A training by itself, without the tracking and the checkpoints that every trial has.
 BARE = ("tracking.enabled=false", "checkpoints.interval_iterations=100000")
 KILLS = 3
-EARLIEST_S, LATEST_S = 15.0, 60.0
+EARLIEST_S, LATEST_S = 12.0, 40.0
 CONCURRENT_LIMIT = 1.5
 ADDED_LIMIT = 0.10
 

@@ -7,7 +7,8 @@ import logging
 import os
 import random
 import shutil
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +23,7 @@ from adanat_rl.experiment.signals import InterruptGuard, interrupt_guard
 from adanat_rl.experiment.sweep.folder import FAILED, PENDING, SweepFolder, TrialState
 from adanat_rl.experiment.sweep.plan import TrialSpec, plan_trials
 from adanat_rl.experiment.sweep.resources import check_room, trial_bundles
-from adanat_rl.experiment.sweep.searchers import OptunaTrials, PlannedTrials
+from adanat_rl.experiment.sweep.searchers import TRIAL, OptunaTrials, PlannedTrials
 from adanat_rl.experiment.sweep.trial import SWEEP_FOLDER, TRACKING_URI, WORKING_FOLDER, Trial, replays
 from adanat_rl.tracking.sweep_run import SweepRun
 
@@ -175,20 +176,26 @@ class _Sweep:
         self._display.message(f"sweep folder {self._folder.path}: {self._num_trials} trials, {at_once} at once")
         from adanat_rl.experiment.sweep.watching import StopWhen, Watcher
 
-        searcher: Any
-        if self._is_planned:
-            left = [state.spec for state in states if not state.is_done or replays(self._sweep)]
+        searcher: Any = None
+        population: dict[str, Any] = {}
+        left = [state.spec for state in states if not state.is_done or replays(self._sweep)]
+        if self._sweep.scheduler.kind == "pbt":  # Tune lets nobody else propose the trials of a population
+            population, num_samples = _population(self._sweep, left), 1
+            for spec in left:
+                self._begin(spec)
+        elif self._is_planned:
             searcher, num_samples = PlannedTrials(left, self._begin), len(left)
         else:
             num_samples = self._sweep.search.num_samples
             searcher = OptunaTrials(self._sweep, self._specs, self._begin, self._sweep.metric)
         watcher = Watcher(self._folder, self._sweep, self._display, lambda: self._specs, self._num_trials)
         tuner = tune.Tuner(
-            tune.with_resources(Trial, self._placement),
+            tune.with_resources(Trial, partial(_placement, self._sweep, self._overrides, self._folder.path)),
             param_space={
                 SWEEP_FOLDER: str(self._folder.path),
                 WORKING_FOLDER: str(Path.cwd()),
                 TRACKING_URI: self._parent.uri,
+                **population,
             },
             tune_config=tune.TuneConfig(
                 search_alg=searcher,
@@ -214,12 +221,6 @@ class _Sweep:
     def _config_of(self, spec: TrialSpec) -> ExperimentConfig:
         return spec.config(self._sweep, self._overrides)
 
-    def _placement(self, settings: dict[str, Any]) -> Any:
-        from ray.tune import PlacementGroupFactory
-
-        spec = next(spec for spec in self._specs if spec.number == settings["trial"])
-        return PlacementGroupFactory(trial_bundles(self._sweep, self._config_of(spec)))
-
     def _report(self, states: Sequence[TrialState]) -> int:
         """Summary, report and the parent run."""
         from adanat_rl.plots.ablation.report import write_ablation_report  # takes a second to import
@@ -239,6 +240,29 @@ class _Sweep:
                 resume=f"{self._again}   (tries the failed trials again, from their checkpoints)",
             )
         return 0
+
+
+def _placement(sweep: SweepConfig, overrides: tuple[str, ...], path: Path, settings: Mapping[str, Any]) -> Any:
+    """The placement group of a trial that has begun; Tune keeps a copy of this, so it looks into the folder."""
+    from ray.tune import PlacementGroupFactory
+
+    spec = next(spec for spec in SweepFolder(path).noted_trials() if spec.number == settings[TRIAL])
+    return PlacementGroupFactory(trial_bundles(sweep, spec.config(sweep, overrides)))
+
+
+def _population(sweep: SweepConfig, specs: Sequence[TrialSpec]) -> dict[str, Any]:
+    """The trials of a population in Tune's own words: their numbers, and the parameters of each."""
+    from ray import tune
+
+    settings = {spec.number: dict(spec.settings) for spec in specs}
+    space: dict[str, Any] = {TRIAL: tune.grid_search(list(settings))}
+    for key in sweep.parameters:
+        space[key] = tune.sample_from(partial(_setting_of, settings, key))
+    return space
+
+
+def _setting_of(settings: Mapping[int, Mapping[str, Any]], key: str, trial: Any) -> Any:
+    return settings[trial["config"][TRIAL]][key]
 
 
 def _scheduler(sweep: SweepConfig, config: ExperimentConfig) -> Any:
