@@ -2,53 +2,25 @@
 
 from __future__ import annotations
 
-import json
 import signal
-import subprocess
 from pathlib import Path
 
 import pandas as pd
 import psutil
 import pytest
-import yaml
 from mlflow import MlflowClient
 
-from adanat_rl.config.loading import load_file
 from adanat_rl.plots.ablation.tables import MEASURED
 from benchmarks.resume import outcome
 from tests import tiny
 from tests.experiment.waiting import rows_of, wait_for
+from tests.tiny_sweeps import SETTINGS, book, sweep, write_sweep
 
-SETTINGS = {
-    **dict(setting.split("=") for setting in (*tiny.OVERRIDES, *tiny.IN_PROCESS)),
-    "resources.driver_threads": 1,
-    "training.num_iterations": 3,
-    "evaluation.interval_iterations": 1,
-    "reward.fid.group_size": 8,
-    "tracking.system_metrics": False,
-}
-SETTINGS = {key: yaml.safe_load(str(value)) for key, value in SETTINGS.items()}
 TWO_ARMS = {
     "title": "Two rewards",
     "arms": {"adversarial": {"reward.kind": "adversarial"}, "fid": {"reward.kind": "fid"}},
     "settings": {**SETTINGS, "tracking.enabled": True},
 }
-FILES = sorted((Path(__file__).parents[2] / "tune_configs").glob("*.yaml"))
-ON_A_LAPTOP = [file for file in FILES if load_file(file)["preset"] == "digits"]
-
-
-def write_sweep(folder: Path, content: dict) -> Path:
-    file = folder / "try.yaml"
-    file.write_text(yaml.safe_dump(content))
-    return file
-
-
-def sweep(file: Path, run_dir: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
-    return tiny.run("sweep", str(file), "--run-dir", str(run_dir), *arguments)
-
-
-def book(run_dir: Path) -> dict[str, dict]:
-    return {trial["name"]: trial for trial in json.loads((run_dir / "trials.json").read_text())["trials"]}
 
 
 def without_clocks(run_dir: Path) -> pd.DataFrame:
@@ -171,28 +143,3 @@ def test_a_trial_that_fails_says_why_and_takes_nothing_down(tmp_path: Path) -> N
     assert "the moon is full" in trials["000-broken-seed0"]["reason"]
     assert "Traceback" in (run_dir / "trials" / "000-broken-seed0" / "trial.log").read_text()
     assert "the moon is full" in (run_dir / "report.html").read_text()
-
-
-@pytest.mark.parametrize("file", ON_A_LAPTOP, ids=lambda file: file.stem)
-def test_every_sweep_of_a_laptop_runs(file: Path, tmp_path: Path) -> None:
-    """The whole file, with two of its arms and values, and with tiny trainings."""
-    content = load_file(file)
-    content["arms"] = dict(list(content.get("arms", {}).items())[:2])
-    for parameter in content.get("parameters", {}).values():
-        if "grid" in parameter:
-            parameter["grid"] = parameter["grid"][:1] if len(content["parameters"]) > 1 else parameter["grid"][:2]
-    content["seeds"] = 1
-    content.setdefault("search", {}).update({"num_samples": 2})
-    if "scheduler" in content:
-        content["scheduler"]["grace_iterations"] = 1
-    content["settings"] = {**content["settings"], **SETTINGS, "training.num_iterations": 2}
-    for settings in content["arms"].values():
-        if "reward.fid.group_size" in settings:
-            settings["reward.fid.group_size"] = 8
-    result = sweep(write_sweep(tmp_path, content), tmp_path / "sweep")
-    assert result.returncode == 0, result.stderr
-    statuses = [trial["status"] for trial in book(tmp_path / "sweep").values()]
-    assert len(statuses) in {1, 2}
-    assert set(statuses) <= {"finished", "stopped"}
-    assert "finished" in statuses
-    assert (tmp_path / "sweep" / "report.html").exists()
