@@ -29,7 +29,7 @@ demo-mnist: install ## train the MNIST policy (at most 15 minutes), print a tabl
 	$(BIN)/adanat-rl train --preset mnist
 	@echo "look at runs/mnist/report.html; the dashboard: make ui"
 
-test: install ## run all tests (at most 15 minutes on two cores), with coverage
+test: install ## run all tests, with coverage
 	$(BIN)/coverage erase
 	COVERAGE_PROCESS_START=$(CURDIR)/pyproject.toml $(BIN)/python -m pytest -n 2 --dist loadfile --cov --cov-report=term:skip-covered $(ARGS)
 

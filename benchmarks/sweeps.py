@@ -31,6 +31,8 @@ SETTINGS = {
     "resources.num_reward_actors": 0,
     "resources.driver_threads": 1,
 }
+# What a sweep adds is mostly its start, so it is measured on a trial as long as those of reward_ablation.yaml.
+LONGER = {"training.num_iterations": 150}
 # A training by itself, without the tracking and the checkpoints that every trial has.
 BARE = ("tracking.enabled=false", "checkpoints.interval_iterations=100000")
 KILLS = 3
@@ -39,8 +41,9 @@ CONCURRENT_LIMIT = 1.5
 ADDED_LIMIT = 0.10
 
 
-def write_sweep(folder: Path, seeds: int, at_once: int) -> Path:
-    content = {"preset": "digits", "seeds": seeds, "settings": SETTINGS, "resources": {"max_concurrent": at_once}}
+def write_sweep(folder: Path, seeds: int, at_once: int, **settings: object) -> Path:
+    settings = {**SETTINGS, **settings}
+    content = {"preset": "digits", "seeds": seeds, "settings": settings, "resources": {"max_concurrent": at_once}}
     file = folder / f"of_{seeds}_{at_once}.yaml"
     file.write_text(yaml.safe_dump(content))
     return file
@@ -57,7 +60,8 @@ def timed(command: list[str]) -> float:
 
 
 def train_command(run_dir: Path) -> list[str]:
-    settings = [f"{key}={yaml.safe_dump(value).splitlines()[0]}" for key, value in SETTINGS.items()]
+    longer = {**SETTINGS, **LONGER}
+    settings = [f"{key}={yaml.safe_dump(value).splitlines()[0]}" for key, value in longer.items()]
     return [sys.executable, "-m", "adanat_rl.train", *settings, *BARE, "--run-dir", str(run_dir), "--quiet"]
 
 
@@ -94,12 +98,13 @@ def main() -> None:
         folder = Path(scratch)
         both, one_by_one = write_sweep(folder, 2, 2), write_sweep(folder, 2, 1)
         alone_s = timed(train_command(folder / "alone"))
-        single_s = timed(sweep_command(write_sweep(folder, 1, 1), folder / "single"))
+        single_s = timed(sweep_command(write_sweep(folder, 1, 1, **LONGER), folder / "single"))
         together_s = timed(sweep_command(both, folder / "together"))
         in_turn_s = timed(sweep_command(one_by_one, folder / "in_turn"))
         kills = killed_sweep(both, folder / "killed", random.Random(0))
         equal = same(folder / "together", folder / "killed")
     numbers = {
+        **LONGER,
         "train_alone_s": alone_s,
         "sweep_of_one_s": single_s,
         "added": single_s / alone_s - 1,
