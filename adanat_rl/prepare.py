@@ -44,11 +44,12 @@ def _main(invocation: Invocation) -> int:
     import torch
 
     from adanat_rl.experiment.progress import open_display
+    from adanat_rl.generation.threads import torch_threads
 
-    torch.set_num_threads(config.resources.driver_threads)
     arguments.device = arguments.device or ("cuda" if torch.cuda.is_available() else "cpu")
     folder = Path(config.run_dir).expanduser() if config.run_dir else Path("runs") / f"{config.name}-prepared"
-    with open_display("prepare", quiet=arguments.quiet, log_json=arguments.log_json) as display:
+    shown = open_display("prepare", quiet=arguments.quiet, log_json=arguments.log_json)
+    with torch_threads(config.resources.driver_threads), shown as display:
         for work in chosen:
             work(config, arguments, folder, display)
     return EXIT_DONE

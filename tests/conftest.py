@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 import pytest
 import torch
 
@@ -12,7 +14,15 @@ from adanat_rl.generation.masked.sampler import MaskedTokenGenerator
 
 
 @pytest.fixture(scope="session", autouse=True)
-def _one_thread() -> None:
+def _one_thread_in_fixtures() -> None:
+    torch.set_num_threads(1)
+
+
+@pytest.fixture(autouse=True)
+def _one_thread() -> Iterator[None]:
+    """Commands set the threads of their process; another number would give later tests other last bits."""
+    torch.set_num_threads(1)
+    yield
     torch.set_num_threads(1)
 
 

@@ -81,6 +81,11 @@ def test_what_is_prepared_lies_where_the_settings_look_for_it(capsys, tmp_path: 
     )
 
 
+def test_a_process_keeps_its_number_of_threads(capsys, tmp_path: Path) -> None:
+    call(capsys, "--tokens", "--run-dir", tmp_path, "resources.driver_threads=2")
+    assert torch.get_num_threads() == 1
+
+
 def test_a_dry_run_prepares_nothing(capsys, tmp_path: Path) -> None:
     printed = call(capsys, "--tokens", "--dry-run", "--run-dir", tmp_path / "out")
     assert "horizontal_flip: false" in printed
