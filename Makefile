@@ -29,7 +29,10 @@ demo-mnist: install ## train the MNIST policy (at most 15 minutes), print a tabl
 	$(BIN)/adanat-rl train --preset mnist
 	@echo "look at runs/mnist/report.html; the dashboard: make ui"
 
-test: install ## run all tests, with coverage
+test: install ## run all tests
+	$(BIN)/python -m pytest -n 2 --dist loadfile $(ARGS)
+
+coverage: install ## run all tests and count the lines that they reach, in workers too
 	$(BIN)/coverage erase
 	COVERAGE_PROCESS_START=$(CURDIR)/pyproject.toml $(BIN)/python -m pytest -n 2 --dist loadfile --cov --cov-report=term:skip-covered $(ARGS)
 
@@ -68,4 +71,4 @@ clean: ## delete .venv and everything that was built or cached, but not runs/
 	rm -f .coverage .coverage.*
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
-.PHONY: help install demo demo-mnist test check format bench docs ui constraints clean-runs clean
+.PHONY: help install demo demo-mnist test coverage check format bench docs ui constraints clean-runs clean

@@ -1,8 +1,12 @@
-"""Fixtures that several folders share: the shipped digits generator, its data set, one thread for torch."""
+"""Fixtures that several folders share: the shipped digits generator, its data set, a finished run, one thread for
+torch.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
 
 import pytest
 import torch
@@ -11,6 +15,17 @@ from adanat_rl.config.schema import DecisionsConfig, GeneratorConfig
 from adanat_rl.data.digits import ImageDataset, load_digits_dataset
 from adanat_rl.generation.build import assemble_generator
 from adanat_rl.generation.masked.sampler import MaskedTokenGenerator
+from benchmarks.resume import outcome
+from tests import tiny
+
+
+@dataclass(frozen=True)
+class FinishedRun:
+    """run_dir: its folder. output: what it printed with --log-json. outcome: metric rows and hashes of weights."""
+
+    run_dir: Path
+    output: str
+    outcome: tuple[list[dict], dict[str, str]]
 
 
 @pytest.fixture(scope="session", autouse=True)
@@ -36,3 +51,24 @@ def digits_generator() -> MaskedTokenGenerator:
 def digits() -> ImageDataset:
     """The real digits."""
     return load_digits_dataset()
+
+
+@pytest.fixture(scope="session")
+def finished(tmp_path_factory: pytest.TempPathFactory) -> FinishedRun:
+    """A tiny run that has everything, made in one process, never interrupted; tests look at it or change a copy."""
+    run_dir = tmp_path_factory.mktemp("finished") / "run"
+    result = tiny.train(run_dir, *tiny.IN_PROCESS, "--log-json")
+    assert result.returncode == 0, result.stderr
+    return FinishedRun(run_dir, result.stdout, outcome(run_dir))
+
+
+@pytest.fixture(scope="session")
+def finished_run(finished: FinishedRun) -> Path:
+    """Its folder."""
+    return finished.run_dir
+
+
+@pytest.fixture(scope="session")
+def uninterrupted(finished: FinishedRun) -> tuple[list[dict], dict[str, str]]:
+    """What a run comes to that is never killed."""
+    return finished.outcome

@@ -143,6 +143,13 @@ class SweepConfig(Section):
         if self.scheduler.kind == "pbt":
             if not drawn:
                 raise ValueError("scheduler.kind: pbt needs parameters that it can change: choice, uniform, …")
+            if len(drawn) < len(self.parameters) or len(self.arms) > 1:
+                raise ValueError("scheduler.kind: pbt cannot go on from a trial of another arm or grid; leave them out")
+            if self.resources.max_concurrent is not None:
+                raise ValueError(
+                    "resources.max_concurrent: with pbt trials take turns, and a limit would keep the later ones out "
+                    "until the earlier ones end; leave it out"
+                )
             if method in {"tpe", "cmaes"}:
                 raise ValueError("scheduler.kind: pbt changes parameters itself; use search.method=random")
         return self

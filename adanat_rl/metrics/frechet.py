@@ -7,13 +7,14 @@ from __future__ import annotations
 
 import torch
 from torch import Tensor, nn
-from torchmetrics.image.fid import FrechetInceptionDistance
 
 
 class FrechetDistance:
     """Distance of generated features `[M, D]` to a fixed real set `[N, D]`; sums and eigenvalues in float64."""
 
     def __init__(self, real: Tensor) -> None:
+        from torchmetrics.image.fid import FrechetInceptionDistance  # takes seconds to import
+
         self._metric = FrechetInceptionDistance(feature=_Identity(real.shape[1]), reset_real_features=False)
         self._metric.set_dtype(torch.float64)
         self._metric.update(real.double(), real=True)

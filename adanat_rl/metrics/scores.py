@@ -12,7 +12,6 @@ from typing import Self
 import numpy as np
 import torch
 from torch import Tensor
-from torchmetrics.image.kid import poly_mmd
 
 from adanat_rl.generation.seeding import Purpose, philox
 from adanat_rl.metrics.accumulation import State, ranks
@@ -91,6 +90,8 @@ def kernel_distance(
         real: `[N, D]`. generated: `[M, D]`. subset_size: images of either side, at most the smaller of N and M.
         seed: of the subsets.
     """
+    from torchmetrics.image.kid import poly_mmd  # takes seconds to import
+
     size = min(subset_size, len(real), len(generated))
     if size < 2:
         raise ValueError(f"a kernel distance needs 2 images or more of either side, there are {size}")

@@ -19,6 +19,7 @@ import pytest
 
 from adanat_rl.config.files import read_json_lines
 from tests import tiny
+from tests.tiny_sweeps import SETTINGS, book, write_sweep
 
 ROOT = Path(__file__).parents[2]
 WORKERS = ("resources.num_env_runners=2", "resources.num_reward_actors=1", "training.num_iterations=2")
@@ -111,6 +112,21 @@ def test_a_submitted_job_trains_on_the_cluster(cluster: Cluster, tmp_path: Path,
     assert (folder / "summary.json").exists()
     assert (folder / "report.html").exists()
     assert hashes(folder) == expected_hashes
+
+
+def test_a_submitted_job_sweeps_on_the_cluster(cluster: Cluster, tmp_path: Path) -> None:
+    """Both trials side by side, on a cluster that was there before; the sweep file comes with the job."""
+    content = {"seeds": 2, "settings": {**SETTINGS, "training.num_iterations": 1}}
+    file = write_sweep(tmp_path, content)
+    command = ["ray", "job", "submit", "--address", cluster.dashboard, "--working-dir", ".", "--"]
+    command += ["python", "-m", "adanat_rl.sweep", str(file), "--run-dir", str(tmp_path / "sweep")]
+    result = subprocess.run(
+        command, cwd=ROOT, env=cluster.environment, capture_output=True, text=True, timeout=DEADLINE_S
+    )
+    assert result.returncode == 0, result.stdout + result.stderr
+    assert "2 trials, 2 at once" in result.stdout
+    assert [trial["status"] for trial in book(tmp_path / "sweep").values()] == ["finished", "finished"]
+    assert (tmp_path / "sweep" / "report.html").exists()
 
 
 def test_a_job_with_a_relative_folder_is_refused(cluster: Cluster) -> None:

@@ -10,6 +10,9 @@ import yaml
 from adanat_rl.config.errors import UserError
 from adanat_rl.config.sweep_settings import SweepConfig, load_sweep, trial_config, validate_sweep
 
+CHANGED = {"ppo.lr": {"uniform": [0.1, 0.2]}}
+POPULATION = {"parameters": CHANGED, "search": {"method": "random"}, "scheduler": {"kind": "pbt"}}
+
 
 def refused(content: dict) -> str:
     with pytest.raises(UserError) as caught:
@@ -63,6 +66,9 @@ def test_a_dumped_sweep_is_the_same_sweep() -> None:
         ({"parameters": {"ppo.lr": {"uniform": [0, 1]}}, "search": {"method": "tpe"}, "seeds": 2}, ["one seed"]),
         ({"parameters": {"ppo.leash": {"choice": ["kl", "l2"]}}, "search": {"method": "cmaes"}}, ["cmaes", "tpe"]),
         ({"scheduler": {"kind": "pbt"}}, ["pbt needs parameters"]),
+        ({**POPULATION, "arms": {"a": {}, "b": {}}}, ["pbt cannot go on from a trial of another arm"]),
+        ({**POPULATION, "parameters": {**CHANGED, "ppo.clip": {"grid": [0.1]}}}, ["another arm or grid"]),
+        ({**POPULATION, "resources": {"max_concurrent": 1}}, ["resources.max_concurrent", "leave it out"]),
         ({"seeds": [1, 1]}, ["seeds", "different"]),
         ({"seeds": []}, ["seeds"]),
         ({"metrik": "fd_a"}, ["metrik", "did you mean 'metric'"]),

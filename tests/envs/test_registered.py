@@ -114,7 +114,10 @@ def test_rllibs_own_runner_drives_it() -> None:
 
 @pytest.mark.parametrize(
     ("arguments", "expected"),
-    [(["draw_images.py"], "(3, 8, 8, 1) uint8"), (["stable_baselines3_ppo.py", "--steps", "256"], "mean reward 0.")],
+    [
+        (["draw_images.py"], "(3, 8, 8, 1) uint8"),
+        (["stable_baselines3_ppo.py", "--steps", "256", "--episodes", "4"], "mean reward 0."),
+    ],
 )
 def test_the_examples_run(arguments: list[str], expected: str, tmp_path: Path) -> None:
     command = [sys.executable, str(EXAMPLES / arguments[0]), *arguments[1:]]

@@ -7,7 +7,7 @@ import re
 import shutil
 import signal
 import subprocess
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import pytest
@@ -15,18 +15,21 @@ import pytest
 from adanat_rl.experiment.run_folder import RunFolder
 from benchmarks.resume import outcome
 from tests import tiny
-from tests.experiment.conftest import FinishedRun
+from tests.conftest import FinishedRun
 from tests.experiment.waiting import DEADLINE_S, rows_of, wait_for
 
 ITERATIONS = 4
 
 
-@pytest.mark.parametrize(("number", "status"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+@pytest.mark.parametrize(
+    ("number", "status", "workers"),
+    [(signal.SIGINT, 130, ["resources.num_env_runners=1"]), (signal.SIGTERM, 143, tiny.IN_PROCESS)],
+)
 def test_signals_checkpoint_and_name_the_command_to_go_on(
-    tmp_path: Path, uninterrupted, number: int, status: int
+    tmp_path: Path, uninterrupted, number: int, status: int, workers: Sequence[str]
 ) -> None:
     run_dir = tmp_path / "run"
-    arguments = (*tiny.OVERRIDES, "resources.num_env_runners=1", "--run-dir", str(run_dir))
+    arguments = (*tiny.OVERRIDES, *workers, "--run-dir", str(run_dir))
     process = tiny.start("train", *arguments, "training.num_iterations=1000", "checkpoints.interval_iterations=1000")
     wait_for(lambda: rows_of(run_dir) >= 2, process)
     process.send_signal(number)

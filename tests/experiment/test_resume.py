@@ -23,7 +23,8 @@ MOMENTS: dict[str, Callable[[Path], bool]] = {
 @pytest.mark.parametrize("moment", MOMENTS)
 def test_killed_at_any_moment_the_same_command_gives_the_same_run(tmp_path: Path, uninterrupted, moment: str) -> None:
     run_dir = tmp_path / "run"
-    arguments = (*tiny.OVERRIDES, "resources.num_env_runners=1", "--run-dir", str(run_dir))
+    workers = ["resources.num_env_runners=1"] if moment == "in_an_iteration" else tiny.IN_PROCESS
+    arguments = (*tiny.OVERRIDES, *workers, "--run-dir", str(run_dir))
     process = tiny.start("train", *arguments)
     wait_for(lambda: MOMENTS[moment](run_dir), process)
     children = psutil.Process(process.pid).children(recursive=True)

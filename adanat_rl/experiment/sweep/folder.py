@@ -11,7 +11,8 @@ from typing import IO, Any
 import yaml
 
 from adanat_rl.config.errors import UserError
-from adanat_rl.config.files import write_atomically
+from adanat_rl.config.files import read_json_lines, write_atomically
+from adanat_rl.config.metric_keys import ITERATION
 from adanat_rl.config.run_paths import RunPaths
 from adanat_rl.config.sweep_settings import SweepConfig, validate_sweep
 from adanat_rl.experiment.lock import LOCK, acquire_lock
@@ -138,6 +139,13 @@ class SweepFolder:
             return TrialState(spec, PENDING)
         return TrialState(_spec_of(content), content["status"], content["reason"])
 
+    def note_takeover(self, spec: TrialSpec, origin: int, iteration: int, changing: Sequence[str]) -> None:
+        """Notes that a trial went on from the state of another one, and the parameters it went on with."""
+        settings = {key: spec.settings[key] for key in changing}
+        line = json.dumps({"from": origin, ITERATION: iteration, "settings": settings}) + "\n"
+        with self._takeovers(spec).open("a") as file:
+            file.write(line)
+
     def noted_trials(self) -> list[TrialSpec]:
         """Trials that have begun, by number."""
         notes = sorted(self.path.glob("trials/*/trial.json"))
@@ -168,6 +176,7 @@ class SweepFolder:
                     "status": state.status,
                     "reason": state.reason,
                     "folder": f"trials/{state.spec.name}",
+                    "takeovers": read_json_lines(self._takeovers(state.spec)),
                 }
                 for state in states
             ],
@@ -177,6 +186,9 @@ class SweepFolder:
 
     def _note(self, spec: TrialSpec) -> Path:
         return self.trial(spec).path / "trial.json"
+
+    def _takeovers(self, spec: TrialSpec) -> Path:
+        return self.trial(spec).path / "takeovers.jsonl"
 
     def _compare(self, sweep: SweepConfig, overrides: Sequence[str]) -> None:
         saved, saved_overrides = self.saved()

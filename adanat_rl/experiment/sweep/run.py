@@ -15,13 +15,14 @@ from typing import Any
 from adanat_rl.config.errors import RunError, UserError
 from adanat_rl.config.metric_keys import ITERATION
 from adanat_rl.config.schema import ExperimentConfig
-from adanat_rl.config.sweep_settings import Parameter, SweepConfig
+from adanat_rl.config.sweep_settings import SweepConfig
 from adanat_rl.experiment.build import complete_inputs
 from adanat_rl.experiment.cluster import connect, in_ray_job, is_private, this_machine
 from adanat_rl.experiment.progress import Display, open_display
 from adanat_rl.experiment.signals import InterruptGuard, interrupt_guard
 from adanat_rl.experiment.sweep.folder import FAILED, PENDING, SweepFolder, TrialState
 from adanat_rl.experiment.sweep.plan import TrialSpec, plan_trials
+from adanat_rl.experiment.sweep.population import Population, population_space
 from adanat_rl.experiment.sweep.resources import check_room, trial_bundles
 from adanat_rl.experiment.sweep.searchers import TRIAL, OptunaTrials, PlannedTrials
 from adanat_rl.experiment.sweep.trial import SWEEP_FOLDER, TRACKING_URI, WORKING_FOLDER, Trial, replays
@@ -180,7 +181,7 @@ class _Sweep:
         population: dict[str, Any] = {}
         left = [state.spec for state in states if not state.is_done or replays(self._sweep)]
         if self._sweep.scheduler.kind == "pbt":  # Tune lets nobody else propose the trials of a population
-            population, num_samples = _population(self._sweep, left), 1
+            population, num_samples = population_space(self._sweep, left), 1
             for spec in left:
                 self._begin(spec)
         elif self._is_planned:
@@ -250,61 +251,24 @@ def _placement(sweep: SweepConfig, overrides: tuple[str, ...], path: Path, setti
     return PlacementGroupFactory(trial_bundles(sweep, spec.config(sweep, overrides)))
 
 
-def _population(sweep: SweepConfig, specs: Sequence[TrialSpec]) -> dict[str, Any]:
-    """The trials of a population in Tune's own words: their numbers, and the parameters of each."""
-    from ray import tune
-
-    settings = {spec.number: dict(spec.settings) for spec in specs}
-    space: dict[str, Any] = {TRIAL: tune.grid_search(list(settings))}
-    for key in sweep.parameters:
-        space[key] = tune.sample_from(partial(_setting_of, settings, key))
-    return space
-
-
-def _setting_of(settings: Mapping[int, Mapping[str, Any]], key: str, trial: Any) -> Any:
-    return settings[trial["config"][TRIAL]][key]
-
-
 def _scheduler(sweep: SweepConfig, config: ExperimentConfig) -> Any:
     """Tune's scheduler; results come once per evaluation and are timed by their iteration."""
-    from ray.tune.schedulers import AsyncHyperBandScheduler, PopulationBasedTraining
+    from ray.tune.schedulers import AsyncHyperBandScheduler
 
-    settings, mode = sweep.scheduler, "min" if sweep.minimises else "max"
+    settings = sweep.scheduler
     if settings.kind == "asha":
         return AsyncHyperBandScheduler(
             time_attr=ITERATION,
             metric=sweep.metric,
-            mode=mode,
+            mode="min" if sweep.minimises else "max",
             max_t=config.training.num_iterations,
             grace_period=settings.grace_iterations,
             reduction_factor=settings.reduction_factor,
             stop_last_trials=False,
         )
     if settings.kind == "pbt":
-        return PopulationBasedTraining(
-            time_attr=ITERATION,
-            metric=sweep.metric,
-            mode=mode,
-            perturbation_interval=settings.grace_iterations,
-            quantile_fraction=settings.quantile,
-            resample_probability=settings.resample_probability,
-            hyperparam_mutations={
-                key: _mutation(parameter) for key, parameter in sweep.parameters.items() if parameter.kind != "grid"
-            },
-            log_config=False,
-        )
+        return Population(sweep)
     return None
-
-
-def _mutation(parameter: Parameter) -> Any:
-    from ray import tune
-
-    if parameter.kind == "choice":
-        return list(parameter.values)
-    low, high = parameter.values
-    if parameter.kind == "integer":
-        return tune.randint(low, high + 1)
-    return tune.loguniform(low, high) if parameter.kind == "log_uniform" else tune.uniform(low, high)
 
 
 def read_trials(folder: Path) -> dict[str, Any]:

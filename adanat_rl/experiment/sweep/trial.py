@@ -25,6 +25,7 @@ from adanat_rl.experiment.sweep.plan import TrialSpec
 from adanat_rl.experiment.sweep.searchers import TRIAL
 
 SWEEP_FOLDER, WORKING_FOLDER, TRACKING_URI = "sweep_folder", "working_folder", "tracking_uri"
+NEWS = "news"  # key of what a trial's result has to say beside numbers
 _ORIGIN = "origin.json"
 
 
@@ -43,6 +44,7 @@ class Trial(Trainable):
         self._exit = ExitStack()
         self._training: Any = None
         self._last: dict[str, Any] = {}
+        self._news = ""
         self._take_parameters(config)
         state = self._folder.read_trial(self._spec)
         self._was_done = state.is_done
@@ -75,8 +77,13 @@ class Trial(Trainable):
         """Goes on from another trial's state; one's own lies in the run folder."""
         folder = Path(checkpoint_dir)
         origin = json.loads((folder / _ORIGIN).read_text())
-        if origin["trial"] != self._spec.number:
-            self._started().take_over(folder / "state")
+        if origin["trial"] == self._spec.number:
+            return
+        self._started().take_over(folder / "state")
+        self._folder.note_takeover(self._spec, origin["trial"], origin[ITERATION], self._changing)
+        settings = [f"{key}={_shown(self._spec.settings[key])}" for key in self._changing]
+        self._news = f"goes on from trial {origin['trial']:03d} after iteration {origin[ITERATION]} with "
+        self._news += ", ".join(settings)
 
     def reset_config(self, new_config: dict[str, Any]) -> bool:
         """A trial with other parameters is a new process."""
@@ -95,15 +102,16 @@ class Trial(Trainable):
         row = training.advance()
         if row is not None:
             self._last = result_of(row)
+        news, self._news = self._news, ""
         if training.experiment.is_over:
             training.advance()  # writes the last checkpoint
             training.finish()
             self._close("FINISHED")
             self._folder.write_trial(self._spec, FINISHED)
-            return {**self._last, "done": True}
+            return {**self._last, NEWS: news, "done": True}
         if row is None:  # told to stop
             self._folder.write_trial(self._spec, INTERRUPTED)
-        return {**self._last, "done": row is None}
+        return {**self._last, NEWS: news, "done": row is None}
 
     def _started(self) -> Any:
         """The training, built now if it is not yet there."""
@@ -177,6 +185,10 @@ class Trial(Trainable):
 def replays(sweep: SweepConfig) -> bool:
     """Whether trials that are done are told again: to a scheduler or a sampler that learns from them."""
     return sweep.scheduler.kind == "asha" or sweep.search.method in {"tpe", "cmaes"}
+
+
+def _shown(value: Any) -> str:
+    return f"{value:.4g}" if isinstance(value, float) else str(value)
 
 
 def result_of(row: Mapping[str, Any]) -> dict[str, Any]:

@@ -15,6 +15,7 @@ from adanat_rl.experiment.signals import InterruptGuard
 from adanat_rl.experiment.sweep.folder import FAILED, SweepFolder
 from adanat_rl.experiment.sweep.plan import TrialSpec
 from adanat_rl.experiment.sweep.searchers import TRIAL
+from adanat_rl.experiment.sweep.trial import NEWS
 
 
 class StopWhen(Stopper):
@@ -68,6 +69,8 @@ class Watcher(Callback):
         spec = self._spec(trial)
         if spec is None or self._sweep.metric not in result:
             return
+        if result.get(NEWS):
+            self._display.message(f"{spec.name}  {result[NEWS]}")
         value = result[self._sweep.metric]
         done = result.get("done", False)
         numbers = f"{self._sweep.metric} {value:.3f}  reward {result['reward']:.3f}"
