@@ -165,14 +165,19 @@ def train(plan: Plan, kind: str, seed: int) -> dict[str, Any]:
     pipeline = load_pipeline(folder)
     judged = plan.evaluator(4, *plan.quicker)
     distances = [judged.distance(pipeline.policy, seed) for seed in plan.search_seeds]
-    return {"folder": str(folder), "distance": float(np.mean(distances))}
+    return {"folder": str(folder.relative_to(plan.out)), "distance": float(np.mean(distances))}
+
+
+def trained_pipeline(plan: Plan, name: str) -> GenerationPipeline:
+    """What a training has left."""
+    return load_pipeline(plan.out / read(plan, name)["folder"])
 
 
 def judge(plan: Plan, name: str) -> dict[str, Any]:
     """Mean and sd over the groups; of trained policies the k-th is judged by group k, a single one by all of them."""
     if name in plan.kinds:
         judged = plan.evaluator()
-        policies = [load_pipeline(read(plan, f"{name}_{seed}")["folder"]).policy for seed in TRAINING_SEEDS]
+        policies = [trained_pipeline(plan, f"{name}_{seed}").policy for seed in TRAINING_SEEDS]
     else:
         baseline = makers(plan)[name]()
         judged = plan.evaluator(baseline.horizon)
@@ -184,7 +189,7 @@ def judge_controls(plan: Plan) -> dict[str, Any]:
     """The same of the adaptive policies' decisions, dealt to other images, and one verdict from all pairs."""
     judged = plan.evaluator()
     compared = [
-        compare(judged, load_pipeline(read(plan, f"adaptive_{seed}")["folder"]).policy, "", (), plan.group_seeds(seed))
+        compare(judged, trained_pipeline(plan, f"adaptive_{seed}").policy, "", (), plan.group_seeds(seed))
         for seed in TRAINING_SEEDS
     ]
     rows = {name: [by_name(one.rows)[name].evaluation for one in compared] for name in ("policy", *Control)}
@@ -251,9 +256,9 @@ def searched(plan: Plan) -> Baseline:
 def learned(plan: Plan, kind: str, title: str) -> Baseline:
     """The table of the best training seed."""
     runs = [read(plan, f"{kind}_{seed}") for seed in TRAINING_SEEDS]
-    best = min(runs, key=lambda run: run["distance"])
+    best = min(TRAINING_SEEDS, key=lambda seed: runs[seed]["distance"])
     how = f"the same PPO, learning rate {TABLE_RATE:g}, best of {len(runs)} training seeds"
-    decisions = decisions_of(load_pipeline(best["folder"]), kind == "per_class")
+    decisions = decisions_of(trained_pipeline(plan, f"{kind}_{best}"), kind == "per_class")
     return Baseline(f"{kind}_ppo", f"{title}, T = 4, learned by PPO", how, decisions)
 
 
