@@ -129,6 +129,8 @@ def _private_cluster(object_store_bytes: int) -> Iterator[None]:
                 object_store_memory=object_store_bytes,
                 runtime_env={"env_vars": {"PYTHONPATH": python_path}},  # own rewards are found beside the caller
                 _temp_dir=str(folder),
+                # Workers that Ray starts beforehand lack our environment; none of ours would ever run in one.
+                _system_config={"prestart_worker_first_driver": False},
             )
         except Exception as error:  # Ray raises a bare Exception here
             raise RunError(f"the private Ray cluster does not start: {_first_line(error)}") from error

@@ -132,8 +132,3 @@ def test_the_rollout_table_accounts_for_every_trajectory(tmp_path: Path, finishe
 def test_json_lines_are_json(finished: FinishedRun) -> None:
     lines = [json.loads(line) for line in finished.output.splitlines()]
     assert [line["iteration"] for line in lines if "iteration" in line] == list(range(ITERATIONS + 1))
-
-
-def test_quiet_is_quiet(tmp_path: Path) -> None:
-    result = tiny.train(tmp_path / "run", *tiny.IN_PROCESS, "training.num_iterations=1", "--quiet")
-    assert (result.returncode, result.stdout, result.stderr) == (0, "", "")

@@ -73,11 +73,11 @@ def test_a_training_that_gets_no_better_ends_early_and_exports_its_best_policy(t
     assert "is complete" in again.stdout
 
 
-def test_the_best_checkpoint_is_that_of_the_least_distance(finished, tmp_path: Path) -> None:
+def test_the_best_checkpoint_is_that_of_the_least_distance_and_quiet_is_quiet(tmp_path: Path) -> None:
     run_dir = tmp_path / "run"
     settings = ["checkpoints.keep_best=true", "evaluation.metric=fd_b", "evaluation.interval_iterations=1"]
-    result = tiny.train(run_dir, *settings, *tiny.IN_PROCESS)
-    assert result.returncode == 0, result.stderr
+    result = tiny.train(run_dir, *settings, *tiny.IN_PROCESS, "--quiet")
+    assert (result.returncode, result.stdout, result.stderr) == (0, "", "")
     rows = read_json_lines(run_dir / "metrics.jsonl")
     best = min(rows, key=lambda row: row["eval/fd_b"])["iteration"]
     assert [path.name for path in (run_dir / "checkpoints" / "best").iterdir()] == [f"iteration_{best:06d}"]
