@@ -7,6 +7,7 @@ import logging
 import os
 import random
 import shutil
+import warnings
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
@@ -215,7 +216,9 @@ class _Sweep:
             ),
         )
         try:
-            tuner.fit()
+            with warnings.catch_warnings():  # a trial that takes over is a new process on purpose
+                warnings.filterwarnings("ignore", message="Consider boosting PBT performance")
+                tuner.fit()
         finally:
             shutil.rmtree(self._folder.scheduler_folder, ignore_errors=True)
 
