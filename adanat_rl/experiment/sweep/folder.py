@@ -139,10 +139,9 @@ class SweepFolder:
             return TrialState(spec, PENDING)
         return TrialState(_spec_of(content), content["status"], content["reason"])
 
-    def note_takeover(self, spec: TrialSpec, origin: int, iteration: int, changing: Sequence[str]) -> None:
+    def note_takeover(self, spec: TrialSpec, origin: int, iteration: int, settings: Mapping[str, Any]) -> None:
         """Notes that a trial went on from the state of another one, and the parameters it went on with."""
-        settings = {key: spec.settings[key] for key in changing}
-        line = json.dumps({"from": origin, ITERATION: iteration, "settings": settings}) + "\n"
+        line = json.dumps({"from": origin, ITERATION: iteration, "settings": dict(settings)}) + "\n"
         with self._takeovers(spec).open("a") as file:
             file.write(line)
 

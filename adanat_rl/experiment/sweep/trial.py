@@ -80,10 +80,10 @@ class Trial(Trainable):
         if origin["trial"] == self._spec.number:
             return
         self._started().take_over(folder / "state")
-        self._folder.note_takeover(self._spec, origin["trial"], origin[ITERATION], self._changing)
-        settings = [f"{key}={_shown(self._spec.settings[key])}" for key in self._changing]
-        self._news = f"goes on from trial {origin['trial']:03d} after iteration {origin[ITERATION]} with "
-        self._news += ", ".join(settings)
+        settings = {key: self._spec.settings[key] for key in self._changing}
+        self._folder.note_takeover(self._spec, origin["trial"], origin[ITERATION], settings)
+        shown = ", ".join(f"{key}={_shown(value)}" for key, value in settings.items())
+        self._news = f"goes on from trial {origin['trial']:03d} after iteration {origin[ITERATION]} with {shown}"
 
     def reset_config(self, new_config: dict[str, Any]) -> bool:
         """A trial with other parameters is a new process."""
