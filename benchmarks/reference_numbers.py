@@ -292,21 +292,41 @@ def run_stage(plan: Plan, name: str, stage: str, *arguments: Any) -> None:
     print(f"done: {name}", flush=True)
 
 
-def run_all(plan: Plan, stages: Sequence[tuple[Any, ...]], num_processes: int) -> None:
+Stage = tuple[Any, ...]  # its name, its kind, its arguments
+
+
+def run_chain(plan: Plan, chain: Sequence[Stage]) -> None:
+    """One stage after the other: each may read what those before it have left."""
+    for stage in chain:
+        run_stage(plan, *stage)
+
+
+def run_chains(plan: Plan, chains: Sequence[Sequence[Stage]], num_processes: int) -> None:
+    """Several chains at once, the first ones first."""
     with ThreadPoolExecutor(num_processes) as pool:
-        for future in [pool.submit(run_stage, plan, *stage) for stage in stages]:
+        for future in [pool.submit(run_chain, plan, chain) for chain in chains]:
             future.result()
 
 
 def compute(plan: Plan, num_processes: int) -> None:
-    """All stages, several at once."""
-    first: list[tuple[Any, ...]] = [("grid_8", "grid", 8), ("grid_4", "grid", 4)]
-    first += [(f"{kind}_{seed}", "train", kind, seed) for kind in plan.kinds for seed in TRAINING_SEEDS]
-    run_all(plan, first, num_processes)
-    run_all(plan, [("static_search", "static_search")], num_processes)
-    judged: list[tuple[Any, ...]] = [(f"judged_{name}", "judge", name) for name in (*plan.kinds, *makers(plan))]
-    judged += [("judged_controls", "judge_controls")] if plan.controls else []
-    run_all(plan, judged, num_processes)
+    """All stages, several at once; the horizon of the static search first, as its chain is the longest."""
+    horizons = sorted((4, 8), key=lambda horizon: horizon != plan.static_horizon)
+    chains: list[list[Stage]] = [[(f"grid_{horizon}", "grid", horizon)] for horizon in horizons]
+    chains[0] += [("static_search", "static_search"), judging("static_search")]
+    for chain, horizon in zip(chains, horizons, strict=True):
+        chain.append(judging(f"hand_made_t{horizon}"))
+    trainings: list[list[Stage]] = [
+        [(f"{kind}_{seed}", "train", kind, seed)] for kind in plan.kinds for seed in TRAINING_SEEDS
+    ]
+    run_chains(plan, chains + trainings, num_processes)
+    judged: list[list[Stage]] = [[judging(name)] for name in (*plan.kinds, *makers(plan))]
+    judged += [[("judged_controls", "judge_controls")]] if plan.controls else []
+    run_chains(plan, judged, num_processes)
+
+
+def judging(name: str) -> Stage:
+    """The stage that judges a kind of trained policy or a baseline."""
+    return (f"judged_{name}", "judge", name)
 
 
 # --- reporting

@@ -8,7 +8,7 @@ that the features give away, one per class, or none that anybody could know.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from typing import Literal
 
@@ -154,10 +154,11 @@ class CostJudge:
     def __call__(self, images: Tensor, labels: Tensor) -> dict[str, float]:
         """The numbers of a real judge that the comparison reads."""
         assert len(images) == len(labels)
-        return {FD_A: self.distance(images)}
+        return {FD_A: self.distance([images])}
 
-    def distance(self, images: Tensor) -> float:
+    def distance(self, batches: Iterable[Tensor]) -> float:
         """Mean cost."""
+        images = torch.cat(list(batches))
         assert images.shape[1:] == (1, 1, 2)
         return float((2 * EXTENT * (images[:, 0, 0, 1].double() - 0.5)).mean())
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 
 import numpy as np
 import torch
@@ -37,9 +37,9 @@ class ClipJudge:
         """An empty set."""
         return _Scored(self._judge.begin(num_images), self._score, self._captions)
 
-    def distance(self, images: Tensor) -> float:
+    def distance(self, batches: Iterable[Tensor]) -> float:
         """That of the judge."""
-        return self._judge.distance(images)
+        return self._judge.distance(batches)
 
 
 class _Scored:

@@ -134,7 +134,8 @@ class Evaluator:
         """Fréchet distance by extractor A of one seed: what searches minimise."""
         images = evaluation_set(self.labels, self.num_images, seed)
         drawing = self._draw_set(self.generator, policy, images)
-        return self.judge.distance(self.generator.decode(drawing.sample.to(self.generator.device)).cpu())
+        device = self.generator.device
+        return self.judge.distance(self.generator.decode(part.to(device)) for (part,) in self._batches(drawing.sample))
 
 
 def _go_on(judgement: Judgement, file: Path) -> float:

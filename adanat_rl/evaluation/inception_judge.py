@@ -7,7 +7,7 @@ The distance is called FID only with the Inception network; with another one it 
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 from typing import Protocol
 
@@ -133,11 +133,12 @@ class InceptionJudge:
         return evaluated.result()
 
     @torch.no_grad()
-    def distance(self, images: Tensor) -> float:
+    def distance(self, batches: Iterable[Tensor]) -> float:
         """The Fréchet distance by extractor A alone: what searches minimise."""
         moments = Moments(self.extractor.num_features, self.device)
-        for batch in images.split(self.batch_size):
-            moments.add(self.extractor(batch.to(self.device)))
+        for images in batches:
+            for batch in images.split(self.batch_size):
+                moments.add(self.extractor(batch.to(self.device)))
         return self.distance_a(moments)
 
     def distance_a(self, moments: Moments) -> float:

@@ -7,7 +7,7 @@ scale is in `inception_judge`.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Protocol, cast
 
@@ -117,8 +117,8 @@ class Judge(Protocol):
         """An empty set that will hold so many images."""
         ...
 
-    def distance(self, images: Tensor) -> float:
-        """The first distance alone: what searches minimise."""
+    def distance(self, batches: Iterable[Tensor]) -> float:
+        """The first distance alone, of images float32 `[B, C, H, W]` in [0, 1]: what searches minimise."""
         ...
 
 
@@ -157,9 +157,9 @@ class ClassifierJudge:
         }
 
     @torch.no_grad()
-    def distance(self, images: Tensor) -> float:
+    def distance(self, batches: Iterable[Tensor]) -> float:
         """The Fréchet distance by extractor A alone: what searches minimise."""
-        return self._distance_a(self._first(images))
+        return self._distance_a(self._first(torch.cat([batch.cpu() for batch in batches])))
 
 
 class Collected:

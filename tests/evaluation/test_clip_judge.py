@@ -21,6 +21,6 @@ def test_every_image_is_scored_with_its_caption_in_any_batches() -> None:
         judgement.add(images[rows], labels[rows])
     result = judgement.result()
     assert result["clip_score"] == pytest.approx(float(images.mean() + labels.float().mean()))
-    assert result["fd_a"] == pytest.approx(CostJudge().distance(images))
+    assert result["fd_a"] == pytest.approx(CostJudge().distance([images]))
     assert judge.names == CostJudge.names
-    assert judge.distance(images) == CostJudge().distance(images)
+    assert judge.distance([images]) == CostJudge().distance([images])
