@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import os
 import subprocess
-import sys
 from pathlib import Path
+
+from tests.forking import ForkedCommand
 
 OVERRIDES = (
     "training.num_iterations=4",
@@ -27,24 +28,16 @@ OVERRIDES = (
 IN_PROCESS = ("resources.num_env_runners=0", "resources.num_reward_actors=0")
 
 
-def start(command: str, *arguments: str, cwd: Path | None = None, **environment: str) -> subprocess.Popen[str]:
-    """Starts `adanat-rl COMMAND` in a process group of its own."""
-    return subprocess.Popen(
-        [sys.executable, "-m", f"adanat_rl.{command}", *arguments],
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-        cwd=cwd,
-        env={**os.environ, **environment},
-        start_new_session=True,
-    )
+def start(command: str, *arguments: str, cwd: Path | None = None, **environment: str) -> ForkedCommand:
+    """Starts `adanat-rl COMMAND`."""
+    return ForkedCommand(command, arguments, cwd or Path.cwd(), {**os.environ, **environment})
 
 
 def run(command: str, *arguments: str, cwd: Path | None = None, **environment: str) -> subprocess.CompletedProcess[str]:
     """Runs `adanat-rl COMMAND` to its end."""
     process = start(command, *arguments, cwd=cwd, **environment)
     output, errors = process.communicate(timeout=300)
-    return subprocess.CompletedProcess(process.args, process.returncode, output, errors)
+    return subprocess.CompletedProcess(process.args, process.returncode or 0, output, errors)
 
 
 def train(run_dir: Path, *overrides: str, **environment: str) -> subprocess.CompletedProcess[str]:

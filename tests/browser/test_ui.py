@@ -7,6 +7,8 @@ import re
 import shutil
 import signal
 import socket
+import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -18,7 +20,6 @@ from playwright.sync_api import Browser, Page, expect, sync_playwright
 from adanat_rl.config.loading import dump, resolve
 from adanat_rl.config.run_paths import RunPaths
 from adanat_rl.tracking.mlflow_sink import open_tracker
-from tests import tiny
 
 CHROMIUM = shutil.which("chromium")
 pytestmark = [
@@ -68,7 +69,8 @@ def dashboard(runs: Path) -> Iterator[str]:
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
-    process = tiny.start("ui", "--runs", str(runs), "--port", str(port))
+    command = [sys.executable, "-m", "adanat_rl.ui", "--runs", str(runs), "--port", str(port)]
+    process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
     assert process.stdout is not None
     assert process.stdout.readline() == f"MLflow on http://127.0.0.1:{port} (Ctrl-C ends it)\n"
     yield f"http://127.0.0.1:{port}"

@@ -11,11 +11,12 @@ from pathlib import Path
 import pytest
 
 from adanat_rl.config.files import read_json_lines
+from tests.forking import ForkedCommand
 
 DEADLINE_S = 120.0
 
 
-def wait_for(condition: Callable[[], bool], process: subprocess.Popen[str]) -> None:
+def wait_for(condition: Callable[[], bool], process: ForkedCommand) -> None:
     """Until the condition holds; a process that ends before is an error."""
     deadline = time.monotonic() + DEADLINE_S
     while not condition():
