@@ -38,6 +38,7 @@ from adanat_rl.generation.policies.base import ActorPolicy
 from adanat_rl.generation.policies.build import PolicySpec
 from adanat_rl.generation.policies.files import save_policy
 from adanat_rl.plots.decisions import write_decision_figure
+from adanat_rl.rewards.damage import DAMAGED_IMAGES, damaged_images
 from adanat_rl.rl.algorithm import learner_metrics
 
 
@@ -65,6 +66,7 @@ class Experiment:
         self.best: dict[str, float] | None = None
         self._num_stale = 0
         self.warning = ""  # of the last evaluation: that the reward is being hacked
+        self._known_damage: tuple[float, tuple[str, ...]] = (0.0, ())  # how many in the last row, and which
         self._chosen: Snapshot | None = None
         self._train_seconds = 0.0
 
@@ -171,6 +173,16 @@ class Experiment:
         """Whether the last evaluations were all no better than the best one, as many as early stopping waits for."""
         patience = self.config.evaluation.early_stop_patience
         return patience is not None and self._num_stale >= patience
+
+    def new_damage(self, row: Mapping[str, Any]) -> list[str]:
+        """Damaged real images that the row of this iteration knows and none before, each with what is wrong."""
+        count = sum(value for name, value in row.items() if name.endswith(DAMAGED_IMAGES))
+        known_count, known = self._known_damage
+        if count == known_count:
+            return []
+        found = damaged_images(self._rewards.state())
+        self._known_damage = count, tuple(found)
+        return [reason for reason in found if reason not in known]
 
     @property
     def is_best(self) -> bool:

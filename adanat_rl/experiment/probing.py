@@ -25,6 +25,7 @@ from adanat_rl.generation.seeding import Purpose, philox
 from adanat_rl.generation.weights import fit_state, read_tensors
 from adanat_rl.rewards.base import RewardBatch, RewardError, check_metrics, check_scores
 from adanat_rl.rewards.build import build_reward_parts
+from adanat_rl.rewards.damage import take_damage
 from adanat_rl.rewards.worker import RewardParts
 
 FRESH = "fresh"
@@ -113,7 +114,7 @@ def _take_state(
         found = checkpoint_folders(folder / "checkpoints")
         if not found:
             raise UserError(f"--reward-from: {source} has no checkpoint; give a run folder, a file, or {FRESH}")
-        parts.model.load_state_dict(read_snapshot(found[max(found)]).tensors["reward"])
+        parts.model.load_state_dict(take_damage(read_snapshot(found[max(found)]).tensors["reward"], parts.damage))
         return f"of run {folder.name}, iteration {max(found)}"
     discriminator = _discriminator(parts)
     if discriminator is None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -108,7 +108,9 @@ class Training:
             self.experiment.restore(snapshot)
             self._display.message(f"going on after iteration {self.iteration} of {total}")
         else:
-            self._display.row(0, total, self.experiment.begin())
+            row = self.experiment.begin()
+            self._tell_damage(row)
+            self._display.row(0, total, row)
             self._keep_best()
             self._store.save(self.experiment.save, 0)
         self._tracker.wake()
@@ -161,6 +163,7 @@ class Training:
 
     def _iterate(self) -> dict[str, Any]:
         row = self.experiment.step()
+        self._tell_damage(row)
         if is_evaluation(row) and self.experiment.warning:
             self._warn(self.experiment.warning)
         self._keep_best()
@@ -173,6 +176,10 @@ class Training:
     def _keep_best(self) -> None:
         if self._best_store is not None and self.experiment.is_best:
             self._best_store.save(self.experiment.save, self.iteration)
+
+    def _tell_damage(self, row: Mapping[str, Any]) -> None:
+        for reason in self.experiment.new_damage(row):
+            self._warn(f"damaged image, another was taken in its place: {reason}")
 
     def _warn(self, text: str) -> None:
         self._display.message(f"warning: {text}")

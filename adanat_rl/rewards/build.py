@@ -18,6 +18,7 @@ from adanat_rl.config.reward_settings import COMPOSITE, RewardPart
 from adanat_rl.config.schema import ExperimentConfig
 from adanat_rl.data.dataset import ImageDataset
 from adanat_rl.data.loading import load_images
+from adanat_rl.data.streaming import StreamedImages
 from adanat_rl.data.tokens import DecodedTokens, TokenSet
 from adanat_rl.generation.build import load_captions, load_tokenizer
 from adanat_rl.generation.devices import device_for
@@ -90,8 +91,10 @@ def build_reward_parts(config: ExperimentConfig) -> RewardParts:
     device = device_for(config.resources.num_gpus_per_reward_actor, "resources.num_gpus_per_reward_actor")
     tokenizer = load_tokenizer(config.generator, device)
     real = _real_images(config, tokenizer, device) if Requirement.REAL_IMAGES in cls.requires else None
+    files = real.dataset if isinstance(real, RealRows) and isinstance(real.dataset, StreamedImages) else None
     model = _model(config, cls, device)
-    return RewardParts(config.reward.kind, model, tokenizer.decode, real, device, config.generator.decode_rows)
+    rows = config.generator.decode_rows
+    return RewardParts(config.reward.kind, model, tokenizer.decode, real, device, rows, damage=files)
 
 
 def _available(config: ExperimentConfig) -> frozenset[Requirement]:

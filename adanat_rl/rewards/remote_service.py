@@ -115,7 +115,9 @@ class RemoteRewardService:
         self._submit_update()
 
     def finish_update(self) -> dict[str, float]:
-        """Collects the update; one that failed is repeated from the mirrored state on a fresh actor."""
+        """Collects the update; one that failed is repeated from the mirrored state on a fresh actor, unless the
+        failure is one of the data, which would come again.
+        """
         if self._pending is None:
             return {}
         retries = 0
@@ -125,6 +127,8 @@ class RemoteRewardService:
                 answer = ray.get(self._reference, timeout=self._resources.reward_timeout_s)
                 break
             except RayError as error:  # includes the time-out
+                if isinstance(error, RayTaskError) and isinstance(error.cause, RunError):
+                    raise RunError(str(error.cause)) from error
                 retries += 1
                 self._give_up_after(retries, _reason(error))
                 self._replace(0)

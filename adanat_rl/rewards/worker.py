@@ -13,9 +13,11 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from adanat_rl.config.errors import RunError
 from adanat_rl.generation.seeding import Purpose, philox
 from adanat_rl.generation.threads import settle_process
 from adanat_rl.rewards.base import ImageSet, RewardBatch, RewardError, RewardModel, check_metrics, check_scores
+from adanat_rl.rewards.damage import DAMAGED_IMAGES, DamageReport, damage_state, take_damage
 
 Decoder = Callable[[Tensor], Tensor]
 
@@ -28,6 +30,7 @@ class RewardParts:
         name: of the reward, for messages. model: the reward model.
         decode: finished samples to images. real: real images and labels, None if the model needs none.
         device: where decoder and model expect their tensors. decode_rows: samples that are decoded at once.
+        damage: the real images again, if they are files that may be damaged.
     """
 
     name: str
@@ -36,6 +39,7 @@ class RewardParts:
     real: ImageSet | None
     device: str = "cpu"
     decode_rows: int = 256
+    damage: DamageReport | None = None
 
     @torch.no_grad()
     def images(self, samples: np.ndarray) -> Tensor:
@@ -147,6 +151,10 @@ class RewardWorker:
 
         Args:
             key: integers that seed everything the update draws.
+
+        Raises:
+            RewardError: another version is loaded, or the update failed.
+            RunError: more real images are damaged than the settings accept; trying again is of no use.
         """
         self._expect(version)
         generator = philox(Purpose.REWARD_UPDATE, *key)
@@ -156,19 +164,24 @@ class RewardWorker:
             real = DecodedLater(self._parts, samples[:0], labels[:0])
         try:
             metrics = self._parts.model.update(generated, real, generator, num_updates)
+        except RunError:
+            raise
         except Exception as error:
             raise RewardError(f"reward {self._parts.name} failed to update: {type(error).__name__}: {error}") from error
         metrics = check_metrics(self._parts.name, metrics)
+        if self._parts.damage is not None and self._parts.damage.damaged:
+            metrics[DAMAGED_IMAGES] = float(len(self._parts.damage.damaged))
         self._version = version + 1
         return metrics, self.state()
 
     def state(self) -> dict[str, Tensor]:
-        """The model's state, tensors on the CPU."""
-        return {name: value.detach().cpu() for name, value in self._parts.model.state_dict().items()}
+        """The model's state, tensors on the CPU, and the damaged real images."""
+        state = {name: value.detach().cpu() for name, value in self._parts.model.state_dict().items()}
+        return {**state, **damage_state(self._parts.damage)}
 
     def load_state(self, state: Mapping[str, Tensor], version: int) -> None:
         """Takes over a state and its version."""
-        self._parts.model.load_state_dict(state)
+        self._parts.model.load_state_dict(take_damage(state, self._parts.damage))
         self._version = version
 
     def process_id(self) -> int:

@@ -17,6 +17,7 @@ from benchmarks.full_scale import FEW, data_settings, earlier_results, in_order,
 from benchmarks.trial_inputs import SMALL_IMAGE_SIZE
 from tests import tiny
 
+DAMAGED = "damaged.JPEG"
 CAPTIONS = ("a red barn", "two dogs", "the sea at night", "a plate of soup", "")
 SMALL = (
     *FEW,
@@ -36,7 +37,7 @@ def jpeg(seed: int) -> bytes:
 
 @pytest.fixture(scope="module")
 def files(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
-    """Photos of three of 1,000 classes, and a table of captions with photos."""
+    """Photos of three of 1,000 classes, one of them damaged, and a table of captions with photos."""
     root = tmp_path_factory.mktemp("data")
     names = {f"n{number:08d}": f"class {number}" for number in range(1000)}
     (root / "class_names.json").write_text(json.dumps(names))
@@ -44,6 +45,7 @@ def files(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
         (root / "train" / folder).mkdir(parents=True)
         for item in range(2):
             (root / "train" / folder / f"{item}.JPEG").write_bytes(jpeg(2 * number + item))
+    (root / "train" / "n00000007" / DAMAGED).write_bytes(b"no photo")
     rows = [
         f"train\t{index}\t{caption}\t{base64.b64encode(jpeg(index)).decode()}\n"
         for index, caption in enumerate(CAPTIONS[:4])
@@ -68,12 +70,14 @@ def test_a_preset_is_prepared_trained_resumed_and_reported(files: dict[str, Path
         if preset == "cc3m":  # the table stands for one of other captions
             own += ("evaluation.captions=weights/captions/cc3m",)
     settings = [*SMALL, *own, *data_settings(preset, **files)]
-    times = trial(preset, settings, root, small=True, resume=preset == "imagenet256")
-    assert times["iterations"] == ([0, 1, 2] if preset == "imagenet256" else [0, 1])
+    times = trial(preset, settings, root, small=True, resume=False)
+    assert times["iterations"] == [0, 1]
     horizon = {"imagenet256": 4, "cc3m": 8, "amused256": 12}[preset]
     expected = 2 * horizon - 2 if preset == "imagenet256" else 2 * horizon - 1
     assert times["rollout/nat_passes_per_image"] == expected
     run = root / "runs" / preset
+    if preset == "imagenet256":
+        check_resume(root, run, settings)
     comparison = json.loads((run / "evaluation.json").read_text())
     assert comparison["judge"]["short_a"] == "FID"
     summary = comparison["rows"][0]["summary"]
@@ -84,6 +88,19 @@ def test_a_preset_is_prepared_trained_resumed_and_reported(files: dict[str, Path
         with np.load(run / "samples" / "decisions.npz") as decided:
             assert decided["context"].tolist() == [5, 6, 7, 8], "rows behind the four of training and the null one"
         check_prompts(root, run)
+
+
+def check_resume(root: Path, run: Path, settings: list[str]) -> None:
+    """It goes on for an iteration; the damaged photo is named, and counted from the beginning on."""
+    more = ["training.num_iterations=2", "--run-dir", str(run)]
+    result = tiny.run("train", "--preset", "imagenet256", *settings, *more, cwd=root)
+    assert result.returncode == 0, result.stderr
+    (line,) = (line for line in result.stdout.splitlines() if line.startswith("warning"))
+    assert line.startswith("warning: damaged image, another was taken in its place: ")
+    assert DAMAGED in line
+    rows = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
+    assert [row["iteration"] for row in rows] == [0, 1, 2]
+    assert [row["reward_model/damaged_images"] for row in rows] == [1, 1, 1]
 
 
 def check_prompts(root: Path, run: Path) -> None:

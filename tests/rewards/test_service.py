@@ -8,21 +8,28 @@ import threading
 import time
 from collections.abc import Iterator
 from functools import partial
+from pathlib import Path
 
 import numpy as np
 import pytest
 import ray
 import torch
+from PIL import Image
 from ray.util.placement_group import placement_group, remove_placement_group
 from ray.util.scheduling_strategies import PlacementGroupSchedulingStrategy
 
 from adanat_rl.config.errors import RunError
 from adanat_rl.config.loading import resolve
+from adanat_rl.data.image_tree import ImageTree
+from adanat_rl.data.streaming import StreamedImages
 from adanat_rl.experiment.cluster import connect
 from adanat_rl.rewards.base import RewardBatch, RewardModel, RewardOutput
 from adanat_rl.rewards.build import build_reward_parts
+from adanat_rl.rewards.damage import damaged_images
+from adanat_rl.rewards.real_images import RealRows
 from adanat_rl.rewards.remote_service import RemoteRewardService, start_reward_service
 from adanat_rl.rewards.service import Finished, LocalRewardService
+from adanat_rl.rewards.worker import RewardParts
 from tests.tiny import OVERRIDES
 
 
@@ -74,6 +81,81 @@ def test_actors_give_the_scores_and_the_updates_of_one_process(local, remote) ->
     for ours, theirs in zip(local.score(work), remote.score(work), strict=True):
         np.testing.assert_array_equal(ours.scores, theirs.scores)
         assert ours.version == theirs.version == 1
+
+
+class ReadsOneImage(RewardModel):
+    """Update number v reads the real image v."""
+
+    num_updates = 1
+
+    def __init__(self) -> None:
+        self.num_read = torch.zeros((), dtype=torch.int64)
+
+    def score(self, batch: RewardBatch) -> RewardOutput:
+        return RewardOutput(torch.zeros(len(batch)))
+
+    def update(self, generated, real, generator, num_updates: int) -> dict[str, float]:
+        brightness = float(real.rows(self.num_read[None]).images.mean())
+        self.num_read += 1
+        return {"brightness": brightness}
+
+    def state_dict(self) -> dict[str, torch.Tensor]:
+        return {"num_read": self.num_read.clone()}
+
+    def load_state_dict(self, state) -> None:
+        self.num_read = state["num_read"].clone()
+
+
+def parts_with_files(folder: Path, max_damaged: int) -> RewardParts:
+    files = StreamedImages(ImageTree(folder), 4, num_workers=1, max_damaged=max_damaged)
+    return RewardParts("reads", ReadsOneImage(), lambda x: x[:, None, None].float(), RealRows(files), damage=files)
+
+
+@pytest.fixture
+def photos(tmp_path: Path) -> Path:
+    """Four photos in the order of their names, the first and the third of them damaged."""
+    (tmp_path / "a").mkdir()
+    for number in range(4):
+        Image.new("RGB", (8, 8), (10 * number,) * 3).save(tmp_path / "a" / f"{number}.png")
+    for number in (0, 2):
+        (tmp_path / "a" / f"{number}.png").write_bytes(b"no photo")
+    return tmp_path
+
+
+def reading(photos: Path, max_damaged: int) -> RemoteRewardService:
+    config = config_with("resources.num_reward_actors=1")
+    return RemoteRewardService(partial(parts_with_files, photos, max_damaged), config.resources)
+
+
+def updated(service: RemoteRewardService) -> dict[str, float]:
+    service.start_update(batches(1)[0], (0,), 1)
+    return service.finish_update()
+
+
+@pytest.mark.usefixtures("ray_cluster")
+def test_damaged_photos_are_named_and_count_on_in_a_fresh_actor(photos: Path) -> None:
+    service = reading(photos, max_damaged=2)
+    assert updated(service) == {"brightness": pytest.approx(10 / 255), "damaged_images": 1}
+    kill(service.actors[0])
+    assert updated(service) == {"brightness": pytest.approx(10 / 255), "damaged_images": 1}
+    assert updated(service) == {"brightness": pytest.approx(30 / 255), "damaged_images": 2}
+    assert service.num_replaced_actors == 1
+    named = damaged_images(service.state())
+    assert len(named) == 2
+    assert all(f"{number}.png" in text for number, text in zip((0, 2), named, strict=True))
+    service.close()
+
+
+@pytest.mark.usefixtures("ray_cluster")
+def test_too_many_damaged_photos_end_the_run_at_once_though_an_actor_was_replaced(photos: Path) -> None:
+    service = reading(photos, max_damaged=1)
+    updated(service)
+    kill(service.actors[0])
+    updated(service)
+    with pytest.raises(RunError, match=r"^2 damaged images, data.max_damaged accepts 1: .*0\.png.*2\.png"):
+        updated(service)
+    assert service.num_replaced_actors == 1, "a fresh actor would only find the same"
+    service.close()
 
 
 def test_an_actor_killed_while_scoring_comes_back_with_its_state(local, remote) -> None:
