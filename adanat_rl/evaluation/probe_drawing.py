@@ -15,7 +15,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from adanat_rl.generation.decisions import Decision, DecisionSpace, activate, inverse_activation
+from adanat_rl.generation.decisions import Decision, DecisionSpace
 from adanat_rl.generation.generator import Generator
 from adanat_rl.generation.noise import ImageNoise, Noise, Stream
 from adanat_rl.generation.policies.base import GenerationPolicy
@@ -108,8 +108,8 @@ def moved(values: Tensor, row: Decision, offset: float) -> Tensor:
         numbers = np.maximum(numbers, row.base_low)
     if offset < 0 and row.base_high is not None:
         numbers = np.minimum(numbers, row.base_high)
-    pre = torch.from_numpy(inverse_activation(numbers, row.activation) + offset)
-    return activate(pre, row.activation).clamp(row.low, row.high).to(values)
+    pre = torch.from_numpy(row.pre_activation(numbers) + offset)
+    return row.value(pre).to(values)
 
 
 def draw_rewards(

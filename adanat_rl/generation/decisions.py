@@ -33,6 +33,7 @@ class Decision:
         base_low, base_high: the base schedule is moved into these before its activation is inverted, so that an action
             of a few units can change the value. None means no limit.
         effective_at_last: whether the last step of a trajectory makes any use of it.
+        scale: the activation times this is the value: 4096 with "sigmoid" for a top-k of AdaGen's VAR.
     """
 
     name: str
@@ -42,6 +43,15 @@ class Decision:
     base_low: float | None = None
     base_high: float | None = None
     effective_at_last: bool = True
+    scale: float = 1.0
+
+    def value(self, pre_activation: Tensor) -> Tensor:
+        """The value of a pre-activation within the bounds, elementwise."""
+        return (self.scale * activate(pre_activation, self.activation)).clamp(self.low, self.high)
+
+    def pre_activation(self, value: np.ndarray) -> np.ndarray:
+        """Pre-activation of a value, elementwise in float64."""
+        return inverse_activation(np.asarray(value, np.float64) / self.scale, self.activation)
 
 
 def activate(pre_activation: Tensor, activation: Activation) -> Tensor:
@@ -171,8 +181,7 @@ class DecisionSpace:
         """The decision `[B, K]` of pre-activations `[B, A]`; decisions that are not learned keep their base value."""
         decision = self.base_schedule[step].to(pre_activations.device).repeat(len(pre_activations), 1)
         for index, column in enumerate(self._learned_columns):
-            row = self.decisions[column]
-            decision[:, column] = activate(pre_activations[:, index], row.activation).clamp(row.low, row.high)
+            decision[:, column] = self.decisions[column].value(pre_activations[:, index])
         return decision
 
     def base_pre_activations(self, schedule: np.ndarray) -> np.ndarray:
@@ -182,7 +191,7 @@ class DecisionSpace:
             row = self.decisions[column]
             low = -math.inf if row.base_low is None else row.base_low
             high = math.inf if row.base_high is None else row.base_high
-            columns.append(inverse_activation(np.clip(schedule[:, column], low, high), row.activation))
+            columns.append(row.pre_activation(np.clip(schedule[:, column], low, high)))
         return np.stack(columns, axis=1) if columns else np.zeros((len(schedule), 0))
 
     def _action_offsets(self, base: np.ndarray) -> np.ndarray:
