@@ -23,8 +23,9 @@ def _main(invocation: Invocation) -> int:
     arguments = _parser().parse_args(invocation.argv)
     if (arguments.file is None) == (arguments.verify is None):
         raise UserError("give a FILE to import, or --verify FILE to check what was imported")
-    if arguments.image_size is not None and arguments.image_size < 1:
-        raise UserError(f"--image-size: {arguments.image_size} is not accepted: expected pixels, at least 1")
+    for option, value, what in (("heads", arguments.heads, "heads"), ("image-size", arguments.image_size, "pixels")):
+        if value is not None and value < 1:
+            raise UserError(f"--{option}: {value} is not accepted: expected {what}, at least 1")
     from adanat_rl.experiment.importing.recognition import known_kind
     from adanat_rl.experiment.importing.run import ImportOptions, import_file, verify_file
 

@@ -32,7 +32,7 @@ that nothing was found, not that everything is allowed.
 | option | for |
 |---|---|
 | `--output PATH` | where the result goes; default: the place in the table of a file with these sizes |
-| `--kind KIND` | a file that is not recognised: nat, tokenizer, policy, image_reward, dino, inception, statistics |
+| `--kind KIND` | a file that is not recognised: nat, tokenizer, policy, image_reward, dino, inception, aesthetic, statistics |
 | `--heads N` | NATs: attention heads, which no tensor tells; by default 8 for width 768, 16 for 1152 |
 | `--image-size N` | tokenizers: pixels of a side (default 256) |
 | `--convention NAME` | Fréchet statistics of others: torch_fidelity or vendored |
@@ -43,7 +43,8 @@ that nothing was found, not that everything is allowed.
 | `--overwrite` | replaces a result that is there |
 
 A policy becomes a folder that `sample`, `evaluate` and `adanat_rl.load_pipeline` take. Critic and discriminator of a
-training checkpoint lie in it as `critic.safetensors` and `discriminator.safetensors`. Optimizers are not taken over:
+training checkpoint lie in it as `critic.safetensors` and `discriminator.safetensors`; a training starts with that
+discriminator by `reward.adversarial.weights=FOLDER/discriminator.safetensors`. Optimizers are not taken over:
 Adam's moments belong to the order of parameters in the program that wrote them, and a training here starts its own.
 """
 

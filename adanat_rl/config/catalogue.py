@@ -13,6 +13,7 @@ from typing import Any
 WEIGHTS_FOLDER = "weights"
 _NOT_PUBLISHED = "not published by the authors; train your own"
 _NONE_STATED = "none stated"
+_OWN_NAT = "the policy of AdaNAT and that of AdaGen each belong to the NAT that is published beside them"
 _IMPORT = "adanat-rl import-checkpoint"
 
 
@@ -73,13 +74,23 @@ def _uvit(grid_size: int, width: int, depth: int, num_heads: int, **context: int
 CATALOGUE = (
     PublishedFile(
         "imagenet256/nat.safetensors",
-        "the NAT of AdaNAT-L (also MaskGIT-L of AdaGen): ImageNet 256², class labels, 16×16 tokens",
-        "github.com/LeapLabTHU/AdaNAT, README, on Google Drive; AdaGen's: huggingface.co/nzl-thu/MaskGIT-L",
-        f"{_NONE_STATED} (AdaNAT); MIT according to the README of github.com/LeapLabTHU/AdaGen",
+        "the NAT of AdaNAT-L: ImageNet 256², class labels, 16×16 tokens",
+        "github.com/LeapLabTHU/AdaNAT, README, on Google Drive",
+        _NONE_STATED,
         _import("nnet_ema.pth", "imagenet256/nat.safetensors"),
         "uvit",
         _uvit(16, 768, 24, 8, num_classes=1000),
-        note="the policy of AdaNAT and that of AdaGen each belong to the NAT that is published beside them",
+        note=_OWN_NAT,
+    ),
+    PublishedFile(
+        "adagen_maskgit/nat.safetensors",
+        "MaskGIT-L, the NAT of AdaGen: sizes as AdaNAT-L's, other weights",
+        "huggingface.co/nzl-thu/MaskGIT-L",
+        "MIT according to the README of github.com/LeapLabTHU/AdaGen",
+        _import("nnet_ema.pth", "adagen_maskgit/nat.safetensors"),
+        "uvit",
+        _uvit(16, 768, 24, 8, num_classes=1000),
+        note=_OWN_NAT,
     ),
     PublishedFile(
         "imagenet512/nat.safetensors",
@@ -160,6 +171,7 @@ CATALOGUE = (
         "Apache-2.0",
         _import("dino_deitsmall16_pretrain.pth", "dino_vits16.safetensors"),
         "dino_vit",
+        {"patch_size": 16, "width": 384, "depth": 12, "num_heads": 6},
     ),
     PublishedFile(
         "inception.safetensors",
@@ -176,6 +188,17 @@ CATALOGUE = (
         "Apache-2.0 (github.com/THUDM/ImageReward)",
         _import("ImageReward.pt", "image_reward.safetensors"),
         "image_reward",
+        {"vision_width": 1024, "vision_depth": 24, "text_width": 768, "text_depth": 12},
+    ),
+    PublishedFile(
+        "aesthetic_head.safetensors",
+        "LAION's improved aesthetic predictor: ratings of CLIP ViT-L/14 embeddings (`reward.aesthetic.head`)",
+        "github.com/christophschuhmann/improved-aesthetic-predictor, sac+logos+ava1-l14-linearMSE.pth",
+        "Apache-2.0",
+        _import("sac+logos+ava1-l14-linearMSE.pth", "aesthetic_head.safetensors"),
+        "aesthetic_head",
+        {"widths": [768, 1024, 128, 64, 16, 1]},
+        note="its encoder is CLIP ViT-L/14 (`reward.aesthetic.encoder`)",
     ),
     PublishedFile(
         "bert-base-uncased/",
@@ -194,7 +217,7 @@ CATALOGUE = (
     ),
     PublishedFile(
         "clip-vit-large-patch14/",
-        "CLIP ViT-L/14, the text encoder of MS-COCO",
+        "CLIP ViT-L/14, the text encoder of MS-COCO; also for CLIPScore and the aesthetic reward",
         "huggingface.co/openai/clip-vit-large-patch14",
         f"MIT (github.com/openai/CLIP); on the page {_NONE_STATED}",
         _download("openai/clip-vit-large-patch14", "clip-vit-large-patch14"),

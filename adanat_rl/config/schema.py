@@ -158,7 +158,9 @@ class DecisionsConfig(Section):
     mask_ineffective: bool = setting(
         True, "Leave decisions without effect (ratio, confidence temperature at the last step) out of the likelihood."
     )
-    sampling_temperature_floor: float = setting(0.01, "Least sampling temperature.", source="measured", gt=0)
+    sampling_temperature_floor: float = setting(
+        0.01, "Least sampling temperature; 0: none, as in the official code.", source="measured", ge=0
+    )
     base_floor: float | None = setting(
         0.1,
         "Temperatures and guidance of the base schedule are lifted to this before inversion; ratios to a fifth of it.",

@@ -35,7 +35,10 @@ class ParquetImages(ImageSource):
             try:
                 file = pq.ParquetFile(path)
                 image, label = (_column(file, names, path) for names in (_IMAGE_COLUMNS, _LABEL_COLUMNS))
-                labels.append(file.read(columns=[label])[label].to_numpy().astype(np.int64))
+                column = file.read(columns=[label])[label]
+                if column.null_count:
+                    raise UserError(f"data.path: {path}: {column.null_count} images without a {label}")
+                labels.append(column.to_numpy().astype(np.int64))
                 class_names = class_names or _class_names(file.schema_arrow, label)
             except (OSError, ValueError, TypeError) as error:
                 if isinstance(error, UserError):

@@ -39,7 +39,8 @@ def decode(data: bytes) -> Image.Image:
 def upright_rgb(image: Image.Image) -> Image.Image:
     """The image in RGB as it is meant to be seen.
 
-    Turned as EXIF says; transparent parts over white; 16 bits scaled to 8, not cut off; CMYK as Pillow converts it.
+    Turned as EXIF says; transparent parts over white; CMYK as Pillow converts it. 16 bits of grey are scaled
+    to 8; of colour Pillow keeps the high byte, at most one level beside.
 
     Raises:
         ValueError: numbers without a known range, such as a float image beyond [0, 1].

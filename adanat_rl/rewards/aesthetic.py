@@ -8,12 +8,12 @@ dropout between them is for training alone).
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from itertools import pairwise
 from pathlib import Path
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn import functional
 
 from adanat_rl.config.errors import UserError
@@ -24,8 +24,29 @@ from adanat_rl.generation.weights import read_tensors
 from adanat_rl.metrics.clip_score import ClipScorer
 from adanat_rl.rewards.base import RewardBatch, RewardModel, RewardOutput
 
+AESTHETIC_KIND = "aesthetic_head"
 Layer = tuple[Tensor, Tensor]
 """Weight `[M, N]` and bias `[M]` of a linear layer."""
+
+
+class AestheticHead(nn.Module):
+    """Linear layers one after the other, as a file holds them.
+
+    Args:
+        numbers: of the layers in their names, ascending. widths: of the embedding and of what each layer gives.
+    """
+
+    def __init__(self, numbers: Sequence[int], widths: Sequence[int]) -> None:
+        super().__init__()
+        self.width = widths[0]
+        sizes = zip(numbers, pairwise(widths), strict=True)
+        self.layers = nn.ModuleDict({str(number): nn.Linear(*size) for number, size in sizes})
+
+    def forward(self, embeddings: Tensor) -> Tensor:
+        """Embeddings `[B, D]` to ratings `[B, 1]`."""
+        for layer in self.layers.values():
+            embeddings = layer(embeddings)
+        return embeddings
 
 
 class AestheticReward(RewardModel):
@@ -55,6 +76,11 @@ class AestheticReward(RewardModel):
         return (values[:, 0],)
 
 
+def layer_numbers(names: Iterable[str]) -> list[int]:
+    """N of the names `layers.N.weight` and `layers.N.bias`, ascending."""
+    return sorted({int(found[1]) for name in names if (found := re.fullmatch(r"layers\.(\d+)\.(weight|bias)", name))})
+
+
 def load_head(path: Path, device: str = "cpu") -> list[Layer]:
     """The linear layers of a head, in order, float32.
 
@@ -65,8 +91,7 @@ def load_head(path: Path, device: str = "cpu") -> list[Layer]:
     if tensors.keys() == {"weight", "bias"}:
         prefixes = [""]
     else:
-        numbers = {int(found[1]) for name in tensors if (found := re.fullmatch(r"layers\.(\d+)\.(weight|bias)", name))}
-        prefixes = [f"layers.{number}." for number in sorted(numbers)]
+        prefixes = [f"layers.{number}." for number in layer_numbers(tensors)]
     names = [f"{prefix}{part}" for prefix in prefixes for part in ("weight", "bias")]
     if not names or set(names) != tensors.keys():
         raise UserError(

@@ -5,9 +5,11 @@ from __future__ import annotations
 import argparse
 import json
 import pickle
+import re
 import shlex
 from collections import OrderedDict
 from collections.abc import Callable
+from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
@@ -19,6 +21,8 @@ from torch import Tensor, nn
 from adanat_rl import load_pipeline
 from adanat_rl.cli import main
 from adanat_rl.config.catalogue import CATALOGUE
+from adanat_rl.experiment.importing.networks import ImportedNetwork
+from adanat_rl.experiment.importing.run import catalogued_place
 from adanat_rl.generation.masked.uvit import UViTNAT
 from adanat_rl.generation.masked.vq_tokenizer import VQTokenizer
 from adanat_rl.generation.policies.files import load_policy
@@ -26,6 +30,8 @@ from adanat_rl.generation.policies.network import PolicyNet
 from adanat_rl.generation.weights import load_network, read_tensors, save_network
 from adanat_rl.metrics.inception import InceptionV3
 from adanat_rl.metrics.statistics import load_statistics
+from adanat_rl.rewards.aesthetic import AestheticReward, load_head
+from adanat_rl.rewards.base import RewardBatch
 from adanat_rl.rewards.image_reward_network import ImageRewardNetwork
 from adanat_rl.rewards.image_reward_network import convert_official_state as convert_image_reward
 from adanat_rl.rewards.projected.dino import DinoFeatures
@@ -83,6 +89,59 @@ def test_an_official_nat_gives_the_official_outputs(capsys, name: str) -> None:
     again = call(capsys, "--verify", "nat.safetensors")
     assert checksum(again) == checksum(printed)
     assert "as in nat.safetensors.import.json" in again
+
+
+@pytest.mark.parametrize(("width", "heads"), [(768, 8), (1152, 16)])
+def test_a_nat_of_official_width_has_the_official_heads(capsys, width: int, heads: int) -> None:
+    """No tensor tells them; with other heads the outputs are others (see below)."""
+    network = UViTNAT(vocab_size=4, grid_size=2, width=width, depth=2, num_heads=1, num_classes=3)
+    source = official.save(Path("nnet_ema.pth"), official.filled_state(network, 3))
+    printed = call(capsys, source, "--output", "nat.safetensors")
+    assert f"{heads} attention heads: the official number for width {width}" in printed
+    stored = json.loads(read_tensors(Path("nat.safetensors"))[1]["arguments"])
+    assert (stored["num_heads"], stored["width"], stored["depth"]) == (heads, width, 2)
+
+
+def test_every_network_of_the_catalogue_goes_to_its_place_and_twins_to_none() -> None:
+    places = {}
+    for entry in CATALOGUE:
+        if entry.kind is not None:
+            network = ImportedNetwork(entry.kind, entry.arguments, nn.Linear(1, 1))
+            places[entry.file] = catalogued_place(network)
+    twins = {"imagenet256/nat.safetensors", "adagen_maskgit/nat.safetensors"}
+    assert len(places) > 9
+    for file, place in places.items():
+        assert place == (None if file in twins else Path("weights") / file), file
+    small = ImportedNetwork("dino_vit", {"patch_size": 16, "width": 64, "depth": 4, "num_heads": 1}, nn.Linear(1, 1))
+    assert catalogued_place(small) is None
+
+
+def test_laions_aesthetic_head_rates_as_its_layers_do(capsys) -> None:
+    widths = [768, 1024, 128, 64, 16, 1]
+    state = {}
+    for number, (inputs, outputs) in zip((0, 2, 4, 6, 7), pairwise(widths), strict=True):
+        state[f"layers.{number}.weight"] = torch.from_numpy(noise(f"weight {number}", (outputs, inputs))) / inputs**0.5
+        state[f"layers.{number}.bias"] = torch.from_numpy(noise(f"bias {number}", (outputs,)))
+    source = official.save(Path("sac+logos+ava1-l14-linearMSE.pth"), state)
+    printed = call(capsys, source)
+    path = Path("weights/aesthetic_head.safetensors")
+    assert checksum(printed) == checksum(call(capsys, "--verify", path))
+    embeddings = torch.from_numpy(noise("embeddings", (3, 768)))
+    expected = (embeddings / embeddings.norm(dim=1, keepdim=True)).double().numpy()
+    for number in (0, 2, 4, 6, 7):
+        weight, bias = (state[f"layers.{number}.{part}"].double().numpy() for part in ("weight", "bias"))
+        expected = expected @ weight.T + bias
+    images = RewardBatch(torch.zeros(3, 3, 8, 8), torch.zeros(3, dtype=torch.int64))
+    rated = AestheticReward(lambda _: embeddings, load_head(path)).score(images)
+    np.testing.assert_allclose(np.asarray(rated.scores), expected[:, 0], rtol=1e-4, atol=1e-5)
+
+
+def test_a_linear_aesthetic_head_is_told_by_its_kind(capsys) -> None:
+    source = official.save(Path("sa_0_4_vit_l_14_linear.pth"), {"weight": torch.ones(1, 4), "bias": torch.ones(1)})
+    assert "is not recognised" in refused(capsys, source, "--output", "head.safetensors")
+    call(capsys, source, "--kind", "aesthetic", "--output", "head.safetensors")
+    ((weight, bias),) = load_head(Path("head.safetensors"))
+    assert (weight.tolist(), bias.tolist()) == ([[1.0] * 4], [1.0])
 
 
 def test_the_fixed_input_is_that_of_its_generator(capsys) -> None:
@@ -353,6 +412,20 @@ def bit_flipped(make: Callable[[], Path]) -> Callable[[], Path]:
     return write
 
 
+def other_storage(make: Callable[[], Path]) -> Callable[[], Path]:
+    """A file of old torch whose last list names a storage that is not there."""
+
+    def write() -> Path:
+        path = make()
+        data = bytearray(path.read_bytes())
+        *_, last = re.finditer(rb"\d{9,}", bytes(data))
+        data[last.end() - 1] ^= 1  # another digit
+        path.write_bytes(data)
+        return path
+
+    return write
+
+
 def small_nat(**changes: object) -> Callable[[], dict[str, object]]:
     """The official small NAT with some entries set, or taken away where they are None."""
 
@@ -377,6 +450,7 @@ NOT_READ = {
     "one wrong bit": (bit_flipped(NAT), "does not match its checksum; download it again"),
     "half of safetensors": (written("a.safetensors", bytes([255, *[0] * 7]) + b"{"), "is damaged or no safetensors"),
     "a pickle of torch": (written("a.pth", pickle.dumps(argparse.Namespace(a=1), protocol=2)), "argparse.Namespace"),
+    "damage that torch meets with an assertion": (other_storage(OLD_NAT), "is cut off, damaged, or no checkpoint"),
     "a list": (saved("a.pth", lambda: [torch.zeros(2)]), "holds a list, expected tensors by name"),
     "no tensors": (saved("a.pth", lambda: {"state_dict": {"a": 1}, "epoch": 2}), "holds no tensors in state_dict"),
     "numbers": (saved("a.pth", lambda: {"epoch": 2}), "holds no tensors; found: epoch"),
@@ -395,9 +469,36 @@ def test_a_file_that_needs_code_is_refused_with_the_line_that_saves_its_weights(
     content = {"state_dict": official.nat_state("nat_class_small"), "args": argparse.Namespace(lr=1)}
     line = refused(capsys, official.save(Path("full.pth"), content, **options))
     assert "full.pth needs code to load: argparse.Namespace; such a file can run anything" in line
+    run_what_it_says(line)
+    assert "nat, 75 tensors" in call(capsys, "full-weights.pth", "--heads", 4, "--dry-run")
+
+
+def run_what_it_says(line: str) -> None:
     program = shlex.split(line[line.index("python -c") :])[2]
     exec(compile(program, "what the line says", "exec"), {})
-    assert "nat, 75 tensors" in call(capsys, "full-weights.pth", "--heads", 4, "--dry-run")
+
+
+def test_that_line_keeps_the_discriminator_of_a_policy(capsys, tmp_path: Path) -> None:
+    content = {**official.policy_checkpoint(), "args": argparse.Namespace(lr=1)}
+    run_what_it_says(refused(capsys, official.save(Path("full.pth"), content)))
+    options = [word for pair in official.small_generator(tmp_path).items() for word in pair]
+    printed = call(capsys, "full-weights.pth", *options, "--preset", "imagenet256", "--dry-run")
+    assert "policy with actor, critic, discriminator" in printed
+
+
+def test_the_class_mapping_of_an_official_discriminator_is_taken_over(capsys, tmp_path: Path) -> None:
+    state = official.parity_state(ParityModule("discriminator"))
+    source = official.save(Path("policy.pth"), {**official.policy_checkpoint(), "discriminator": state})
+    options = [word for pair in official.small_generator(tmp_path).items() for word in pair]
+    call(capsys, source, *options, "--preset", "imagenet256", "--output", "policy")
+    kinds = {"projected_discriminator": ProjectedDiscriminator}
+    discriminator = load_network(Path("policy/discriminator.safetensors"), kinds)
+    assert isinstance(discriminator, ProjectedDiscriminator)
+    assert (discriminator.num_classes, discriminator.condition_width) == (1000, 512)
+    found = discriminator.state_dict()
+    heads = {name: value for name, value in state.items() if not name.startswith("dino.")}
+    assert any(name.startswith("mapping.") for name in heads)
+    assert all(torch.equal(found[name], value) for name, value in heads.items())
 
 
 NOT_FITTING = {
@@ -407,6 +508,9 @@ NOT_FITTING = {
     "another shape": (small_nat(**{NORM: torch.ones(3)}), f"{NORM} is float32 [3] instead of float32 [64]"),
     "another type": (small_nat(**{NORM: torch.ones(64).long()}), f"{NORM} is int64 [64] instead of float32 [64]"),
     "not a number": (small_nat(**{NORM: torch.full((64,), torch.nan)}), f"no finite numbers, in {NORM}"),
+    "sparse": (small_nat(**{NORM: torch.ones(64).to_sparse()}), f"{NORM} is a sparse tensor"),
+    "without values": (small_nat(**{NORM: torch.ones(64, device="meta")}), f"{NORM} is a tensor without values"),
+    "outputs that overflow": (small_nat(**{NORM: torch.full((64,), 3e38)}), "not finite on the fixed input (logits)"),
     "no sizes": (small_nat(**{"token_emb.position_embeddings.weight": None}), "which tells sizes of the network"),
     "no square": (small_nat(**{"token_emb.position_embeddings.weight": torch.ones(15, 64)}), "has 15 tokens of an im"),
 }
@@ -426,6 +530,9 @@ OPTIONS = [
     (".", ". is a folder"),
     ("nat.pth", "--heads: needed, the width is 64"),
     ("nat.pth --heads 5", "no UViTNAT has these sizes: num_heads 5 does not divide width 64"),
+    ("nat.pth --heads 0", "--heads: 0 is not accepted: expected heads, at least 1"),
+    ("nat.pth --heads -4", "--heads: -4 is not accepted"),
+    ("nat.pth --heads 4 --output nat.pth/x", "--output: nat.pth/x: nat.pth: File exists"),
     ("nat.pth --heads 4", "--output: needed: the catalogue has no place"),
     ("nat.pth --heads 4 --output nat.pth", "--output: nat.pth exists"),
     ("nat.pth --heads 4 --kind nut", "--kind: 'nut' is not accepted; accepted: nat,"),

@@ -25,6 +25,7 @@ from adanat_rl.generation.masked.vq_tokenizer import VQTokenizer
 from adanat_rl.generation.policies.network import PolicyNet
 from adanat_rl.metrics.inception import InceptionV3
 from adanat_rl.metrics.statistics import FeatureStatistics
+from adanat_rl.rewards.aesthetic import AESTHETIC_KIND, AestheticHead
 from adanat_rl.rewards.image_reward import IMAGE_REWARD_KIND, PROMPT_LENGTH
 from adanat_rl.rewards.image_reward_network import ImageRewardNetwork
 from adanat_rl.rewards.projected.dino import DINO_KIND, DinoFeatures
@@ -40,6 +41,7 @@ NETWORK_CLASSES: dict[str, type[nn.Module]] = {
     POLICY_NETWORK_KIND: PolicyNet,
     DINO_KIND: DinoFeatures,
     DISCRIMINATOR_KIND: ProjectedDiscriminator,
+    AESTHETIC_KIND: AestheticHead,
 }
 _SEED = 20240901
 _TEXT_LENGTH = 77
@@ -116,6 +118,9 @@ def network_checksum(kind: str, network: nn.Module) -> Checksum:
         dino = cast(DinoFeatures, network)
         features = dino(_normal((1, 3, dino.image_size, dino.image_size), source))
         return checksum_of({f"feature {number}": feature for number, feature in enumerate(features)})
+    if kind == AESTHETIC_KIND:
+        head = cast(AestheticHead, network)
+        return checksum_of({"ratings": head(_normal((4, head.width), source))})
     if kind == DISCRIMINATOR_KIND:
         return checksum_of(_discriminator_outputs(cast(ProjectedDiscriminator, network), source))
     return checksum_of(_policy_outputs(cast(PolicyNet, network), source))

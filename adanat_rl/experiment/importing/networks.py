@@ -16,7 +16,7 @@ from adanat_rl.config.errors import UserError
 from adanat_rl.experiment.importing.recognition import Kind
 from adanat_rl.generation.masked import uvit, vq_tokenizer
 from adanat_rl.metrics import inception
-from adanat_rl.rewards import image_reward_network
+from adanat_rl.rewards import aesthetic, image_reward_network
 from adanat_rl.rewards.image_reward import IMAGE_REWARD_KIND
 from adanat_rl.rewards.projected import dino
 
@@ -187,6 +187,21 @@ def dino_network(state: Mapping[str, Tensor], path: Path) -> ImportedNetwork:
     return build(Plan(dino.DINO_KIND, arguments, dino.DinoFeatures, dino.convert_official_state(state)), path)
 
 
+def aesthetic_head(state: Mapping[str, Tensor], path: Path) -> ImportedNetwork:
+    """A head of linear layers that rates image embeddings, such as LAION's.
+
+    Raises:
+        UserError: see `nat_network`.
+    """
+    if state.keys() == {"weight", "bias"}:
+        state = {f"layers.0.{name}": tensor for name, tensor in state.items()}
+    shape = Shapes(state, path)
+    numbers = aesthetic.layer_numbers(state)
+    widths = [shape(f"layers.{number}.weight", 2) for number in numbers or [0]]
+    arguments = {"numbers": numbers, "widths": [widths[0][1], *(width for width, _ in widths)]}
+    return build(Plan(aesthetic.AESTHETIC_KIND, arguments, aesthetic.AestheticHead, state), path)
+
+
 def network_of(
     kind: Kind, state: Mapping[str, Tensor], path: Path, *, num_heads: int | None, image_size: int | None
 ) -> ImportedNetwork:
@@ -201,6 +216,7 @@ def network_of(
         "image_reward": lambda: image_reward_of(state, path),
         "inception": lambda: inception_network(state, path),
         "dino": lambda: dino_network(state, path),
+        "aesthetic": lambda: aesthetic_head(state, path),
     }
     return builders[kind]()
 
@@ -258,6 +274,9 @@ def build(plan: Plan, path: Path, what: str = "") -> ImportedNetwork:
     state, converted, storages = {}, set(), set[int]()
     for key, target in wanted.items():
         tensor = plan.state[key]
+        if tensor.layout != torch.strided or tensor.is_meta:
+            kind = "a tensor without values" if tensor.is_meta else "a sparse tensor"
+            raise UserError(f"{path} does not fit a {name}: {key} is {kind}")
         if tensor.dtype != target.dtype and tensor.is_floating_point() and target.is_floating_point():
             converted.add(str(tensor.dtype).removeprefix("torch."))
             tensor = tensor.to(target.dtype)

@@ -25,6 +25,18 @@ from adanat_rl.generation.weights import read_tensors
 from adanat_rl.metrics.statistics import read_arrays
 
 _ZIP = b"PK\x03\x04"
+# What torch raises for bytes that are no checkpoint
+_DAMAGED = (
+    RuntimeError,
+    EOFError,
+    OSError,
+    ValueError,
+    KeyError,
+    IndexError,
+    TypeError,
+    AttributeError,
+    AssertionError,
+)
 _GLOBAL = re.compile(r"GLOBAL ([\w.]+)")
 
 
@@ -119,7 +131,7 @@ def _load(path: Path, *, mmap: bool) -> Any:
             return torch.load(path, map_location="cpu", weights_only=True, mmap=mmap)
     except UnpicklingError as error:
         raise UserError(_needs_code(path, str(error))) from None
-    except (RuntimeError, EOFError, OSError, ValueError, KeyError, IndexError, TypeError, AttributeError) as error:
+    except _DAMAGED as error:
         reason = " ".join(str(error).split())[:150] or type(error).__name__
         raise UserError(
             f"{path} is cut off, damaged, or no checkpoint of torch ({reason}); download it again"
@@ -136,7 +148,8 @@ def _needs_code(path: Path, message: str) -> str:
         names = torch.serialization.get_unsafe_globals_in_checkpoint(str(path)) or names
     saver = (
         f"import torch; c = torch.load({str(path)!r}, map_location='cpu', weights_only=False); "
-        f"torch.save(c.get('state_dict', c.get('model', c)), {str(path.with_name(path.stem + '-weights.pth'))!r})"
+        "w = {k: c[k] for k in ('state_dict', 'model', 'discriminator') if k in c} or c; "
+        f"torch.save(w, {str(path.with_name(path.stem + '-weights.pth'))!r})"
     )
     return (
         f"{path} needs code to load: {', '.join(sorted(names))}; such a file can run anything, so it is not loaded. "

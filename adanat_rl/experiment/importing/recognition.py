@@ -12,7 +12,7 @@ from torch import Tensor
 from adanat_rl.config.errors import UserError, nearest
 from adanat_rl.experiment.importing.reading import ForeignFile
 
-Kind = Literal["nat", "tokenizer", "policy", "image_reward", "dino", "inception", "statistics"]
+Kind = Literal["nat", "tokenizer", "policy", "image_reward", "dino", "inception", "aesthetic", "statistics"]
 KINDS: tuple[Kind, ...] = get_args(Kind)
 
 ACTOR, CRITIC, DISCRIMINATOR = "actor", "critic", "discriminator"
@@ -30,6 +30,7 @@ _MARKS: dict[Kind, tuple[str, ...]] = {
     "image_reward": ("blip.visual_encoder.cls_token", "mlp.layers.0.weight"),
     "dino": ("cls_token", "pos_embed", "patch_embed.proj.weight"),
     "inception": ("Conv2d_1a_3x3.conv.weight", "Mixed_7c.branch_pool.conv.weight"),
+    "aesthetic": ("layers.0.weight", "layers.2.weight", "layers.4.weight", "layers.6.weight", "layers.7.weight"),
 }
 
 

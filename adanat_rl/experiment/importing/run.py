@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+import tempfile
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -113,11 +115,12 @@ def _import_network(file: ForeignFile, checkpoint: Checkpoint, options: ImportOp
     tell(f"{file.path}: {checkpoint.kind}, {len(checkpoint.state)} tensors, {network.num_values:,} values")
     tell(f"sizes: {', '.join(f'{key} {value}' for key, value in network.arguments.items()) or 'the only ones'}")
     _tell_notes([*network.notes, *checkpoint.left_out], tell)
-    output = _free_output(options, _catalogued(network), tell)
+    output = _free_output(options, catalogued_place(network), tell)
     if output is None:
         return
-    save_network(output, network.kind, network.arguments, network.network)
-    checksum = _checked_copy(output, network)
+    with _put_in_place(output) as scratch:
+        save_network(scratch, network.kind, network.arguments, network.network)
+        checksum = _checked_copy(scratch, network)
     record = output.with_name(output.name + RECORD_SUFFIX)
     write_record(record, {output.name: checksum}, _facts(file, checkpoint, kind=network.kind))
     tell(f"{output}: read back and equal; checksum {checksum.describe()}")
@@ -214,7 +217,7 @@ def _free_output(options: ImportOptions, default: Path | None, tell: Tell, *, fo
         tell(f"complete; nothing written (dry run){f'; it would go to {output}' if output else ''}")
         return None
     if output is None:
-        raise UserError("--output: needed: the catalogue has no place for a file with these sizes")
+        raise UserError("--output: needed: the catalogue has no place, or not a single one, for a file of these sizes")
     if output.exists() and not options.overwrite:
         raise UserError(f"--output: {output} exists; choose another place, or --overwrite")
     if output.is_dir() and not (folder and (output / DESCRIPTION_FILE).is_file()):
@@ -222,13 +225,28 @@ def _free_output(options: ImportOptions, default: Path | None, tell: Tell, *, fo
     return output
 
 
-def _catalogued(network: ImportedNetwork) -> Path | None:
-    """The place of a network with these sizes in the presets."""
-    for entry in CATALOGUE:
-        same = all(network.arguments.get(key) == value for key, value in entry.arguments.items())
-        if entry.kind == network.kind and same:
-            return Path(entry.path)
-    return None
+@contextmanager
+def _put_in_place(output: Path) -> Iterator[Path]:
+    """A place beside a result, which the result leaves for its own when all is well: what fails a check is not kept."""
+    try:
+        output.parent.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise UserError(f"--output: {output}: {error.filename}: {error.strerror}") from None
+    with tempfile.TemporaryDirectory(dir=output.parent, prefix=".importing-") as folder:
+        scratch = Path(folder) / output.name
+        yield scratch
+        scratch.replace(output)
+
+
+def catalogued_place(network: ImportedNetwork) -> Path | None:
+    """The place of a network with these sizes in the presets; None if there is none, or more than one."""
+    places = [
+        Path(entry.path)
+        for entry in CATALOGUE
+        if entry.kind == network.kind
+        and all(network.arguments.get(key) == value for key, value in entry.arguments.items())
+    ]
+    return places[0] if len(places) == 1 else None
 
 
 def _facts(file: ForeignFile, checkpoint: Checkpoint, *, kind: str) -> Mapping[str, Any]:

@@ -51,7 +51,7 @@ class UViTNAT(nn.Module):
         super().__init__()
         if depth < 2 or depth % 2:
             raise ValueError(f"depth is {depth}; accepted: even numbers from 2")
-        if width % num_heads:
+        if num_heads < 1 or width % num_heads:
             raise ValueError(f"num_heads {num_heads} does not divide width {width}")
         self.vocab_size = vocab_size
         self.mask_token_id = vocab_size
