@@ -193,6 +193,11 @@ def resolve_arguments(arguments: argparse.Namespace, **top_level: Any) -> Any:
     return resolve(arguments.preset, arguments.config, arguments.overrides, run_dir=arguments.run_dir, **top_level)
 
 
+def typed_keys(arguments: argparse.Namespace) -> list[str]:
+    """Keys of the `KEY=VALUE` settings of a command line."""
+    return [override.partition("=")[0].strip() for override in arguments.overrides]
+
+
 def run_directory(config: Any) -> Path:
     """The run folder of a configuration."""
     return Path(config.run_dir).expanduser() if config.run_dir else Path("runs") / config.name

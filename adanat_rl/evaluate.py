@@ -18,6 +18,7 @@ from adanat_rl.cli import (
     resolve_arguments,
     run_command,
     run_directory,
+    typed_keys,
 )
 from adanat_rl.config.errors import UserError
 from adanat_rl.config.files import write_atomically
@@ -68,7 +69,7 @@ def _evaluate(config: ExperimentConfig, arguments: argparse.Namespace) -> int:
 
     quiet_environment()
     more = [row for file in arguments.baseline for row in load_baselines(file.expanduser())]
-    subject = load_subject(config, arguments.policy, arguments.schedule)
+    subject = load_subject(config, arguments.policy, arguments.schedule, typed_keys(arguments))
     baselines = join_baselines([*build_baselines(config), *more])
     evaluation = config.evaluation
     seeds = list(range(evaluation.seed + 1, evaluation.seed + 1 + evaluation.num_seeds))

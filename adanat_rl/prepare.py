@@ -43,9 +43,11 @@ def _main(invocation: Invocation) -> int:
         return EXIT_DONE
     import torch
 
+    from adanat_rl.experiment.inputs import require_named
     from adanat_rl.experiment.progress import open_display
     from adanat_rl.generation.threads import torch_threads
 
+    require_named(config, {key for work in chosen for key in _READ[work]})
     arguments.device = arguments.device or ("cuda" if torch.cuda.is_available() else "cpu")
     folder = Path(config.run_dir).expanduser() if config.run_dir else Path("runs") / f"{config.name}-prepared"
     shown = open_display("prepare", quiet=arguments.quiet, log_json=arguments.log_json)
@@ -147,6 +149,15 @@ def _statistics(config: Any, arguments: argparse.Namespace, folder: Path, displa
         place.parent.mkdir(parents=True, exist_ok=True)
         shutil.move(folder / "statistics.npz", place)
     display.message(f"use them: data.statistics={place}")
+
+
+_PHOTOS = ("data.path", "data.captions", "data.class_names")
+_READ = {
+    _tokens: (*_PHOTOS, "generator.tokenizer"),
+    _captions: ("data.path", "data.captions", "text.encoder", "text.tokenizer"),
+    _statistics: (*_PHOTOS, "evaluation.inception"),
+}
+"""Settings that name the files which a piece of work reads."""
 
 
 def _place(configured: str | None, default: Path) -> Path:

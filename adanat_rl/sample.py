@@ -10,7 +10,15 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from adanat_rl.cli import EXIT_DONE, Invocation, add_subject_options, command_parser, resolve_arguments, run_command
+from adanat_rl.cli import (
+    EXIT_DONE,
+    Invocation,
+    add_subject_options,
+    command_parser,
+    resolve_arguments,
+    run_command,
+    typed_keys,
+)
 from adanat_rl.config.errors import UserError
 from adanat_rl.config.loading import dump
 
@@ -56,7 +64,7 @@ def _main(invocation: Invocation) -> int:
     from adanat_rl.generation.text.build import read_prompts
 
     prompts = None if arguments.prompts is None else read_prompts(arguments.prompts)
-    pipeline = load_drawer(config, arguments.policy, arguments.schedule, prompts)
+    pipeline = load_drawer(config, arguments.policy, arguments.schedule, prompts, typed_keys(arguments))
     labels = parse_labels(arguments.context, pipeline.generator.context_spec.num_contexts)
     context = np.repeat(labels, arguments.per_context)
     seeds = np.arange(arguments.seed, arguments.seed + len(context))

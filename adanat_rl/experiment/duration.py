@@ -117,7 +117,8 @@ def assumptions(config: ExperimentConfig, machine: Machine) -> list[str]:
             f"{device.float32 / 1e12:g} float32, {device.bandwidth / 1e9:,.0f} GB/s"
         )
         lines.append(
-            f"assumed: {TRANSFORMER_USE:.0%} of it in the NAT ({precision}) and the reward model (float32), "
+            f"assumed: {TRANSFORMER_USE:.0%} of it in the NAT ({precision}) and the reward model "
+            f"({_reward_precision(config)}), "
             f"{CONVOLUTION_USE:.0%} in convolutions (TF32, torch's default), {POLICY_USE:.0%} in actor and critic "
             f"({config.ppo.precision}), {BANDWIDTH_USE:.0%} of the memory's bandwidth in the draws"
         )
@@ -132,6 +133,11 @@ def assumptions(config: ExperimentConfig, machine: Machine) -> list[str]:
         "checkpoints, tables, report, searches of baselines"
     )
     return [*lines, device.note] if device.note else lines
+
+
+def _reward_precision(config: ExperimentConfig) -> str:
+    """Arithmetic of the reward model's networks."""
+    return config.reward.adversarial.precision if config.reward.kind == "adversarial" else "float32"
 
 
 def _evaluated_image(config: ExperimentConfig, outline: Outline, costs: Costs, speeds: _Speeds) -> float:
@@ -159,8 +165,8 @@ class _Speeds:
         return self._seconds(name, flops, self._config.generator.precision, TRANSFORMER_USE)
 
     def transformers(self, name: str, flops: float) -> float:
-        """Other networks in float32."""
-        return self._seconds(name, flops, "float32", TRANSFORMER_USE)
+        """The networks of the reward model."""
+        return self._seconds(name, flops, _reward_precision(self._config), TRANSFORMER_USE)
 
     def convolutions(self, name: str, flops: float) -> float:
         """Tokenizer and Inception."""

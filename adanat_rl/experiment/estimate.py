@@ -27,6 +27,7 @@ from adanat_rl.experiment.workers import (
     place,
     processes_of,
 )
+from adanat_rl.generation.text.table import table_bytes
 from adanat_rl.rl.shards import Shard, ShardKey
 
 
@@ -194,6 +195,10 @@ def _disk(config: ExperimentConfig, outline: Outline, reward: RewardOutline | No
     if config.ppo.features == "disk" and outline.policy.needs_features:
         size = feature_bytes(config, outline, nat_dtype(outline))
         yield f"  {_size(size)} for features of a train batch, in the folder for temporary files (ppo.features)"
+    if outline.text_shape is not None:
+        length, width = outline.text_shape
+        million = table_bytes(1_000_000, length, width, width)
+        yield f"  {_size(million)} for a million encoded captions (generator.captions)"
 
 
 def _time(

@@ -112,7 +112,9 @@ def _workers(config: ExperimentConfig) -> list[Finding]:
     if gpus := required_gpus(config.resources, len(config.reward.kinds)):
         import torch
 
-        findings.append(Finding("GPUs for the workers", gpus <= torch.cuda.device_count(), f"{gpus:g} reserved", fix))
+        there = torch.cuda.device_count()
+        fix = "lower the number of workers or resources.num_gpus_per_*; 0 for all of them trains on CPUs"
+        findings.append(Finding("GPUs for the workers", gpus <= there, f"{gpus:g} reserved of {there}", fix))
     return findings
 
 

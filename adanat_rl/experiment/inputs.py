@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -113,6 +113,17 @@ def require_inputs(config: ExperimentConfig) -> None:
         first = missing[0]
         others = f" ({len(missing) - 1} more are missing: see --dry-run)" if len(missing) > 1 else ""
         raise UserError(f"{first.setting}: no such file: {first.path}{first.about}{others}")
+
+
+def require_named(config: ExperimentConfig, settings: Collection[str]) -> None:
+    """Refuses a configuration of which one of these settings names a file that is not there.
+
+    Raises:
+        UserError: as `require_inputs`.
+    """
+    for one in inputs_of(config):
+        if one.setting in settings and not one.there:
+            raise UserError(f"{one.setting}: no such file: {one.path}{one.about}")
 
 
 def _data(config: ExperimentConfig) -> Iterator[Input]:

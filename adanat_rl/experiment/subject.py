@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -22,6 +22,8 @@ from adanat_rl.generation.policies.files import load_policy
 from adanat_rl.generation.text.build import encode_prompts
 from adanat_rl.generation.threads import settle_process
 
+_GENERATOR = "generator."
+
 
 @dataclass(frozen=True)
 class Subject:
@@ -39,15 +41,20 @@ class Subject:
 
 
 def load_drawer(
-    config: ExperimentConfig, policy: str | None, schedule: Path | None, prompts: Sequence[str] | None = None
+    config: ExperimentConfig,
+    policy: str | None,
+    schedule: Path | None,
+    prompts: Sequence[str] | None = None,
+    typed: Collection[str] = (),
 ) -> GenerationPipeline:
     """The pipeline of a policy (default: the shipped one) or of a schedule with the configured generator.
 
     Args:
         prompts: drawn instead of the captions that the generator was trained with.
+        typed: keys of settings that a person set; those of the generator take the place of a policy's own.
 
     Raises:
-        UserError: it is missing, damaged or does not fit.
+        UserError: it is missing, damaged or does not fit, or a typed setting is one that the policy fixes.
     """
     torch.set_num_threads(config.resources.torch_threads)
     settle_process()
@@ -55,7 +62,11 @@ def load_drawer(
     if schedule is None:
         batch_size = config.evaluation.batch_size
         name = policy or shipped_policy(config.data.name)
-        return load_pipeline(name, prompts=prompts, text=config.text, device=device, batch_size=batch_size)
+        keys = [key.removeprefix(_GENERATOR) for key in typed if key.startswith(_GENERATOR)]
+        settings = {key: getattr(config.generator, key) for key in keys}
+        return load_pipeline(
+            name, settings=settings, prompts=prompts, text=config.text, device=device, batch_size=batch_size
+        )
     rows = load_schedule(schedule)
     captions = None if prompts is None else encode_prompts(prompts, config.text, config.generator, device)
     generator = assemble_generator(config.generator, config.decisions, device, captions).with_base_schedule(rows)
@@ -78,9 +89,11 @@ def _shipped_name(dataset: str) -> str:
     return f"asset:{dataset}/policy"
 
 
-def load_subject(config: ExperimentConfig, policy: str | None, schedule: Path | None) -> Subject:
+def load_subject(
+    config: ExperimentConfig, policy: str | None, schedule: Path | None, typed: Collection[str] = ()
+) -> Subject:
     """The same, ready to be judged."""
-    pipeline = load_drawer(config, policy, schedule)
+    pipeline = load_drawer(config, policy, schedule, typed=typed)
     dataset = load_images(config.data)
     check_contexts(pipeline.generator, dataset)
     evaluation = config.evaluation

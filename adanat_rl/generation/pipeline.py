@@ -6,9 +6,10 @@ images = pipeline(context=[3, 3, 7], seeds=[0, 1, 2]).images
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -24,6 +25,17 @@ from adanat_rl.generation.policies.files import ExportedPolicy, check_generator_
 from adanat_rl.generation.text.build import encode_prompts
 
 DEFAULT_POLICY = "asset:digits/policy"
+RUNTIME_SETTINGS = (
+    "nat",
+    "tokenizer",
+    "captions",
+    "precision",
+    "compile",
+    "first_step_mb",
+    "decode_rows",
+    "block_rows",
+)
+"""Settings of a generator that say where its files lie and how it computes, not what it draws."""
 
 
 @dataclass(frozen=True)
@@ -119,6 +131,7 @@ def load_pipeline(
     *,
     nat: str | None = None,
     tokenizer: str | None = None,
+    settings: Mapping[str, Any] | None = None,
     prompts: Sequence[str] | None = None,
     text: TextConfig | None = None,
     device: str = "cpu",
@@ -129,6 +142,7 @@ def load_pipeline(
     Args:
         policy: the folder, or an asset that ships with the package.
         nat, tokenizer: where the generator's weights lie, if not where they lay in training.
+        settings: those of `RUNTIME_SETTINGS` by name, in place of what the policy was trained with.
         prompts: captions of your own for a text-conditional generator; contexts are their numbers then.
         text: how prompts are encoded.
         device: torch device of all networks.
@@ -138,7 +152,8 @@ def load_pipeline(
         UserError: something is missing, damaged, or does not fit.
     """
     exported = load_policy(policy_folder(policy))
-    changes = {key: value for key, value in {"nat": nat, "tokenizer": tokenizer}.items() if value is not None}
+    given = {"nat": nat, "tokenizer": tokenizer}
+    changes = {**(settings or {}), **{key: value for key, value in given.items() if value is not None}}
     exported = _with_generator(exported, changes)
     check_generator_fits(exported, exported.generator)
     captions = None
@@ -160,10 +175,17 @@ def policy_folder(policy: str | Path) -> Path:
     return path / "policy" if (path / "policy" / "policy.json").is_file() else path
 
 
-def _with_generator(exported: ExportedPolicy, changes: dict[str, str]) -> ExportedPolicy:
+def _with_generator(exported: ExportedPolicy, changes: Mapping[str, Any]) -> ExportedPolicy:
     if not changes:
         return exported
-    generator = exported.generator.model_copy(update=changes)
+    fixed = [key for key in changes if key not in RUNTIME_SETTINGS]
+    if fixed:
+        own = getattr(exported.generator, fixed[0])
+        raise UserError(
+            f"generator.{fixed[0]}: the policy was trained with {own} and draws with nothing else; what may be set "
+            f"beside a policy: {', '.join(RUNTIME_SETTINGS)}"
+        )
+    generator = exported.generator.model_copy(update=dict(changes))
     return ExportedPolicy(
         exported.actor, exported.spec, generator, exported.decisions, exported.trained, exported.generator_hashes
     )

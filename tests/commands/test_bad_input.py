@@ -77,6 +77,17 @@ CASES = [
     (f"probe --reward-from {DAMAGED}", [f"{DAMAGED} is damaged or no safetensors file"]),
     ("probe --reward-from nowhere", ["--reward-from: no such file: nowhere"]),
     ("probe --output other", ["--output: other is a folder"]),
+    ("sample generator.horizon=16", ["generator.horizon: the policy was trained with 4", "nat, tokenizer, captions"]),
+    ("evaluate generator.kind=amused", ["generator.kind: the policy was trained with masked_token"]),
+    ("sample generator.nat=nowhere", ["generator.nat: no such file: nowhere"]),
+    (
+        "prepare --preset cc3m --captions data.path=list.yaml",
+        ["text.encoder: no such file: weights/clip-vit-bigg-14", "to get it: hf download laion/CLIP-ViT-bigG"],
+    ),
+    (
+        "prepare --preset imagenet256 --statistics data.path=other",
+        ["evaluation.inception: no such file: weights/inception.safetensors", "to get it: adanat-rl import-checkpoint"],
+    ),
     ("sample --context 3,x", ["--context: '3,x' is not accepted: expected labels 0 … 9"]),
     ("sample --context 12", ["context: 12 is no label; accepted: 0 … 9"]),
     ("sample --per-context 0", ["--per-context: 0 is not accepted"]),

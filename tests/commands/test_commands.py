@@ -50,6 +50,17 @@ def test_a_training_leaves_everything_that_is_promised(finished_run: Path) -> No
     }
 
 
+def test_sample_draws_with_the_arithmetic_that_is_typed(capsys, tmp_path: Path) -> None:
+    drawn = {}
+    for precision in ("float32", "bfloat16"):
+        file = tmp_path / f"{precision}.npz"
+        call(capsys, "sample", f"generator.precision={precision}", "generator.decode_rows=3", "--output", file)
+        with np.load(file) as content:
+            drawn[precision] = content["tokens"]
+    same = (drawn["float32"] == drawn["bfloat16"]).mean()
+    assert 0.5 < same < 1, "rounding shows in some tokens and in few"
+
+
 def test_evaluate_writes_the_table_that_it_prints(capsys, finished_run: Path, tmp_path: Path) -> None:
     output = tmp_path / "numbers.json"
     printed = call(capsys, "evaluate", "--policy", finished_run, "--output", output, *FEW, "evaluation.reference=null")

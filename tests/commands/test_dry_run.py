@@ -89,6 +89,30 @@ def test_the_numbers_of_imagenet(capsys: pytest.CaptureFixture[str]) -> None:
     assert "DOES NOT FIT" not in printed
 
 
+@pytest.mark.parametrize("name", ["coco", "amused256"])
+def test_image_reward_is_counted(capsys: pytest.CaptureFixture[str], name: str) -> None:
+    printed = dry_run(capsys, "--preset", name, "reward.kind=image_reward", "--machine", "8xH100")
+    assert re.search(r"ImageReward 44\d,\d\d\d,\d\d\d", printed)  # BLIP-L, as published
+    assert re.search(r"TFLOPs: .*, reward model \d+", printed)
+
+
+def test_the_reward_models_precision_counts(capsys: pytest.CaptureFixture[str]) -> None:
+    faster = ("reward.adversarial.precision=bfloat16", "--machine", "8xH100")
+    printed = [dry_run(capsys, "--preset", "imagenet256", *more) for more in (faster[1:], faster)]
+    assert ["the reward model (float32)" in text for text in printed] == [True, False]
+    assert "the reward model (bfloat16)" in printed[1]
+    took = [re.search(r"reward update (\S+ \S+)", text) for text in printed]
+    assert took[0] is not None
+    assert took[1] is not None
+    assert took[0][1] != took[1][1]
+
+
+def test_the_disk_that_captions_take_is_said(capsys: pytest.CaptureFixture[str]) -> None:
+    size = 77 * 1280 * 2 + 1280 * 4  # of each: hidden states in half precision, pooled in single
+    printed = dry_run(capsys, "--preset", "cc3m")
+    assert f"#   {size / 1000:.1f} GB for a million encoded captions (generator.captions)" in printed
+
+
 def test_what_does_not_fit_is_said(capsys: pytest.CaptureFixture[str]) -> None:
     few = dry_run(capsys, "--preset", "imagenet256", "--machine", "2xH100")
     assert "# time on 2xH100: DOES NOT FIT: the workers take 8 GPUs, it has 2; lower resources.num_env_runners" in few

@@ -99,13 +99,16 @@ CASES = [
     ("--statistics evaluation.inception=nowhere", "evaluation.inception: no such file: nowhere"),
     ("--statistics evaluation.inception=x --keep-features -1", "--keep-features: -1 is not accepted"),
     ("--captions", "text.encoder: null is not accepted: --captions needs"),
-    ("--captions text.encoder=x", "data.name: digits has no image files and no captions"),
-    ("--tokens data.name=image_folder data.path=nowhere", "data.path: no such folder: nowhere"),
+    ("--captions text.encoder=encoder", "data.name: digits has no image files and no captions"),
+    (
+        "--tokens data.name=image_folder data.path=nowhere",
+        "data.path: no such file: nowhere: photos in one folder per class",
+    ),
     (
         "--tokens data.name=image_folder data.path=tree",
         "data.image_size: images are 256×256 with 3 channels, but generator.tokenizer takes 8×8 with 1",
     ),
-    ("--captions text.encoder=x data.name=image_folder data.path=tree", "has classes and no captions"),
+    ("--captions text.encoder=encoder data.name=image_folder data.path=tree", "has classes and no captions"),
 ]
 
 
@@ -115,6 +118,8 @@ def test_wrong_input_is_one_line_and_status_2(
 ) -> None:
     monkeypatch.chdir(tmp_path)
     write_tree(tmp_path / "tree", {"a": 1})
+    (tmp_path / "encoder").mkdir()
+    (tmp_path / "encoder" / "config.json").write_text("{}")
     assert main(["prepare", *line.split()]) == 2
     errors = capsys.readouterr().err.strip().splitlines()
     assert len(errors) == 1
