@@ -188,8 +188,8 @@ def _learner(config: ExperimentConfig, outline: Outline, costs: Costs) -> Iterat
     if not config.keep_features:
         yield from _generator(outline)
         yield Part("a call of the NAT", costs.nat.peak_bytes, in_turn=True)
-    if config.ppo.features != "disk":  # they are joined from parts, which are there at the same time
-        yield Part("features in float32, twice", 2 * feature_bytes(config, outline, torch.float32))
+    if config.ppo.features != "disk":
+        yield Part("features of the train batch", feature_bytes(config, outline, nat_dtype(outline)))
     yield Part(f"learning from {costs.micro_rows} env steps", costs.update.peak_bytes, in_turn=True)
 
 

@@ -90,7 +90,7 @@ class ShardsToBatch(ConnectorV2):
         if self._needs_features and self._on_disk:
             columns[FEATURE_ROWS] = self._write_features(episodes)
         elif self._needs_features:
-            columns[FEATURES] = torch.cat(self._all_features(episodes)).to(device, torch.float32)
+            columns[FEATURES] = self._joined_features(episodes, device)
         if self._learns_critic:
             columns[Columns.VF_PREDS] = self._values(module, columns)
             columns[Columns.ADVANTAGES] = columns[RETURNS] - columns[Columns.VF_PREDS]
@@ -98,14 +98,24 @@ class ShardsToBatch(ConnectorV2):
             columns[Columns.ADVANTAGES] = _standardised(columns[Columns.ADVANTAGES])
         return {DEFAULT_MODULE_ID: columns}
 
-    def _all_features(self, shards: list[Shard]) -> list[Tensor]:
-        """`[B·T, L, D]` of each shard: those that the rollout kept, or the same bits computed again."""
+    def _joined_features(self, shards: list[Shard], device: torch.device) -> Tensor:
+        """`[N, L, D]` in the generator's `feature_dtype`: those that the rollout kept, or the same bits computed again,
+        shard by shard into their place.
+        """
         kept = [shard.features.flatten(0, 1) for shard in shards if shard.features is not None]
         if len(kept) == len(shards):
-            return kept
+            return torch.cat(kept).to(device)
         generator = self._frozen_generator
+        sizes = [len(shard) for shard in shards]
+        joined = torch.empty(sum(sizes), *generator.feature_shape, dtype=generator.feature_dtype, device=device)
+
+        def fill(task: tuple[Tensor, Shard]) -> None:
+            task[0].copy_(_features(generator, task[1]))
+
+        tasks = list(zip(joined.split(sizes), shards, strict=True))
         with torch_threads(self._rollout_threads):  # as in the rollout: other kernels would give other bits
-            return map_in_threads(lambda shard: _features(generator, shard), shards, self._num_threads)
+            map_in_threads(fill, tasks, self._num_threads)
+        return joined
 
     def _write_features(self, shards: list[Shard]) -> Tensor:
         """Computes features block by block into a new file; returns the number of each sample's row."""
@@ -141,7 +151,9 @@ class ShardsToBatch(ConnectorV2):
 
 
 def with_features(part: dict[str, Tensor], file: FeatureFile | None, device: torch.device) -> dict[str, Tensor]:
-    """A piece of a batch whose features are named by rows of a file, with the features themselves."""
+    """A piece of a batch with its features in float32, also where they are named by rows of a file."""
+    if FEATURES in part and part[FEATURES].dtype != torch.float32:
+        return {**part, FEATURES: part[FEATURES].float()}
     if FEATURE_ROWS not in part or file is None:
         return part
     rest = {name: column for name, column in part.items() if name != FEATURE_ROWS}

@@ -17,7 +17,7 @@ from torch import Tensor
 from adanat_rl.generation.policies.build import PolicySpec
 from adanat_rl.generation.seeding import Purpose, seeded
 
-FEATURES = "features"  # [N, L, D] float32, or absent for policies that do not look
+FEATURES = "features"  # [N, L, D] float32 in a forward pass, smaller in a batch; absent for policies that do not look
 FEATURE_ROWS = "feature_rows"  # [N] int64, rows of a feature file; stands for the column above
 STEP = "step"  # [N] int64
 CONTEXT = "context"  # [N] int64

@@ -116,7 +116,7 @@ def test_the_disk_that_captions_take_is_said(capsys: pytest.CaptureFixture[str])
 def test_what_does_not_fit_is_said(capsys: pytest.CaptureFixture[str]) -> None:
     few = dry_run(capsys, "--preset", "imagenet256", "--machine", "2xH100")
     assert "# time on 2xH100: DOES NOT FIT: the workers take 8 GPUs, it has 2; lower resources.num_env_runners" in few
-    small = dry_run(capsys, "--preset", "imagenet256", "--machine", "8xRTX4090")
+    small = dry_run(capsys, "--preset", "amused256", "--machine", "8xRTX4090")
     assert re.search(r"GPU 1: 1 × env runner of 0.6, 1 × learner of 0.4; \d\d.\d GB of 24 GB: DOES NOT FIT", small)
     cores = dry_run(capsys, "--preset", "imagenet256", "--machine", "16xcpu")
     assert "as if no worker took a GPU: there all of resources.num_gpus_per_* must be 0" in cores

@@ -13,6 +13,7 @@ from ray.rllib.core import DEFAULT_MODULE_ID
 from adanat_rl.config.loading import resolve
 from adanat_rl.experiment.build import build_algorithm, build_scene
 from adanat_rl.experiment.cluster import connect
+from adanat_rl.generation.build import assemble_generator
 from adanat_rl.generation.masked.sampler import MaskedTokenGenerator
 from adanat_rl.generation.policies.build import PolicySpec
 from adanat_rl.rewards.service import RewardService
@@ -58,12 +59,14 @@ def make_learner(digits_generator: MaskedTokenGenerator) -> Callable[..., Genera
 
     def make(*overrides: str) -> GenerationPPOLearner:
         config = resolve(overrides=[*OVERRIDES, *IN_PROCESS, "ppo.lr=0.01", "resources.driver_threads=1", *overrides])
+        is_usual = config.generator.precision == digits_generator.precision
+        frozen = digits_generator if is_usual else assemble_generator(config.generator, config.decisions)
         inputs = RLInputs(
             policy=PolicySpec.of(config.policy, digits_generator),
             effect_mask=digits_generator.decision_space.effect_mask,
             contexts=np.arange(10),
             runner_generator=lambda: digits_generator,
-            learner_generator=lambda: digits_generator,
+            learner_generator=lambda: frozen,
         )
         spaces = (gym.spaces.Box(-1, 1, (1,)), gym.spaces.Box(-1, 1, (ACTIONS,)))
         algorithm = build_algorithm_config(config, inputs, GenerationPPO)

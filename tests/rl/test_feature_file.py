@@ -80,4 +80,6 @@ def test_a_piece_of_a_batch_gets_the_features_of_its_rows_and_keeps_its_other_co
     assert torch.equal(whole[STEP], part[STEP])
     in_memory = {STEP: steps, FEATURES: values}
     assert with_features(in_memory, None, torch.device("cpu")) is in_memory
+    rounded = {STEP: steps, FEATURES: values.bfloat16()}
+    assert torch.equal(with_features(rounded, None, torch.device("cpu"))[FEATURES], values.bfloat16().float())
     file.close()

@@ -66,10 +66,13 @@ def test_logged_losses_do_not_depend_on_micro_batches(make_learner, shards) -> N
         assert float(found[name]) != 0
 
 
-@pytest.mark.parametrize("minibatch", [None, 50])
-def test_features_on_disk_give_the_same_bits_as_in_memory(make_learner, shards, minibatch: int | None) -> None:
-    in_memory = make_learner("ppo.features=recompute", "ppo.micro_batch_size=16")
-    on_disk = make_learner(ON_DISK, "ppo.micro_batch_size=16")
+@pytest.mark.parametrize(("minibatch", "precision"), [(None, "float32"), (50, "float32"), (None, "bfloat16")])
+def test_features_on_disk_give_the_same_bits_as_in_memory(
+    make_learner, shards, minibatch: int | None, precision: str
+) -> None:
+    common = (f"generator.precision={precision}", "ppo.micro_batch_size=16")
+    in_memory = make_learner("ppo.features=recompute", *common)
+    on_disk = make_learner(ON_DISK, *common)
     before = {name: value.clone() for name, value in on_disk.training_state().items()}
     for learner in (in_memory, on_disk):
         for _ in range(2):  # the second update writes a new file
@@ -79,6 +82,22 @@ def test_features_on_disk_give_the_same_bits_as_in_memory(make_learner, shards, 
     assert all(torch.equal(found[name], expected[name]) for name in expected)
     assert not all(torch.equal(found[name], before[name]) for name in before), "something was learned"
     assert np.array_equal(on_disk.last_advantages(), in_memory.last_advantages())
+
+
+def test_features_in_memory_take_no_more_than_the_generators_precision_needs(make_learner, shards) -> None:
+    columns = {}
+    for precision in ("float32", "bfloat16"):
+        learner = make_learner("ppo.features=recompute", f"generator.precision={precision}")
+        batch = learner._learner_connector(
+            rl_module=learner.module, batch={}, episodes=shards, shared_data={}, metrics=learner.metrics
+        )
+        columns[precision] = batch[DEFAULT_MODULE_ID][FEATURES]
+    assert {name: column.dtype for name, column in columns.items()} == {
+        "float32": torch.float32,
+        "bfloat16": torch.bfloat16,
+    }
+    error = (columns["bfloat16"].float() - columns["float32"]).abs().mean() / columns["float32"].abs().mean()
+    assert 1e-4 < error < 3e-2, "the same features, rounded"
 
 
 def test_no_more_features_than_those_of_a_micro_batch_are_in_memory_at_once(
