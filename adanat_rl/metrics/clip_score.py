@@ -18,7 +18,7 @@ from torch.nn import functional
 from adanat_rl.config.errors import UserError
 from adanat_rl.generation.blocks import run_in_blocks
 from adanat_rl.generation.text.encoder import ClipTextEncoder
-from adanat_rl.generation.text.local import load_config, load_model, require_transformers
+from adanat_rl.generation.text.local import load_config, require_transformers, shared_model
 from adanat_rl.metrics.clip_pixels import CLIP_MEAN, CLIP_STD, clip_pixels
 
 
@@ -73,7 +73,7 @@ class ClipScorer:
 
     @cached_property
     def _network(self) -> nn.Module:
-        return load_model(require_transformers().CLIPVisionModelWithProjection, self.folder).to(self._device)
+        return shared_model(require_transformers().CLIPVisionModelWithProjection, self.folder, self._device)
 
 
 def clip_score(scores: Tensor) -> float:

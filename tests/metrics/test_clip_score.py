@@ -12,6 +12,9 @@ from transformers import CLIPModel, CLIPTokenizer
 from transformers.models.clip.image_processing_pil_clip import CLIPImageProcessorPil
 
 from adanat_rl.config.errors import UserError
+from adanat_rl.generation.text import local
+from adanat_rl.generation.text.encoder import ClipTextEncoder
+from adanat_rl.generation.text.local import load_model
 from adanat_rl.metrics.clip_score import ClipScorer, clip_score
 from tests.tiny_clip import IMAGE_SIZE, LENGTH, write_tiny_clip
 
@@ -49,6 +52,18 @@ def test_scores_equal_those_of_the_whole_model_of_transformers(folder: Path) -> 
     assert found.dtype == torch.float32
     assert np.ptp(expected) > 5  # the pairs differ, so a mix-up would show
     np.testing.assert_allclose(found.numpy(), expected, atol=1e-3)
+
+
+def test_judge_reward_and_encoder_of_one_process_load_a_clip_once(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    loads = []
+    monkeypatch.setattr(local, "load_model", lambda cls, place: (loads.append(cls.__name__), load_model(cls, place))[1])
+    scorers = [ClipScorer(folder), ClipScorer(folder)]
+    scores = [scorer(images(), CAPTIONS) for scorer in scorers]
+    ClipTextEncoder(folder)(CAPTIONS)
+    assert sorted(loads) == ["CLIPTextModelWithProjection", "CLIPVisionModelWithProjection"]
+    assert torch.equal(*scores)
 
 
 def test_the_score_of_a_set_is_that_of_torchmetrics(folder: Path) -> None:

@@ -17,7 +17,13 @@ from torch import Tensor, nn
 
 from adanat_rl.config.errors import UserError
 from adanat_rl.generation.blocks import run_in_blocks
-from adanat_rl.generation.text.local import fingerprint, load_config, load_model, load_tokenizer, require_transformers
+from adanat_rl.generation.text.local import (
+    fingerprint,
+    load_config,
+    load_tokenizer,
+    require_transformers,
+    shared_model,
+)
 
 
 @dataclass(frozen=True)
@@ -153,8 +159,8 @@ class ClipTextEncoder:
 
     @cached_property
     def _network(self) -> nn.Module:
-        network = load_model(require_transformers().CLIPTextModelWithProjection, self.folder)
-        return network.to(self.device, self.dtype)
+        cls = require_transformers().CLIPTextModelWithProjection
+        return shared_model(cls, self.folder, self.device, self.dtype)
 
     def __getstate__(self) -> dict[str, Any]:
         return {name: value for name, value in self.__dict__.items() if name not in ("_network", "_tokenizer")}

@@ -10,9 +10,11 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+import torch
 from torch import nn
 
 from adanat_rl.config.errors import UserError
+from adanat_rl.generation.weights import share
 
 _SAMPLED_BLOCKS = 256
 _BLOCK_BYTES = 4096
@@ -84,6 +86,12 @@ def load_model(cls: Any, folder: Path) -> nn.Module:
         shown = ", ".join(missing[:5]) + (f" and {len(missing) - 5} more" if len(missing) > 5 else "")
         raise UserError(f"{folder} lacks tensors of a {cls.__name__}: {shown}")
     return model.float().eval().requires_grad_(False)
+
+
+def shared_model(cls: Any, folder: Path, device: torch.device, dtype: torch.dtype = torch.float32) -> nn.Module:
+    """The same, one copy for all who ask in this process for the same class, folder, device and dtype."""
+    require_folder(folder)
+    return share(folder, cls.__name__, lambda: load_model(cls, folder), str(device), dtype)
 
 
 def load_tokenizer(folder: Path) -> Any:
