@@ -93,6 +93,9 @@ class GeneratorConfig(Section):
         ge=0,
     )
     aesthetic_score: float = setting(6.0, "Aesthetic score that aMUSEd is asked for.", ge=0, le=10)
+    decode_precision: Literal["float32", "bfloat16", "float16"] = setting(
+        "float32", "Arithmetic of the tokenizer's decoder; float32: as torch has it, TF32 for convolutions on a GPU."
+    )
     decode_rows: int = setting(256, "Images that the tokenizer decodes at once.", unit="images", ge=1)
     block_rows: int = setting(
         64, "Rows of one network call; results do not depend on the batch because every call has this size.", ge=1

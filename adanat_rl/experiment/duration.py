@@ -67,8 +67,8 @@ def estimate_duration(
     logits = trajectories * horizon * outline.length * outline.vocab_size
     rollout = speeds.nat("env runner", work.rollout) + speeds.traffic("env runner", _LOGIT_TRAFFIC * logits)
     noise = 0.0 if speeds.on_gpu("env runner") else logits / NOISE_PER_SECOND / speeds.parallel_on_cpu("env runner")
-    scoring = speeds.convolutions("reward actor", work.decoding) + speeds.transformers("reward actor", work.scoring)
-    spread = speeds.convolutions("reward actor", work.reward_decoding)
+    scoring = speeds.decoder("reward actor", work.decoding) + speeds.transformers("reward actor", work.scoring)
+    spread = speeds.decoder("reward actor", work.reward_decoding)
     spread += speeds.transformers("reward actor", work.reward_update)
     reward_update = spread * speeds.processes_at_once("reward actor")  # a single actor trains
     features = speeds.nat("learner", work.features)
@@ -119,7 +119,8 @@ def assumptions(config: ExperimentConfig, machine: Machine) -> list[str]:
         lines.append(
             f"assumed: {TRANSFORMER_USE:.0%} of it in the NAT ({precision}) and the reward model "
             f"({_reward_precision(config)}), "
-            f"{CONVOLUTION_USE:.0%} in convolutions (TF32, torch's default), {POLICY_USE:.0%} in actor and critic "
+            f"{CONVOLUTION_USE:.0%} in convolutions (decoder {_decode_precision(config)}, Inception tf32, torch's "
+            f"default), {POLICY_USE:.0%} in actor and critic "
             f"({config.ppo.precision}), {BANDWIDTH_USE:.0%} of the memory's bandwidth in the draws"
         )
     else:
@@ -140,6 +141,12 @@ def _reward_precision(config: ExperimentConfig) -> str:
     return config.reward.adversarial.precision if config.reward.kind == "adversarial" else "float32"
 
 
+def _decode_precision(config: ExperimentConfig) -> str:
+    """Arithmetic of the decoder on a GPU."""
+    chosen = config.generator.decode_precision
+    return "tf32" if chosen == "float32" else chosen
+
+
 def _evaluated_image(config: ExperimentConfig, outline: Outline, costs: Costs, speeds: _Speeds) -> float:
     """Seconds of an image that is drawn, decoded and judged."""
     drawn, decoded, judged = evaluation_flops(outline, costs)
@@ -148,7 +155,7 @@ def _evaluated_image(config: ExperimentConfig, outline: Outline, costs: Costs, s
     seconds = speeds.nat(drawer, drawn) + speeds.traffic(drawer, _LOGIT_TRAFFIC * logits)
     if not speeds.on_gpu(drawer):
         seconds += logits / CPU_IMAGE_NOISE_PER_SECOND / speeds.parallel_on_cpu(drawer)
-    return seconds + speeds.convolutions("driver", decoded + judged)
+    return seconds + speeds.decoder("driver", decoded) + speeds.judge("driver", judged)
 
 
 class _Speeds:
@@ -168,8 +175,12 @@ class _Speeds:
         """The networks of the reward model."""
         return self._seconds(name, flops, _reward_precision(self._config), TRANSFORMER_USE)
 
-    def convolutions(self, name: str, flops: float) -> float:
-        """Tokenizer and Inception."""
+    def decoder(self, name: str, flops: float) -> float:
+        """The tokenizer."""
+        return self._seconds(name, flops, _decode_precision(self._config), CONVOLUTION_USE)
+
+    def judge(self, name: str, flops: float) -> float:
+        """Inception."""
         return self._seconds(name, flops, "tf32", CONVOLUTION_USE)
 
     def policy(self, name: str, flops: float) -> float:

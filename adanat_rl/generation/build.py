@@ -19,6 +19,7 @@ from adanat_rl.generation.masked.amused import AmusedContexts, amused_schedule
 from adanat_rl.generation.masked.amused_folder import AmusedTextEncoder, load_amused_nat, load_amused_tokenizer
 from adanat_rl.generation.masked.contexts import CaptionContexts, ClassLabels, ContextTable
 from adanat_rl.generation.masked.conv_tokenizer import ConvVQTokenizer
+from adanat_rl.generation.masked.half_precision import HalfPrecisionDecoder
 from adanat_rl.generation.masked.nat import TransformerNAT
 from adanat_rl.generation.masked.patch_tokenizer import PatchTokenizer
 from adanat_rl.generation.masked.sampler import NAT, MaskedTokenGenerator, Tokenizer
@@ -131,7 +132,10 @@ def load_tokenizer(config: GeneratorConfig, device: str = "cpu") -> Tokenizer:
         network = share(path, "amused", lambda: load_amused_tokenizer(amused_folder(path)), device)
     else:
         network = share_network(path, TOKENIZER_CLASSES, device)
-    return cast(Tokenizer, network)
+    tokenizer = cast(Tokenizer, network)
+    if config.decode_precision == "float32":
+        return tokenizer
+    return HalfPrecisionDecoder(tokenizer, config.decode_precision, device)
 
 
 def amused_folder(weights: Path) -> Path:

@@ -32,6 +32,7 @@ RUNTIME_SETTINGS = (
     "precision",
     "compile",
     "first_step_mb",
+    "decode_precision",
     "decode_rows",
     "block_rows",
 )

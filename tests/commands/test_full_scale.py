@@ -13,6 +13,7 @@ from PIL import Image
 
 import adanat_rl
 from adanat_rl.config.errors import UserError
+from adanat_rl.config.files import read_json_lines
 from benchmarks.full_scale import FEW, data_settings, earlier_results, in_order, trial
 from benchmarks.trial_inputs import SMALL_IMAGE_SIZE
 from tests import tiny
@@ -51,6 +52,12 @@ def files(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
         for index, caption in enumerate(CAPTIONS[:4])
     ]
     (root / "train.tsv").write_text("".join(rows))
+    (root / "photos").mkdir()
+    photos = [{"id": number, "file_name": f"{number}.jpg"} for number in range(4)]
+    for photo in photos:
+        (root / "photos" / photo["file_name"]).write_bytes(jpeg(photo["id"]))
+    texts = [{"id": 9 - row, "image_id": row % 4, "caption": CAPTIONS[row % 4]} for row in range(8)]
+    (root / "captions.json").write_text(json.dumps({"images": photos, "annotations": texts}))
     return {"images": root / "train", "class_names": root / "class_names.json", "captions": root / "train.tsv"}
 
 
@@ -61,23 +68,28 @@ def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("preset", ["imagenet256", "cc3m", "amused256"])
+@pytest.mark.parametrize("preset", ["imagenet256", "adagen_maskgit", "cc3m", "amused256"])
 def test_a_preset_is_prepared_trained_resumed_and_reported(files: dict[str, Path], root: Path, preset: str) -> None:
     if preset == "amused256":  # its images have one size; statistics are those of the test before
         own = ("data.statistics=weights/statistics/cc3m.npz", "evaluation.resize=vendored")
+        photos = files["images"].parent / "photos"
+        coco = ("data.name=coco", f"data.path={photos}", f"data.captions={photos.parent / 'captions.json'}")
     else:
         own = (f"data.image_size={SMALL_IMAGE_SIZE}",)
         if preset == "cc3m":  # the table stands for one of other captions
-            own += ("evaluation.captions=weights/captions/cc3m",)
-    settings = [*SMALL, *own, *data_settings(preset, **files)]
+            own += ("evaluation.captions=weights/captions/cc3m", "generator.precision=bfloat16")
+    settings = [*SMALL, *own, *data_settings(preset, **files), *(coco if preset == "amused256" else ())]
     times = trial(preset, settings, root, small=True, resume=False)
     assert times["iterations"] == [0, 1]
-    horizon = {"imagenet256": 4, "cc3m": 8, "amused256": 12}[preset]
-    expected = 2 * horizon - 2 if preset == "imagenet256" else 2 * horizon - 1
+    horizon = {"imagenet256": 4, "adagen_maskgit": 16, "cc3m": 8, "amused256": 12}[preset]
+    has_classes = preset in {"imagenet256", "adagen_maskgit"}
+    expected = 2 * horizon - 2 if has_classes else 2 * horizon - 1
     assert times["rollout/nat_passes_per_image"] == expected
     run = root / "runs" / preset
+    if preset in {"imagenet256", "cc3m"}:
+        result = resumed(root, preset, run, settings)
     if preset == "imagenet256":
-        check_resume(root, run, settings)
+        check_damage(run, result)
     comparison = json.loads((run / "evaluation.json").read_text())
     assert comparison["judge"]["short_a"] == "FID"
     summary = comparison["rows"][0]["summary"]
@@ -90,16 +102,22 @@ def test_a_preset_is_prepared_trained_resumed_and_reported(files: dict[str, Path
         check_prompts(root, run)
 
 
-def check_resume(root: Path, run: Path, settings: list[str]) -> None:
-    """It goes on for an iteration; the damaged photo is named, and counted from the beginning on."""
+def resumed(root: Path, preset: str, run: Path, settings: list[str]) -> str:
+    """What the run prints when it goes on for an iteration."""
     more = ["training.num_iterations=2", "--run-dir", str(run)]
-    result = tiny.run("train", "--preset", "imagenet256", *settings, *more, cwd=root)
+    result = tiny.run("train", "--preset", preset, *settings, *more, cwd=root)
     assert result.returncode == 0, result.stderr
-    (line,) = (line for line in result.stdout.splitlines() if line.startswith("warning"))
+    rows = read_json_lines(run / "metrics.jsonl")
+    assert [row["iteration"] for row in rows] == [0, 1, 2]
+    return result.stdout
+
+
+def check_damage(run: Path, printed: str) -> None:
+    """The damaged photo is named, and counted from the beginning on."""
+    (line,) = (line for line in printed.splitlines() if line.startswith("warning"))
     assert line.startswith("warning: damaged image, another was taken in its place: ")
     assert DAMAGED in line
-    rows = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
-    assert [row["iteration"] for row in rows] == [0, 1, 2]
+    rows = read_json_lines(run / "metrics.jsonl")
     assert [row["reward_model/damaged_images"] for row in rows] == [1, 1, 1]
 
 

@@ -98,3 +98,17 @@ def test_a_nat_and_a_tokenizer_that_do_not_fit_are_refused(tmp_path: Path, vocab
     message = rf"generator\.nat: .*predicts 128 codes on a 4×4 grid, but the tokenizer has {vocab_size} on"
     with pytest.raises(UserError, match=message):
         assemble_generator(GeneratorConfig(tokenizer=str(file)), DecisionsConfig())
+
+
+def test_a_decoder_in_half_precision_shows_nearly_the_same_and_encodes_the_same() -> None:
+    files = {"nat": "asset:mnist/nat.safetensors", "tokenizer": "asset:mnist/tokenizer.safetensors"}
+    exact, half = (
+        assemble_generator(GeneratorConfig(**files, decode_precision=precision), DecisionsConfig())
+        for precision in ("float32", "bfloat16")
+    )
+    tokens = torch.randint(0, 128, (16, 49), generator=torch.Generator().manual_seed(1))
+    images, nearly = exact.decode(tokens), half.decode(tokens)
+    assert nearly.dtype == torch.float32
+    error = (nearly - images).abs().mean()
+    assert 1e-5 < error < 5e-3, "rounded, and nothing else"
+    assert torch.equal(half.tokenizer.encode(images), exact.tokenizer.encode(images))
