@@ -12,6 +12,7 @@ MODULES = (
     "startup",
     "traffic",
     "mnist",
+    "probe",
     "latency",
     "memory",
     "scaling",

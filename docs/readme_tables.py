@@ -142,6 +142,17 @@ def mnist() -> str:
     return "\n".join([*lines, *(quality_row(title, row) for title, row in rows)])
 
 
+def probes() -> str:
+    """What the probe says of both small data sets."""
+    parts = []
+    for dataset, one in result("probe")["probes"].items():
+        how = f"{one['num_images']} images, {one['num_repeats']} finishes, {one['seconds'] / 60:.1f} minutes"
+        lines = [f"- {sentence}" for sentence in one["sentences"]]
+        head = f"**{dataset}**, from the {one['start']} ({how}); reward: {one['reward']}."
+        parts.append("\n".join([head, "", *lines]))
+    return "\n\n".join(parts)
+
+
 def ablation() -> str:
     """Rewards on digits: what each came to, by its own account and by the judges."""
     numbers = result("reward_ablation")
@@ -177,6 +188,7 @@ TABLES: dict[str, Callable[[], str]] = {
     "measurements": measurements,
     "full_scale": full_scale,
     "mnist": mnist,
+    "probes": probes,
     "ablation": ablation,
     "trials": trials,
 }

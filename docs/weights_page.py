@@ -32,7 +32,7 @@ that nothing was found, not that everything is allowed.
 | option | for |
 |---|---|
 | `--output PATH` | where the result goes; default: the place in the table of a file with these sizes |
-| `--kind KIND` | a file that is not recognised: nat, tokenizer, policy, image_reward, dino, inception, aesthetic, statistics |
+| `--kind KIND` | what is not recognised: nat, tokenizer, policy, image_reward, dino, inception, aesthetic, statistics |
 | `--heads N` | NATs: attention heads, which no tensor tells; by default 8 for width 768, 16 for 1152 |
 | `--image-size N` | tokenizers: pixels of a side (default 256) |
 | `--convention NAME` | Fréchet statistics of others: torch_fidelity or vendored |
