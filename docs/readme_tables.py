@@ -153,7 +153,7 @@ def probes() -> str:
     for dataset, one in result("probe")["probes"].items():
         how = f"{one['num_images']} images, {one['num_repeats']} finishes, {one['seconds'] / 60:.1f} minutes"
         lines = [f"- {sentence}" for sentence in one["sentences"]]
-        head = f"**{dataset}**, from the {one['start']} ({how}); reward: {one['reward']}."
+        head = f"**{dataset}**, from {one['start']} ({how}); reward: {one['reward']}."
         parts.append("\n".join([head, "", *lines]))
     return "\n\n".join(parts)
 
