@@ -25,7 +25,7 @@ from adanat_rl.experiment.lock import LOCK, acquire_lock
 
 # Settings that may change between a start and a resume: they do not touch what is learned.
 _FREE_SECTIONS = ("name", "run_dir", "checkpoints", "evaluation", "resources", "tracking", "search", "pretraining")
-_FREE_KEYS = ("training.num_iterations", "ppo.features")
+_FREE_KEYS = ("training.num_iterations", "ppo.features", "data.max_damaged", "data.num_workers", "data.prefetch")
 _PACKAGES = ("adanat-rl", "ray", "torch", "numpy", "gymnasium", "mlflow", "torchmetrics", "pydantic", "safetensors")
 
 

@@ -38,6 +38,7 @@ def test_the_same_settings_find_their_folder_again(tmp_path: Path) -> None:
         ("tracking.enabled=false", None),
         ("checkpoints.keep=5", None),
         ("ppo.features=recompute", None),
+        ("data.max_damaged=40", None),
     ],
 )
 def test_settings_that_decide_what_is_learned_must_not_change(
