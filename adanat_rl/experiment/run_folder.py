@@ -14,17 +14,26 @@ from pathlib import Path
 from typing import IO, Any
 
 import psutil
-import yaml
 
 from adanat_rl.config.errors import RunError, UserError
 from adanat_rl.config.files import write_atomically
-from adanat_rl.config.loading import dump, validate
+from adanat_rl.config.loading import dump, load_saved
 from adanat_rl.config.run_paths import RunPaths
 from adanat_rl.config.schema import ExperimentConfig
 from adanat_rl.experiment.lock import LOCK, acquire_lock
 
 # Settings that may change between a start and a resume: they do not touch what is learned.
-_FREE_SECTIONS = ("name", "run_dir", "checkpoints", "evaluation", "resources", "tracking", "search", "pretraining")
+_FREE_SECTIONS = (
+    "name",
+    "run_dir",
+    "preset",
+    "checkpoints",
+    "evaluation",
+    "resources",
+    "tracking",
+    "search",
+    "pretraining",
+)
 _FREE_KEYS = ("training.num_iterations", "ppo.features", "data.max_damaged", "data.num_workers", "data.prefetch")
 _PACKAGES = ("adanat-rl", "ray", "torch", "numpy", "gymnasium", "mlflow", "torchmetrics", "pydantic", "safetensors")
 
@@ -74,15 +83,11 @@ class RunFolder(RunPaths):
         """The configuration of the run.
 
         Raises:
-            UserError: this is no run folder.
+            UserError: this is no run folder, or its configuration is damaged.
         """
-        try:
-            settings = yaml.safe_load(self.config_file.read_text())
-        except FileNotFoundError:
-            raise UserError(f"{self.path} is no run folder: it has no config.yaml") from None
-        except (OSError, yaml.YAMLError) as error:
-            raise UserError(f"{self.config_file} cannot be read: {error}") from None
-        return validate(settings)
+        if not self.config_file.exists():
+            raise UserError(f"{self.path} is no run folder: it has no {self.config_file.name}")
+        return load_saved(self.config_file)
 
     def _compare(self, config: ExperimentConfig, may_change: Sequence[str]) -> None:
         for key, ours, theirs in _differences(config, self.saved_config()):
