@@ -14,7 +14,7 @@ from typing import IO, Any
 
 from adanat_rl.config.errors import RunError, UserError
 from adanat_rl.config.files import remove_leftovers, write_atomically
-from adanat_rl.config.loading import dump, load_file, validate
+from adanat_rl.config.loading import dump, load_file, load_saved, validate
 from adanat_rl.config.metric_keys import ITERATION
 from adanat_rl.config.metric_rows import read_metric_rows
 from adanat_rl.config.run_paths import RunPaths
@@ -118,7 +118,7 @@ class RunFolder(RunPaths):
         """
         if not self.config_file.exists():
             raise UserError(f"{self.path} is no {self.kind} folder: it has no {self.config_file.name}")
-        return validate(self._saved_settings())
+        return load_saved(self.config_file)
 
     @property
     def has_history(self) -> bool:
@@ -202,10 +202,10 @@ class RunFolder(RunPaths):
 
     def _saved_settings(self) -> dict[str, Any]:
         try:
-            return load_file(self.config_file)
-        except UserError as error:
-            if self.has_history:
-                raise UserError(f"{self.config_file} cannot be read: {error}") from None
+            return load_file(self.config_file, "run_dir")
+        except UserError:
+            if self.has_history and self._recorded_identity() is None:
+                raise
             return {}
 
     def _clear(self) -> None:

@@ -20,7 +20,7 @@ from adanat_rl.config.schema import ExperimentConfig
 from adanat_rl.experiment.contents import CONTENT_KEYS
 
 # Settings that may change between a start and a resume: they touch neither what is learned nor what numbers mean.
-_FREE_SECTIONS = frozenset(("name", "run_dir", "checkpoints", "resources", "tracking", "search", "pretraining"))
+_FREE_SECTIONS = frozenset(("name", "run_dir", "preset", "checkpoints", "resources", "tracking", "search", "pretraining"))
 _FREE_KEYS = frozenset(
     (
         "training.num_iterations",
