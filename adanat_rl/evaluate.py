@@ -52,7 +52,10 @@ def _main(invocation: Invocation) -> int:
         help="one more baseline: a schedule, as `search` finds it, or a reference file; may be given again",
     )
     parser.add_argument(
-        "--output", metavar="FILE.json", type=Path, help="where the numbers go (default: evaluations/NAME_TIME.json, in the run folder or in runs)"
+        "--output",
+        metavar="FILE.json",
+        type=Path,
+        help="where the numbers go (default: evaluations/NAME_TIME.json, in the run folder or in runs)",
     )
     add_display_options(parser)
     arguments = parser.parse_args(invocation.argv)

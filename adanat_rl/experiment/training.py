@@ -24,7 +24,6 @@ from adanat_rl.rl.algorithm import RolloutInterruptedError
 from adanat_rl.stopping import StopRequest
 from adanat_rl.tracking.mlflow_sink import Tracker, open_tracker
 
-
 _ADVICE_STALLED = "stopped early; more with a larger evaluation.early_stop_patience, or null"
 
 
@@ -52,8 +51,8 @@ def train(
     folder = RunFolder(path)
     if start_over or not is_complete(config, folder):  # a finished run is shown on any machine
         check_this_machine(config.resources, len(config.reward.kinds))
-    folder.prepare(config, accept_change=accept_change, start_over=start_over)
     try:
+        folder.prepare(config, accept_change=accept_change, start_over=start_over)
         if is_complete(config, folder):
             return _show_complete(config, folder, quiet, log_json)
         with (
@@ -289,7 +288,9 @@ def _run(
 
 def _stopped(folder: RunFolder) -> str:
     found = checkpoint_folders(folder.checkpoints)
-    return f"stopped after iteration {max(found)}, checkpoint written" if found else "stopped before the first iteration"
+    return (
+        f"stopped after iteration {max(found)}, checkpoint written" if found else "stopped before the first iteration"
+    )
 
 
 def _with_advice(error: RunError, folder: RunFolder, again: str) -> RunError:
