@@ -15,7 +15,7 @@ from pydantic import BaseModel, ValidationError
 from pydantic.fields import FieldInfo
 
 from adanat_rl.config.errors import UserError, nearest
-from adanat_rl.config.problems import hint_for_key, one_line
+from adanat_rl.config.problems import hint_for_key, one_line, shown
 from adanat_rl.config.schema import DEFAULT_PRESET, ExperimentConfig
 from adanat_rl.config.typed_settings import (
     accepts_text,
@@ -207,11 +207,12 @@ def _override_value(key: str, text: str) -> Any:
     if is_text and text not in ("", "null", "~") and text[0] not in "'\"":
         return text
     try:
-        return typed_value(parse_yaml(text, f"{key}={text[:80]}"), annotation, key, key)
+        node = parse_yaml(text, shown(f"{key}={text}"))
     except UserError:
         if is_text or annotation is Any:
             return text
         raise
+    return typed_value(node, annotation, key, key)
 
 
 def _annotation(key: str) -> Any:

@@ -109,8 +109,8 @@ def parse_yaml(text: str, where: str) -> Node:
         hint = "; indent with spaces, not tabs" if "'\\t'" in reason else ""
         raise UserError(f"{where} is no YAML{line}: {reason}{hint}") from None
     except yaml.reader.ReaderError as error:
-        line = text.count("\n", 0, error.position) + 1
-        raise UserError(f"{where} is no YAML, line {line}: character {error.character:#06x} is not accepted") from None
+        line = f", line {text.count(chr(10), 0, error.position) + 1}"
+        raise UserError(f"{where} is no YAML{line}: character {error.character:#06x} is not accepted") from None
     except (yaml.YAMLError, ValueError, OverflowError) as error:  # such as an escape behind the last character there is
         if isinstance(error, UserError):
             raise
