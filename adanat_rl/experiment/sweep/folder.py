@@ -101,7 +101,7 @@ class SweepFolder:
             raise
         content = {**sweep.model_dump(mode="json"), "overrides": list(overrides)}
         text = dump_yaml(content)
-        write_atomically(self.sweep_file, text, durable=True)
+        write_atomically(self.sweep_file, text)
         self.stop_file.unlink(missing_ok=True)
 
     def release(self) -> None:
@@ -127,7 +127,7 @@ class SweepFolder:
     def write_trial(self, spec: TrialSpec, status: str, reason: str | None = None) -> None:
         """Notes what a trial has come to."""
         content = {**describe(spec), "status": status, "reason": reason}
-        write_atomically(self._note(spec), json.dumps(content, indent=1, ensure_ascii=False), durable=True)
+        write_atomically(self._note(spec), json.dumps(content, indent=1, ensure_ascii=False))
 
     def read_trial(self, spec: TrialSpec) -> TrialState:
         """What a trial has come to, as far as it is known."""
