@@ -134,15 +134,23 @@ def validate(settings: dict[str, Any]) -> ExperimentConfig:
         raise UserError(one_line(error)) from None
 
 
-def dump(config: ExperimentConfig) -> str:
-    """The resolved configuration as YAML, every key present."""
-    return dump_yaml(config.model_dump(mode="json"))
+def dump(config: ExperimentConfig, *, ascii_only: bool = False) -> str:
+    """The resolved configuration as YAML, every key present.
+
+    Args:
+        ascii_only: whether other letters are escaped.
+    """
+    return dump_yaml(config.model_dump(mode="json"), ascii_only=ascii_only)
 
 
-def json_schema() -> str:
-    """JSON schema of the configuration file, for editors."""
+def json_schema(*, ascii_only: bool = False) -> str:
+    """JSON schema of the configuration file, for editors.
+
+    Args:
+        ascii_only: whether other letters are escaped.
+    """
     schema = {"$schema": "https://json-schema.org/draft/2020-12/schema", **ExperimentConfig.model_json_schema()}
-    return json.dumps(schema, indent=2, ensure_ascii=False)
+    return json.dumps(schema, indent=2, ensure_ascii=ascii_only)
 
 
 def leaf_fields(model: type[BaseModel] = ExperimentConfig) -> Iterable[tuple[str, FieldInfo]]:

@@ -130,9 +130,13 @@ def plain(node: Node) -> Any:
     return {key: plain(value) for key, _, value in node.entries}
 
 
-def dump_yaml(content: Mapping[str, Any]) -> str:
-    """A mapping of plain Python objects as YAML that readers of YAML 1.1 and 1.2 take for the same."""
-    return yaml.dump(content, Dumper=_Dumper, sort_keys=False, allow_unicode=True)
+def dump_yaml(content: Mapping[str, Any], *, ascii_only: bool = False) -> str:
+    """A mapping of plain Python objects as YAML that readers of YAML 1.1 and 1.2 take for the same.
+
+    Args:
+        ascii_only: whether other letters are escaped.
+    """
+    return yaml.dump(content, Dumper=_Dumper, sort_keys=False, allow_unicode=not ascii_only)
 
 
 class _Dumper(yaml.SafeDumper):
