@@ -18,6 +18,7 @@ from adanat_rl.cli import (
     add_display_options,
     add_subject_options,
     command_parser,
+    print_settings,
     resolve_arguments,
     run_command,
     run_directory,
@@ -25,7 +26,6 @@ from adanat_rl.cli import (
 )
 from adanat_rl.config.errors import UserError
 from adanat_rl.config.files import write_atomically
-from adanat_rl.config.loading import dump
 from adanat_rl.config.paths import ASSET_PREFIX
 from adanat_rl.config.run_paths import RunPaths
 from adanat_rl.config.schema import ExperimentConfig
@@ -62,7 +62,7 @@ def _main(invocation: Invocation) -> int:
     wanted = _wanted(arguments)
     config = resolve_arguments(arguments)
     if arguments.dry_run:
-        print(dump(config), end="")
+        print_settings(config)
         return EXIT_DONE
     return _evaluate(config, arguments, wanted)
 
@@ -191,7 +191,7 @@ def _evaluate(config: ExperimentConfig, arguments: argparse.Namespace, wanted: _
             from adanat_rl.tracking.mlflow_runs import log_evaluation
 
             home = run_directory(config) if arguments.run_dir is not None else Path("runs") / config.name
-            log_evaluation(config, output, subject.title, display.message, home)
+            log_evaluation(config, output, subject.title, display.warning, home)
     return EXIT_DONE
 
 

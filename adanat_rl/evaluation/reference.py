@@ -17,7 +17,8 @@ import numpy as np
 import torch
 
 from adanat_rl.config.errors import UserError
-from adanat_rl.generation.masked.schedules import load_schedule
+from adanat_rl.config.text_files import read_text
+from adanat_rl.generation.masked.schedules import DECISION_NAMES, MAX_SCHEDULE_BYTES, check_range, load_schedule
 from adanat_rl.generation.policies.base import ClassSchedulePolicy, GenerationPolicy, SchedulePolicy
 
 STORED_DIGITS = 5  # of a decision, behind the point
@@ -75,19 +76,22 @@ def load_references(path: Path) -> References:
         UserError: it is missing, damaged or of another format.
     """
     try:
-        content = json.loads(path.read_text())
+        content = json.loads(read_text(path, "reference file", max_bytes=MAX_SCHEDULE_BYTES))
         if content["format"] != _FORMAT:
             raise UserError(f"{path} has format {content['format']!r}, expected {_FORMAT}")
         baselines = [
-            Baseline(**{**row, "decisions": np.array(row["decisions"], np.float32)}) for row in content["baselines"]
+            Baseline(**{**row, "decisions": np.array(row["decisions"], np.float64)}) for row in content["baselines"]
         ]
         for row in baselines:
             if row.decisions.ndim not in (2, 3):
                 raise UserError(
                     f"{path}: decisions of {row.name} have {row.decisions.ndim} axes, expected [T, K] or [C, T, K]"
                 )
-        return References(content["dataset"], content["command"], tuple(baselines), content.get("trained", {}))
-    except (OSError, ValueError, KeyError, TypeError) as error:
+            if row.decisions.shape[-1] == len(DECISION_NAMES):
+                check_range(row.decisions, f"{path}: {row.name}")
+        rows = tuple(replace(row, decisions=row.decisions.astype(np.float32)) for row in baselines)
+        return References(content["dataset"], content["command"], rows, content.get("trained", {}))
+    except (ValueError, KeyError, TypeError, OverflowError, RecursionError) as error:
         if isinstance(error, UserError):
             raise
         raise UserError(f"reference file {path} cannot be read: {type(error).__name__}: {error}") from None
@@ -100,8 +104,8 @@ def load_baselines(path: Path) -> tuple[Baseline, ...]:
         UserError: it is neither of them, missing or damaged.
     """
     try:
-        content = json.loads(path.read_text())
-    except (OSError, ValueError):
+        content = json.loads(read_text(path, "reference file", max_bytes=MAX_SCHEDULE_BYTES))
+    except (ValueError, RecursionError):
         content = None  # which of its ways of being unreadable it is, `load_schedule` says
     if isinstance(content, dict) and "baselines" in content:
         return load_references(path).baselines

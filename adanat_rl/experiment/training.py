@@ -58,7 +58,7 @@ def train(
         with (
             open_display(config.name, quiet=quiet, log_json=log_json) as display,
             connect(config.resources, len(config.reward.kinds)),
-            open_tracker(config, folder, display.message) as tracker,
+            open_tracker(config, folder, display.warning) as tracker,
         ):
             stop.install()  # Ray has taken SIGTERM
             stop.check()
@@ -75,7 +75,7 @@ def _show_complete(config: ExperimentConfig, folder: RunFolder, quiet: bool, log
     """Nothing is left to do but to send MLflow what it did not take before."""
     with (
         open_display(config.name, quiet=quiet, log_json=log_json) as display,
-        open_tracker(config, folder, display.message) as tracker,
+        open_tracker(config, folder, display.warning) as tracker,
     ):
         stalled = (_read_object(folder.summary_file) or {}).get("stopped_early", False)
         more = _ADVICE_STALLED if stalled else "more with training.num_iterations"
@@ -246,7 +246,7 @@ class Training:
             self._warn(f"damaged image, another was taken in its place: {reason}")
 
     def _warn(self, text: str) -> None:
-        self._display.message(f"warning: {text}")
+        self._display.warning(text)
 
 
 def _run(

@@ -13,8 +13,11 @@ from typing import Literal
 import numpy as np
 
 from adanat_rl.config.errors import UserError
+from adanat_rl.config.schedule_rule import schedule_problem
+from adanat_rl.config.text_files import read_text
 from adanat_rl.generation.decisions import Decision
 
+MAX_SCHEDULE_BYTES = 16 * 2**20  # of a file of baselines with a schedule for each class, many times over
 Curve = Literal["cosine", "linear", "constant"]
 Convention = Literal["maskgit", "adanat"]
 
@@ -90,23 +93,29 @@ def load_schedule(path: Path, horizon: int | None = None) -> np.ndarray:
     Raises:
         UserError: the file is missing, no JSON, or holds numbers of another shape or range.
     """
+    text = read_text(path, "schedule file", max_bytes=MAX_SCHEDULE_BYTES)
     try:
-        content = json.loads(path.read_text())
-    except OSError as error:
-        raise UserError(f"schedule file {path}: {error.strerror or error}") from None
-    except ValueError as error:
+        content = json.loads(text)
+    except (ValueError, RecursionError) as error:
         raise UserError(f"schedule file {path} is no JSON: {error}") from None
     rows = content.get("schedule") if isinstance(content, dict) else content
     schedule = _numbers(rows)
     if schedule.ndim != 2 or schedule.shape[1] != 4 or (horizon is not None and len(schedule) != horizon):
         expected = f"{horizon if horizon is not None else 'T'} rows of 4 numbers ({', '.join(DECISION_NAMES)})"
         raise UserError(f"schedule file {path} has shape {list(schedule.shape)}, expected {expected}")
-    valid = np.isfinite(schedule).all() and (schedule >= 0).all() and (schedule[:, MASK_RATIO] <= 1).all()
-    if not valid or not (schedule[:, SAMPLING_TEMPERATURE] > 0).all():
-        raise UserError(
-            f"schedule file {path}: mask ratios must be in [0, 1], sampling temperatures above 0, the rest at least 0"
-        )
+    check_range(schedule, f"schedule file {path}")
     return schedule
+
+
+def check_range(decisions: np.ndarray, where: str) -> None:
+    """Whether every number of decisions `[..., 4]` is in the range that settings and files share.
+
+    Raises:
+        UserError: one is not, or is NaN.
+    """
+    problem = schedule_problem(decisions.reshape(-1, len(DECISION_NAMES)).tolist())
+    if problem is not None:
+        raise UserError(f"{where}: {problem}")
 
 
 def _numbers(rows: object) -> np.ndarray:
@@ -117,4 +126,7 @@ def _numbers(rows: object) -> np.ndarray:
         return np.empty(0)
     if not all(isinstance(value, int | float) and not isinstance(value, bool) for row in rows for value in row):
         return np.empty(0)
-    return np.array(rows, np.float64)
+    try:
+        return np.array(rows, np.float64)
+    except OverflowError:  # a whole number beyond any float
+        return np.full((len(rows), len(rows[0])), np.nan)
