@@ -27,7 +27,7 @@ def read_json(path: Path, what: str = "", *, max_bytes: int = MAX_BYTES) -> Any:
     try:
         return parse_json(data)
     except ValueError as error:
-        raise UserError(f"{name} is damaged or no JSON: {error}") from None
+        raise UserError(f"{name} is damaged: {error}") from None
 
 
 def parse_json(data: bytes | str) -> Any:
@@ -36,11 +36,13 @@ def parse_json(data: bytes | str) -> Any:
     Raises:
         ValueError: it is none, is nested deeper than `MAX_DEPTH`, or has a key twice in one object.
     """
-    text = data if isinstance(data, str) else data.decode("utf-8-sig")
     try:
+        text = data if isinstance(data, str) else data.decode("utf-8-sig")
         value = json.loads(text, object_pairs_hook=_object)
     except RecursionError:
         raise ValueError(_TOO_DEEP) from None
+    except (json.JSONDecodeError, UnicodeDecodeError) as error:
+        raise ValueError(f"it is no JSON ({error})") from None
     _check_depth(value)
     return value
 

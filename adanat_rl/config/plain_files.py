@@ -29,7 +29,7 @@ def require_plain_file(path: Path, name: str | None = None) -> int:
     try:
         facts = path.stat()
     except FileNotFoundError:
-        raise UserError(f"no such file: {shown}") from None
+        raise UserError(f"no such file: {path}" if name is None else f"{name}: No such file") from None
     except (OSError, ValueError) as error:
         raise UserError(f"{shown}: {getattr(error, 'strerror', None) or error}") from None
     for is_kind, kind in _KINDS:

@@ -14,7 +14,6 @@ from adanat_rl.generation.generator import Generator
 from adanat_rl.generation.policies.network import PolicyNet
 from adanat_rl.generation.policies.tables import ClassTable, StaticTable
 
-
 _Count = Annotated[int, Field(ge=1)]
 
 
