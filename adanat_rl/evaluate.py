@@ -64,13 +64,16 @@ def _evaluate(config: ExperimentConfig, arguments: argparse.Namespace) -> int:
     from adanat_rl.evaluation.reference import join_baselines, load_baselines
     from adanat_rl.experiment.build import build_baselines, draw_here
     from adanat_rl.experiment.cluster import quiet_environment
+    from adanat_rl.experiment.fitting import check_baselines
     from adanat_rl.experiment.progress import open_display
     from adanat_rl.experiment.subject import load_subject
 
     quiet_environment()
-    more = [row for file in arguments.baseline for row in load_baselines(file.expanduser())]
+    more = {file: load_baselines(file.expanduser()) for file in arguments.baseline}
     subject = load_subject(config, arguments.policy, arguments.schedule, typed_keys(arguments))
-    baselines = join_baselines([*build_baselines(config), *more])
+    for file, rows in more.items():
+        check_baselines(rows, f"--baseline: {file}", subject.evaluator.generator.context_spec.num_contexts)
+    baselines = join_baselines([*build_baselines(config), *(row for rows in more.values() for row in rows)])
     evaluation = config.evaluation
     seeds = list(range(evaluation.seed + 1, evaluation.seed + 1 + evaluation.num_seeds))
     output = arguments.output or run_directory(config) / "evaluation.json"

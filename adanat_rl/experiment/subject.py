@@ -14,6 +14,7 @@ from adanat_rl.data.loading import load_images
 from adanat_rl.evaluation.build import build_judge
 from adanat_rl.evaluation.evaluator import Evaluator
 from adanat_rl.experiment.build import check_contexts, draw_here, driver_device
+from adanat_rl.experiment.fitting import check_drawn, drawn_by
 from adanat_rl.generation.build import assemble_generator, evaluated_contexts, with_evaluated_captions
 from adanat_rl.generation.masked.schedules import load_schedule
 from adanat_rl.generation.pipeline import GenerationPipeline, load_pipeline, policy_folder
@@ -94,6 +95,7 @@ def load_subject(
 ) -> Subject:
     """The same, ready to be judged."""
     pipeline = load_drawer(config, policy, schedule, typed=typed)
+    check_drawn(config, drawn_by(pipeline.generator))
     dataset = load_images(config.data)
     check_contexts(pipeline.generator, dataset)
     evaluation = config.evaluation

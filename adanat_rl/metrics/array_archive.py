@@ -6,7 +6,9 @@ import math
 import zipfile
 import zlib
 from pathlib import Path
+from typing import Any
 
+import numpy as np
 from numpy.lib import format as npy
 
 from adanat_rl.config.errors import UserError
@@ -42,13 +44,30 @@ def check_archive(path: Path) -> None:
         raise UserError(f"{path} is damaged or no .npz of plain arrays: {type(error).__name__}: {reason}") from None
 
 
-def _check_array(archive: zipfile.ZipFile, entry: zipfile.ZipInfo) -> None:
-    """The length of an array by its header, against the length of its entry; objects of Python are nobody's to read."""
+def array_shapes(path: Path) -> dict[str, tuple[int, ...]]:
+    """Shapes of the arrays of an `.npz` by name; the arrays are not read.
+
+    Raises:
+        UserError: as `check_archive`.
+    """
+    check_archive(path)
+    with zipfile.ZipFile(path) as archive:
+        entries = [entry for entry in archive.infolist() if entry.filename.endswith(".npy")]
+        return {entry.filename.removesuffix(".npy"): _header(archive, entry)[0] for entry in entries}
+
+
+def _header(archive: zipfile.ZipFile, entry: zipfile.ZipInfo) -> tuple[tuple[int, ...], np.dtype[Any], int]:
+    """Shape, dtype, and the bytes that the header itself takes."""
     with archive.open(entry) as file:
         version = npy.read_magic(file)
         read = npy.read_array_header_1_0 if version == (1, 0) else npy.read_array_header_2_0
         shape, _, dtype = read(file)
-        wrong = any(length < 0 for length in shape)
-        wrong = wrong or math.prod(shape) * dtype.itemsize != entry.file_size - file.tell()
-        if wrong and not dtype.hasobject:
-            raise ValueError(f"{entry.filename} is said to be {dtype} {list(shape)[:8]}, which its bytes are not")
+        return tuple(shape), dtype, file.tell()
+
+
+def _check_array(archive: zipfile.ZipFile, entry: zipfile.ZipInfo) -> None:
+    """The length of an array by its header, against the length of its entry; objects of Python are nobody's to read."""
+    shape, dtype, length = _header(archive, entry)
+    wrong = min(shape, default=0) < 0 or math.prod(shape) * dtype.itemsize != entry.file_size - length
+    if wrong and not dtype.hasobject:
+        raise ValueError(f"{entry.filename} is said to be {dtype} {list(shape)[:8]}, which its bytes are not")
