@@ -100,10 +100,10 @@ def test_features_that_are_not_finite_or_too_few_are_refused() -> None:
     several = Moments(2)
     with pytest.raises(ValueError, match="not finite"):
         several.add(torch.tensor([[1.0, float("nan")]]))
-    with pytest.raises(ValueError, match=r"\[1, 3\], expected \[B, 2\]"):
+    with pytest.raises(ValueError, match=r"\[1, 3\], expected \[N, 2\]"):
         several.add(torch.ones(1, 3))
     several.add(torch.ones(1, 2))
-    with pytest.raises(ValueError, match="2 images or more, there are 1"):
+    with pytest.raises(ValueError, match="2 images or more on either side; features are of 1"):
         several.statistics("")
 
 
