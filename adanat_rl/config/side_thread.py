@@ -68,7 +68,8 @@ class SideThread:
 
         Args:
             timeout_s: the work is given up after this time; None: never.
-            check: asked in every tick. What it raises is raised here, after a grace in which the work may still end.
+            check: asked in every tick. What it, or the handler of a signal, raises is raised here after a grace; work
+                that ends well meanwhile counts.
 
         Raises:
             DeadlineError: the work did not end in time.
@@ -88,16 +89,18 @@ class SideThread:
     def _watch(self, task: _Task[Result], timeout_s: float | None, check: Callable[[], None]) -> None:
         waited = 0.0
         last = time.monotonic()
-        while not task.done.wait(_TICK_S):
-            now = time.monotonic()
-            waited += min(now - last, _LONGEST_TICK_S)
-            last = now
-            try:
+        while True:
+            try:  # the wait raises too: that is how the main thread hears of a signal
+                if task.done.wait(_TICK_S):
+                    return
                 check()
             except BaseException as stop:
                 if task.done.wait(self._grace_s) and task.error is None:
                     return
                 raise stop from task.error
+            now = time.monotonic()
+            waited += min(now - last, _LONGEST_TICK_S)
+            last = now
             if timeout_s is not None and waited > timeout_s:
                 raise DeadlineError(f"no end within {timeout_s:g} s")
 

@@ -108,18 +108,8 @@ class CompositeRewardService:
         return sum(part.service.num_replaced_actors for part in self._parts)
 
     def failure_counters(self) -> dict[str, int]:
-        """Over all parts, and for each part as `NAME/…`."""
-        found: Counter[str] = Counter()
-        for part in self._parts:
-            for name, count in part.service.failure_counters().items():
-                found[name] += count
-                found[f"{part.name}/{name}"] += count
-        return dict(found)
-
-    def load_failure_counters(self, counters: Mapping[str, int]) -> None:
-        """Goes on counting."""
-        for part in self._parts:
-            part.service.load_failure_counters({REPLACED_ACTORS: counters.get(f"{part.name}/{REPLACED_ACTORS}", 0)})
+        """Over all parts."""
+        return {REPLACED_ACTORS: self.num_replaced_actors}
 
     def score(self, batches: Sequence[Finished]) -> list[Scores]:
         """Scores of each batch; parts are standardised over all of them together."""

@@ -85,7 +85,6 @@ class RemoteRewardService:
         self._owns_group = callers_group is None
         self._group = self._reserve() if callers_group is None else callers_group
         self._actors = [self._create(index) for index in range(resources.num_reward_actors)]
-        self._num_replaced_before = 0  # by an earlier process
         self._unscored: Sequence[Finished] = ()
         self._flights: dict[Any, int] = {}
         self._pending: tuple[Finished, tuple[int, ...], int] | None = None
@@ -99,12 +98,8 @@ class RemoteRewardService:
         self.num_updates, self.num_warmup_updates = update_counts(settings[0])
 
     def failure_counters(self) -> dict[str, int]:
-        """Replaced actors since the run began."""
-        return {REPLACED_ACTORS: self._num_replaced_before + self.num_replaced_actors}
-
-    def load_failure_counters(self, counters: Mapping[str, int]) -> None:
-        """Goes on counting."""
-        self._num_replaced_before = counters.get(REPLACED_ACTORS, 0)
+        """Replaced actors."""
+        return {REPLACED_ACTORS: self.num_replaced_actors}
 
     @property
     def _indices(self) -> range:

@@ -80,11 +80,7 @@ class RewardService(Protocol):
         ...
 
     def failure_counters(self) -> dict[str, int]:
-        """What went wrong since the run began: replaced actors, by the name `replaced_reward_actors`."""
-        ...
-
-    def load_failure_counters(self, counters: Mapping[str, int]) -> None:
-        """Goes on counting from what `failure_counters` gave in an earlier process."""
+        """What was repaired since this was made: replaced actors."""
         ...
 
     def score(self, batches: Sequence[Finished]) -> list[Scores]:
@@ -163,15 +159,10 @@ class LocalRewardService:
         self.num_updates, self.num_warmup_updates = update_counts(self._worker.settings())
         self._unscored: Sequence[Finished] = ()
         self._pending: tuple[Finished, tuple[int, ...], int] | None = None
-        self._num_replaced = 0  # by an earlier process that had actors
 
     def failure_counters(self) -> dict[str, int]:
-        """Actors that an earlier process had to replace."""
-        return {REPLACED_ACTORS: self._num_replaced}
-
-    def load_failure_counters(self, counters: Mapping[str, int]) -> None:
-        """Goes on counting."""
-        self._num_replaced = counters.get(REPLACED_ACTORS, 0)
+        """There are no actors."""
+        return {REPLACED_ACTORS: 0}
 
     def score(self, batches: Sequence[Finished]) -> list[Scores]:
         """Scores of each batch."""

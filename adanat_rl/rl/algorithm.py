@@ -56,19 +56,6 @@ class RolloutInterruptedError(Exception):
     """Raised out of `train()` and `warm_up()`: the state is still that of the last finished iteration."""
 
 
-@dataclass(frozen=True)
-class FinishedState:
-    """Copies of what decides the next iteration.
-
-    Args:
-        learner: policy, critic, optimizer and action noise. reward: of the reward model. reward_version: its version.
-    """
-
-    learner: dict[str, Tensor]
-    reward: dict[str, Tensor]
-    reward_version: int
-
-
 Result = TypeVar("Result")
 
 
@@ -76,7 +63,7 @@ class GenerationPPO(PPO):
     """Trains a generation policy.
 
     `attach` hands over the reward service before the first `train()`; `warm_up` is called once on a fresh run.
-    Whatever ends `train()`, the states that this gives are those of the last finished iteration.
+    Whatever ends `train()`, the state that this gives is that of the last finished iteration: a copy, kept apart.
     """
 
     @classmethod
@@ -96,7 +83,7 @@ class GenerationPPO(PPO):
         self._interrupted: Callable[[], bool] = lambda: False
         self._check_cluster: Callable[[], None] = lambda: None
         self._side = SideThread("adanat-rl iteration")
-        self._finished: FinishedState | None = None
+        self._finished: dict[str, Tensor] | None = None  # state after the last finished iteration
         self._dealer: ShardDealer | None = None
         self._last_rollout: Rollout | None = None
         resources = config.experiment.resources
@@ -148,8 +135,7 @@ class GenerationPPO(PPO):
         """
         if self._finished is None:
             self._finished = self._aside(self._state_now)
-        result, finished = self._aside(self._train)
-        self._finished = finished
+        result, self._finished = self._aside(self._train)
         return result
 
     def sample(self, iteration: int) -> list[Shard]:
@@ -203,34 +189,16 @@ class GenerationPPO(PPO):
         return self._dealer.counters if self._dealer is not None else DealerCounters()
 
     def failure_counters(self) -> dict[str, int]:
-        """What went wrong since the run began: lost env runners, shards dealt again, replaced learners."""
+        """What was repaired since this was made: lost env runners, shards dealt again, replaced learners."""
         return {
             "lost_env_runners": self.dealer_counters.lost_runners,
             "redealt_shards": self.dealer_counters.redealt_shards,
             "replaced_learners": self._learning.num_replaced,
         }
 
-    def load_failure_counters(self, counters: Mapping[str, int]) -> None:
-        """Goes on counting from what `failure_counters` gave in an earlier process."""
-        self._learning.num_replaced = counters.get("replaced_learners", 0)
-        if self._dealer is not None:
-            self._dealer.counters = DealerCounters(
-                counters.get("lost_env_runners", 0), counters.get("redealt_shards", 0)
-            )
-
-    @property
-    def is_whole(self) -> bool:
-        """Whether the states are those of the last finished iteration: always, they are kept apart."""
-        return True
-
     def training_state(self) -> dict[str, Tensor]:
         """Policy, critic, optimizer and action noise after the last finished iteration, flat."""
-        return dict(self._state().learner)
-
-    def reward_state(self) -> tuple[dict[str, Tensor], int]:
-        """State and version of the reward model after the last finished iteration."""
-        state = self._state()
-        return dict(state.reward), state.reward_version
+        return dict(self._state())
 
     def load_training_state(self, state: Mapping[str, Tensor], iteration: int) -> None:
         """Continues after `iteration` with that state."""
@@ -241,12 +209,12 @@ class GenerationPPO(PPO):
     def averaged_actor(self) -> dict[str, Tensor]:
         """State of the averaged actor: the policy to evaluate and to export."""
         prefix = f"average.{ACTOR_PREFIX}"
-        state = self._state().learner
+        state = self._state()
         return {name.removeprefix(prefix): value for name, value in state.items() if name.startswith(prefix)}
 
     def inference_state(self) -> dict[str, np.ndarray]:
         """What an env runner needs: actor and action noise as arrays."""
-        module = {name.partition(".")[2]: value for name, value in self._state().learner.items() if _is_module(name)}
+        module = {name.partition(".")[2]: value for name, value in self._state().items() if _is_module(name)}
         return {name: np.array(value) for name, value in module.items() if not name.startswith("critic.")}
 
     @override(PPO)
@@ -298,21 +266,17 @@ class GenerationPPO(PPO):
         rewards.start_update(_join(shards), key, rewards.num_warmup_updates)
         return rewards.finish_update()
 
-    def _train(self) -> tuple[Any, FinishedState]:
-        result = super().train()
-        rewards = self._reward_service
-        return result, FinishedState(self._learned.state, rewards.state(), rewards.version)
+    def _train(self) -> tuple[Any, dict[str, Tensor]]:
+        return super().train(), self._learned.state
 
-    def _state(self) -> FinishedState:
+    def _state(self) -> dict[str, Tensor]:
         """It is not interrupted: whoever was asked to stop wants it for a checkpoint."""
         if self._finished is not None:
             return self._finished
         return self._side.run(self._state_now, check=self._check_cluster)
 
-    def _state_now(self) -> FinishedState:
-        rewards = self._rewards
-        scored = ({}, 0) if rewards is None else (rewards.state(), rewards.version)
-        return FinishedState(dict(self._learning.call("training_state")), *scored)
+    def _state_now(self) -> dict[str, Tensor]:
+        return dict(self._learning.call("training_state"))
 
     def _rebuild_learners(self) -> LearnerGroup:
         group: LearnerGroup = self.config.build_learner_group(rl_module_spec=self._learning.group._module_spec)
