@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 from adanat_rl.config.errors import RunError, UserError, nearest
+from adanat_rl.config.side_thread import any_given_up
 from adanat_rl.stopping import StopRequest
 from adanat_rl.version import __version__
 
@@ -81,6 +82,15 @@ class Invocation:
 
 def run_command(command: str, argv: Sequence[str] | None, body: Callable[[Invocation], int]) -> int:
     """Runs a command's body; failures become one line and an exit status, never a traceback."""
+    status = _run_command(command, argv, body)
+    if any_given_up():  # a thread hangs in somebody's code: the interpreter could not end in good order
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(status)
+    return status
+
+
+def _run_command(command: str, argv: Sequence[str] | None, body: Callable[[Invocation], int]) -> int:
     prefix = f"adanat-rl {command}"
     stop = StopRequest()
     try:

@@ -23,6 +23,7 @@ _LONGEST_LOOK_S = 1.0  # a longer one means that this process was stopped too: t
 _SERVERS = {"raylet": "raylet", "gcs_server": "GCS"}
 _GONE = (psutil.STATUS_ZOMBIE, psutil.STATUS_DEAD)
 _STOPPED = (psutil.STATUS_STOPPED, psutil.STATUS_TRACING_STOP)
+BROKEN = (*_GONE, *_STOPPED)
 
 
 @dataclass
