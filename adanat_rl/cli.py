@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 from adanat_rl.config.errors import RunError, UserError, nearest
+from adanat_rl.stopping import StopRequest
 from adanat_rl.version import __version__
 
 COMMANDS = {
@@ -37,7 +38,7 @@ COMMANDS = {
     "schema": "print the JSON schema of the configuration",
 }
 
-EXIT_DONE, EXIT_FAILED, EXIT_USAGE, EXIT_INTERRUPTED = 0, 1, 2, 130
+EXIT_DONE, EXIT_FAILED, EXIT_USAGE = 0, 1, 2
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -65,11 +66,12 @@ class Invocation:
     """The command line of a command, for messages.
 
     Args:
-        command: its name. argv: what was typed behind it.
+        command: its name. argv: what was typed behind it. stop: whether Ctrl-C or SIGTERM has come.
     """
 
     command: str
     argv: tuple[str, ...]
+    stop: StopRequest
 
     @property
     def again(self) -> str:
@@ -79,10 +81,11 @@ class Invocation:
 
 def run_command(command: str, argv: Sequence[str] | None, body: Callable[[Invocation], int]) -> int:
     """Runs a command's body; failures become one line and an exit status, never a traceback."""
-    invocation = Invocation(command, tuple(sys.argv[1:] if argv is None else argv))
     prefix = f"adanat-rl {command}"
+    stop = StopRequest()
     try:
-        return body(invocation)
+        with stop.installed():
+            return body(Invocation(command, tuple(sys.argv[1:] if argv is None else argv), stop))
     except UserError as error:
         print(f"{prefix}: {error}", file=sys.stderr)
         return EXIT_USAGE
@@ -97,8 +100,8 @@ def run_command(command: str, argv: Sequence[str] | None, body: Callable[[Invoca
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return EXIT_FAILED
     except KeyboardInterrupt:
-        print(f"{prefix}: interrupted", file=sys.stderr)
-        return EXIT_INTERRUPTED
+        print(f"{prefix}: {stop.word}", file=sys.stderr)
+        return stop.exit_status
     except Exception as error:
         return _unexpected(prefix, error)
 
@@ -126,9 +129,18 @@ def _unexpected(prefix: str, error: Exception) -> int:
 class CommandParser(argparse.ArgumentParser):
     """A parser whose errors look like all other user errors, and that takes settings anywhere among the options."""
 
+    takes_subject = False
+
     def parse_args(self, args: Any = None, namespace: Any = None) -> Any:
-        """Options and `KEY=VALUE` settings in any order."""
-        return self.parse_intermixed_args(args, namespace)
+        """Options and `KEY=VALUE` settings in any order; the first word that is no setting is the subject."""
+        arguments = self.parse_intermixed_args(args, namespace)
+        if self.takes_subject:
+            words = arguments.overrides
+            subjects = [word for word in words if "=" not in word or Path(word).exists()]
+            arguments.subject = subjects[0] if subjects else None
+            if subjects:
+                arguments.overrides = [*words[: words.index(subjects[0])], *words[words.index(subjects[0]) + 1 :]]
+        return arguments
 
     def error(self, message: str) -> NoReturn:
         """One line, exit status 2."""
@@ -138,12 +150,15 @@ class CommandParser(argparse.ArgumentParser):
         raise UserError(f"{message}{hint}; see --help")
 
 
-def command_parser(command: str, *, settings: Sequence[str] = (), folder: str = "runs/NAME") -> CommandParser:
+def command_parser(
+    command: str, *, settings: Sequence[str] = (), folder: str = "runs/NAME", subject: str | None = None
+) -> CommandParser:
     """A parser with the options of every configured command.
 
     Args:
         settings: sections of the configuration whose settings `--help` lists; empty for a command that has none.
         folder: where it writes unless told otherwise.
+        subject: what the first word may name that is no setting; None where no such word is taken.
     """
     parser = CommandParser(
         prog=f"adanat-rl {command}",
@@ -153,7 +168,11 @@ def command_parser(command: str, *, settings: Sequence[str] = (), folder: str = 
         allow_abbrev=False,
     )
     if settings:
-        parser.add_argument("overrides", nargs="*", metavar="KEY=VALUE", help="settings, such as ppo.lr=1e-4")
+        words, help_line = "KEY=VALUE", "settings, such as ppo.lr=1e-4"
+        if subject is not None:
+            parser.takes_subject = True
+            words, help_line = "SUBJECT|KEY=VALUE", f"first {subject}; then {help_line}"
+        parser.add_argument("overrides", nargs="*", metavar=words, help=help_line)
         source = parser.add_mutually_exclusive_group()
         source.add_argument("--preset", metavar="NAME", help="settings that ship with the package (default: digits)")
         source.add_argument("--config", metavar="FILE.yaml", type=Path, help="settings of your own")
@@ -191,6 +210,17 @@ def resolve_arguments(arguments: argparse.Namespace, **top_level: Any) -> Any:
     from adanat_rl.config.loading import resolve
 
     return resolve(arguments.preset, arguments.config, arguments.overrides, run_dir=arguments.run_dir, **top_level)
+
+
+def take_settings_of_run(arguments: argparse.Namespace) -> None:
+    """A run folder that is named and there brings its own settings, unless a preset or a file is given too."""
+    if arguments.run_dir is None or arguments.preset is not None or arguments.config is not None:
+        return
+    from adanat_rl.config.run_paths import RunPaths
+
+    file = RunPaths(Path(arguments.run_dir).expanduser()).config_file
+    if file.is_file():
+        arguments.config = file
 
 
 def typed_keys(arguments: argparse.Namespace) -> list[str]:

@@ -17,11 +17,11 @@ from adanat_rl.cli import (
     resolve_arguments,
     run_command,
     run_directory,
+    take_settings_of_run,
 )
 from adanat_rl.config.errors import UserError
 from adanat_rl.config.files import write_atomically
 from adanat_rl.config.loading import dump
-from adanat_rl.config.run_paths import RunPaths
 from adanat_rl.config.schema import ExperimentConfig
 
 SECTIONS = ("name", "seed", "data", "generator", "decisions", "reward", "evaluation", "resources")
@@ -66,7 +66,7 @@ def _main(invocation: Invocation) -> int:
     )
     add_display_options(parser)
     arguments = parser.parse_args(invocation.argv)
-    _take_settings_of_run(arguments)
+    take_settings_of_run(arguments)
     config = resolve_arguments(arguments)
     offsets = _parse_offsets(arguments.offsets)
     for option, value, least in (
@@ -79,15 +79,6 @@ def _main(invocation: Invocation) -> int:
         print(dump(config), end="")
         return EXIT_DONE
     return _probe(config, arguments, offsets)
-
-
-def _take_settings_of_run(arguments: argparse.Namespace) -> None:
-    """A run folder that is named and there brings its own settings, unless others are given."""
-    if arguments.run_dir is None or arguments.preset is not None or arguments.config is not None:
-        return
-    file = RunPaths(Path(arguments.run_dir).expanduser()).config_file
-    if file.is_file():
-        arguments.config = file
 
 
 def _parse_offsets(text: str) -> tuple[float, ...]:

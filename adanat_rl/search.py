@@ -32,7 +32,9 @@ def _main(invocation: Invocation) -> int:
         print(description)
         return EXIT_DONE
     path = _folder(config)
-    status = search(config, path, invocation.again, quiet=arguments.quiet, log_json=arguments.log_json)
+    status = search(
+        config, path, invocation.again, invocation.stop, quiet=arguments.quiet, log_json=arguments.log_json
+    )
     if status == EXIT_DONE and not arguments.quiet:
         _show(config, path, arguments.log_json)
     return status

@@ -46,7 +46,15 @@ def _main(invocation: Invocation) -> int:
         return EXIT_DONE
     from adanat_rl.experiment.sweep.run import run_sweep
 
-    return run_sweep(sweep, folder, overrides, invocation.again, quiet=arguments.quiet, log_json=arguments.log_json)
+    return run_sweep(
+        sweep,
+        folder,
+        overrides,
+        invocation.again,
+        invocation.stop,
+        quiet=arguments.quiet,
+        log_json=arguments.log_json,
+    )
 
 
 if __name__ == "__main__":

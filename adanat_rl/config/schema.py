@@ -13,6 +13,7 @@ from pydantic import Field, model_validator
 from adanat_rl.config.reward_settings import RewardConfig
 from adanat_rl.config.section import Decay, Section, setting
 
+DEFAULT_PRESET = "digits"
 DecisionName = Literal["mask_ratio", "confidence_temperature", "sampling_temperature", "guidance_scale"]
 
 
@@ -494,6 +495,9 @@ class ExperimentConfig(Section):
     name: str = setting("digits", "Name of the run in tables, in MLflow, and of its folder.", pattern=r"^\w[\w.-]*$")
     seed: Annotated[int, Field(ge=0, lt=2**32)] = setting(0, "Seed of the run: networks, shards, discriminator.")
     run_dir: str | None = setting(None, "Folder of the run; null: runs/NAME.")
+    preset: str = setting(
+        DEFAULT_PRESET, "Preset that the settings start from, before those of the file and of the command line."
+    )
     data: DataConfig = setting(DataConfig(), "Real images.")
     generator: GeneratorConfig = setting(GeneratorConfig(), "Frozen generator.")
     decisions: DecisionsConfig = setting(DecisionsConfig(), "Decision space.")

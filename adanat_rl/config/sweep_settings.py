@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
-import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
-from pydantic import ValidationError, field_validator, model_validator
+from pydantic import BaseModel, ValidationError, field_validator, model_validator
+from pydantic.fields import FieldInfo
 
-from adanat_rl.config.errors import UserError, nearest
-from adanat_rl.config.loading import leaf_fields, load_file, one_line, resolve
+from adanat_rl.config.errors import UserError
+from adanat_rl.config.loading import leaf_fields, one_line, resolve
+from adanat_rl.config.problems import hint_for_key
 from adanat_rl.config.schema import ExperimentConfig
 from adanat_rl.config.section import Section, setting
+from adanat_rl.config.typed_settings import named_plain, section_of, typed_settings, typed_value
+from adanat_rl.config.yaml_reader import Entries, Items, Node, read_yaml
 
 Value = Any  # of a setting, as YAML holds it
 _NOT_SWEPT = {"seed": "use `seeds`", "run_dir": "each trial has its own", "name": "each trial has its own"}
@@ -26,12 +29,6 @@ class Parameter(Section):
     uniform: tuple[float, float] | None = setting(None, "A number between two.")
     log_uniform: tuple[float, float] | None = setting(None, "A number between two, uniform in its logarithm.")
     integer: tuple[int, int] | None = setting(None, "A whole number between two, both included.")
-
-    @field_validator("grid", "choice", mode="before")
-    @classmethod
-    def _numbers(cls, value: Any) -> Any:
-        """YAML takes 1e-4, without a point, for a word."""
-        return tuple(map(_read_number, value)) if isinstance(value, list) else value
 
     @model_validator(mode="after")
     def _exactly_one(self) -> Parameter:
@@ -98,8 +95,8 @@ class SweepConfig(Section):
 
     name: str = setting("sweep", "Name of the sweep and of its folder.", pattern=r"^\w[\w.-]*$")
     title: str = setting("", "What it asks, for its report.")
-    preset: str | None = setting(None, "Preset that the trials start from; null: digits.")
-    config: str | None = setting(None, "File of settings instead of a preset, relative to the sweep file.")
+    preset: str | None = setting(None, "Preset that the trials start from; null: that of the file, or digits.")
+    config: str | None = setting(None, "File of settings over the preset, relative to the sweep file.")
     settings: dict[str, Value] = setting({}, "Settings of all trials, by dotted key.")
     arms: dict[str, dict[str, Value]] = setting({}, "Named sets of settings, by dotted key; each is tried.")
     parameters: dict[str, Parameter] = setting({}, "Settings that vary, by dotted key.")
@@ -123,8 +120,6 @@ class SweepConfig(Section):
             raise ValueError(
                 f"seeds: {list(self.seeds)} is not accepted: expected different numbers from 0, or a count"
             )
-        if self.preset is not None and self.config is not None:
-            raise ValueError("preset and config: give one of the two")
         drawn = [key for key, parameter in self.parameters.items() if parameter.kind != "grid"]
         method = self.search.method
         if method == "grid" and drawn:
@@ -160,23 +155,88 @@ class SweepConfig(Section):
         return (self.direction or ("min" if self.metric.startswith("fd_") else "max")) == "min"
 
 
-def _read_number(value: Any) -> Any:
-    found = isinstance(value, str) and re.fullmatch(r"[-+]?\d+(\.\d*)?[eE][-+]?\d+", value)
-    return float(value) if found else value
-
-
 def load_sweep(path: Path) -> SweepConfig:
     """Reads a sweep file; the path of its settings file becomes absolute.
 
     Raises:
         UserError: naming key, value, what is accepted and the nearest name.
     """
-    content = load_file(path)
+    content = read_sweep(path, "FILE.yaml")
     content.setdefault("name", path.stem)
     sweep = validate_sweep(content)
     if sweep.config is None:
         return sweep
     return sweep.model_copy(update={"config": str((path.parent / Path(sweep.config).expanduser()).resolve())})
+
+
+def read_sweep(path: Path, what: str) -> dict[str, Any]:
+    """The mapping of a sweep file, its values of the types that the settings they belong to ask for.
+
+    Args:
+        what: what the file is to whoever named it, for messages.
+
+    Raises:
+        UserError: the file cannot be read, is no YAML that is accepted, or holds no mapping.
+    """
+    node = read_yaml(path, what)
+    content = typed_settings(node, SweepConfig, str(path))
+    for group, written in _groups(node):
+        found = _by_dotted_key(written, ExperimentConfig, "", str(path))
+        values = {key: _typed_values(value, annotation, key) for key, (_, value, annotation) in found.items()}
+        if len(group) == 1:
+            content[group[0]] = values
+        else:
+            content[group[0]][group[1]] = values
+    return content
+
+
+def _groups(node: Node) -> Iterator[tuple[tuple[str, ...], Entries]]:
+    """Where a sweep file holds settings by dotted key: `settings`, `parameters` and each arm."""
+    for name, _, value in node.entries if isinstance(node, Entries) else ():
+        if isinstance(value, Entries) and name in {"settings", "parameters"}:
+            yield (name,), value
+        elif isinstance(value, Entries) and name == "arms":
+            yield from ((("arms", arm), entries) for arm, _, entries in value.entries if isinstance(entries, Entries))
+
+
+def _by_dotted_key(
+    node: Entries, model: type[BaseModel], prefix: str, where: str
+) -> dict[str, tuple[int, Node, FieldInfo | None]]:
+    """Line, value and field of each setting, by its whole key, whether it was written nested or dotted."""
+    found: dict[str, tuple[int, Node, FieldInfo | None]] = {}
+    for key, line, value in node.entries:
+        field, section, rest = _descend(model, key)
+        inside = {prefix + key: (line, value, field)}
+        if section is not None and rest == "" and isinstance(value, Entries):
+            inside = _by_dotted_key(value, section, f"{prefix}{key}.", where)
+        for name, entry in inside.items():
+            if name in found:
+                raise UserError(f"{where}, line {entry[0]}: {name} stands here and in line {found[name][0]}")
+            found[name] = entry
+    return found
+
+
+def _descend(model: type[BaseModel], key: str) -> tuple[FieldInfo | None, type[BaseModel] | None, str]:
+    """Field that a dotted key of a group leads to, the group that it is, and what is left over of an unknown key."""
+    head, _, rest = key.partition(".")
+    field = model.model_fields.get(head)
+    section = section_of(field) if field is not None else None
+    if section is None or not rest:
+        return (field, section, "") if not rest else (None, None, rest)
+    return _descend(section, rest)
+
+
+def _typed_values(node: Node, field: FieldInfo | None, key: str) -> Any:
+    """A value of a setting, or the parameter whose `grid` and `choice` are lists of such values."""
+    annotation = Any if field is None else field.annotation
+    if not isinstance(node, Entries):
+        return typed_value(node, annotation, key)
+    return {
+        name: [typed_value(item, annotation, key) for item in value.items]
+        if name in {"grid", "choice"} and isinstance(value, Items)
+        else named_plain(value, f"{key}.{name}")
+        for name, _, value in node.entries
+    }
 
 
 def validate_sweep(content: dict[str, Any]) -> SweepConfig:
@@ -197,7 +257,7 @@ def validate_sweep(content: dict[str, Any]) -> SweepConfig:
             if key in _NOT_SWEPT and (group != "settings" or key != "name"):
                 raise UserError(f"{group}: {key} is not accepted: {_NOT_SWEPT[key]}")
             if key not in known and not key.startswith("reward.args."):
-                raise UserError(f"{group}: {key} is no setting{nearest(key, known)}")
+                raise UserError(f"{group}: {key} is no setting{hint_for_key(key)}")
     return sweep
 
 

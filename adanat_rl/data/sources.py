@@ -71,6 +71,10 @@ class ImageSource(ABC):
             OSError, ValueError: it cannot be read.
         """
 
+    def size_of(self, item: int) -> int:
+        """Bytes of the encoded image `item`, -1 if it is missing; 0 where the listing hash covers sizes already."""
+        return 0
+
     @abstractmethod
     def where(self, item: int) -> str:
         """How people find image `item`."""
@@ -102,6 +106,14 @@ class PackedStrings(LazyStrings):
         """String `row`."""
         start = int(self.ends[row - 1]) if row else 0
         return self.blob[start : int(self.ends[row])].tobytes().decode("utf-8")
+
+
+def file_size(path: Path) -> int:
+    """Bytes of a file, -1 if it is missing."""
+    try:
+        return path.stat().st_size
+    except OSError:
+        return -1
 
 
 def listing_hash(*parts: object) -> str:

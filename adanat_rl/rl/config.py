@@ -16,6 +16,7 @@ from ray.tune.registry import register_env
 from torch import Tensor
 
 from adanat_rl.config.schema import ExperimentConfig
+from adanat_rl.envs import GenerationVectorEnv
 from adanat_rl.generation.build import build_decision_space, build_generator
 from adanat_rl.generation.decisions import DecisionSpace, inverse_smoothing
 from adanat_rl.generation.devices import device_for
@@ -27,7 +28,6 @@ from adanat_rl.rl.env_runner import ShardEnvRunner
 from adanat_rl.rl.exploration import action_std
 from adanat_rl.rl.learner import GenerationPPOLearner
 from adanat_rl.rl.rl_module import GenerationRLModule
-from envs import GenerationVectorEnv
 
 GeneratorFactory = Callable[[], Generator]
 _ENV_NAME = "adanat_rl_generation"
