@@ -13,6 +13,7 @@ import sys
 import time
 from collections.abc import Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
+from pathlib import Path
 
 from benchmarks.chaos.report import as_json, one_line, print_table, tell_faults
 from benchmarks.chaos.running import Campaign, Verdict
@@ -32,17 +33,18 @@ def campaign(
     minutes: float | None = None,
     only: int | None = None,
     at_once: int = 2,
+    references: Path | None = None,
 ) -> list[Verdict]:
     """Runs events and tells each as it ends.
 
     Args:
         workloads: names. minutes: none is begun later than that. only: the number of the one event to do. at_once: how
-        many share the machine.
+        many share the machine. references: a folder of undisturbed runs to share with other campaigns.
     """
     until = time.monotonic() + 60 * minutes if minutes is not None else float("inf")
     numbers = iter([only]) if only is not None else iter(range(events))
     verdicts: list[Verdict] = []
-    runner = Campaign()
+    runner = Campaign(references)
     try:
         with ThreadPoolExecutor(at_once) as pool:
             running: set[Future[Verdict]] = set()
@@ -81,6 +83,9 @@ def main() -> int:
     parser.add_argument(
         "--at-once", metavar="N", type=int, default=2, help="events that share the machine (default: 2)"
     )
+    parser.add_argument(
+        "--references", metavar="DIR", type=Path, help="keep the undisturbed runs there, for campaigns of this revision"
+    )
     options = parser.parse_args()
     seed = options.seed if options.seed is not None else secrets.randbelow(10**6)
     workloads = tuple(WORKLOADS)
@@ -92,7 +97,13 @@ def main() -> int:
         workloads = some_workloads(seed, 1 + int(options.minutes // _MINUTES_OF_A_WORKLOAD))
     print(f"seed {seed}; commands: {', '.join(workloads)}", flush=True)
     verdicts = campaign(
-        seed, workloads, events=options.events, minutes=options.minutes, only=options.only, at_once=options.at_once
+        seed,
+        workloads,
+        events=options.events,
+        minutes=options.minutes,
+        only=options.only,
+        at_once=options.at_once,
+        references=options.references,
     )
     print_table(verdicts)
     if options.only is None and options.minutes is None and not options.workloads:

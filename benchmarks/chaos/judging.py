@@ -28,7 +28,11 @@ def ending_faults(ending: Ending, expected: Collection[int], workload: Workload)
         allowed = ", ".join(map(str, sorted(expected)))
         faults.append(f"exit status {ending.status} instead of {allowed}; {_tail(ending.output + ending.errors)}")
     text = ending.output + ending.errors
-    faults += [f"it shows: …{text[max(0, text.index(word) - 60) :][:_SHOWN]}" for word in _INTERNAL if word in text]
+    faults += [
+        f"it shows: …{' | '.join(text[max(0, text.index(word) - 60) :][:_SHOWN].splitlines())}"
+        for word in _INTERNAL
+        if word in text
+    ]
     if ending.status in {FAILED, REFUSED}:
         if foreign := [line for line in ending.errors.splitlines() if not _OUR_LINES.match(line)]:
             faults.append(f"{len(foreign)} lines that are not ours, such as: {foreign[0][:_SHOWN]}")
@@ -62,8 +66,9 @@ def leftover_faults(place: Place, timeout_s: float) -> list[str]:
 
 
 def temporary_files(place: Place) -> Counter[str]:
-    """Kinds of entries in the commands' TMPDIR: names without what is random about them."""
-    return Counter(re.sub(r"[0-9]+|(?<=-)[a-z0-9_]{8}\b", "N", path.name) for path in place.temporary.iterdir())
+    """Kinds of entries in the commands' TMPDIR, without what is random about names; torch keeps one cache there."""
+    names = [path.name for path in place.temporary.iterdir() if not path.name.startswith("torchinductor_")]
+    return Counter(re.sub(r"[0-9]+|(?<=-)[a-z0-9_]{8}\b", "N", name) for name in names)
 
 
 def outcome_faults(workload: Workload, work: Path, reference: Outcome) -> list[str]:

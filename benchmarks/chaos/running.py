@@ -1,4 +1,4 @@
-"""One event from its beginning to its verdict, and the undisturbed runs that events are compared with."""
+"""One event from its beginning to its verdict."""
 
 from __future__ import annotations
 
@@ -6,7 +6,6 @@ import shutil
 import tempfile
 import threading
 import time
-from collections import Counter
 from contextlib import ExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -15,32 +14,19 @@ from typing import Any
 from benchmarks.chaos import judging
 from benchmarks.chaos.disk import SmallDisk
 from benchmarks.chaos.processes import shared_memory_left
+from benchmarks.chaos.references import Reference, References, deadline_s
 from benchmarks.chaos.scenarios import Event
 from benchmarks.chaos.server import TrackingServer
 from benchmarks.chaos.shim import Control, NotPossibleError, build_shim
 from benchmarks.chaos.starting import Ending, Place, Started
 from benchmarks.chaos.strikes import ACTIONS, DONE, FAILED, NEED_DISK, NEED_SHIM, REFUSED, Attack
-from benchmarks.chaos.workloads import RUN, URI, WORKLOADS, Outcome, Workload
+from benchmarks.chaos.workloads import URI, WORKLOADS, Workload
 
 MAX_STARTS = 5
 _LEFT_TIMEOUT_S = 30.0
 _LATE_S = 4.0
 _LOOK_S = 0.05
 _ITERATIONS = 4
-
-
-@dataclass(frozen=True)
-class Reference:
-    """An undisturbed run.
-
-    Args:
-        seconds: how long it ran. place: where its result lies. temporary: what it leaves in TMPDIR.
-    """
-
-    outcome: Outcome
-    seconds: float
-    place: Place
-    temporary: Counter[str]
 
 
 @dataclass
@@ -69,19 +55,20 @@ class Verdict:
 
 
 class Campaign:
-    """Runs events, several at a time if one likes; each undisturbed run is made once, when it is needed."""
+    """Runs events, several at a time if one likes.
 
-    def __init__(self) -> None:
+    Args:
+        references: a folder of undisturbed runs to share; without one they are made anew.
+    """
+
+    def __init__(self, references: Path | None = None) -> None:
         self._folder = Path(tempfile.mkdtemp(prefix="ch-"))
-        self._references: dict[str, Reference] = {}
-        self._locks = {name: threading.Lock() for name in WORKLOADS}
+        self._references = References(references or self._folder / "undisturbed")
         self._shim: Path | None = None
         self._shim_lock = threading.Lock()
 
     def close(self) -> None:
-        """Deletes the undisturbed runs."""
-        for reference in self._references.values():
-            reference.place.remove()
+        """Deletes what is of use to this campaign alone."""
         shutil.rmtree(self._folder, ignore_errors=True)
 
     def run(self, event: Event) -> Verdict:
@@ -90,7 +77,7 @@ class Campaign:
         workload = WORKLOADS[event.scenario.workload]
         with ExitStack() as stack:
             try:
-                reference = self.reference(workload)
+                reference = self._references.of(workload)
                 place = Place("event")
                 stack.callback(place.family.kill)
                 self._event(event, workload, reference, place, verdict, stack)
@@ -107,36 +94,6 @@ class Campaign:
         else:
             place.remove()
         return verdict
-
-    def reference(self, workload: Workload) -> Reference:
-        """The undisturbed run of a workload.
-
-        Raises:
-            RuntimeError: it fails.
-        """
-        with self._locks[workload.name]:
-            if workload.name not in self._references:
-                self._references[workload.name] = self._undisturbed(workload)
-            return self._references[workload.name]
-
-    def _undisturbed(self, workload: Workload) -> Reference:
-        if workload.server:  # the same without a server
-            return self.reference(WORKLOADS["train tracked"])
-        place = Place("undisturbed")
-        self._prepare(workload, place)
-        ending = place.start(workload.command, workload.arguments).wait(_deadline(workload, 120))
-        if ending.status != DONE:
-            raise RuntimeError(f"{workload.name} fails undisturbed, status {ending.status}: {ending.errors[-500:]}")
-        if left := place.family.wait_for_end(_LEFT_TIMEOUT_S):
-            raise RuntimeError(f"{workload.name} leaves processes undisturbed: {left}")
-        outcome = workload.outcome(place.work)
-        return Reference(outcome, ending.seconds, place, judging.temporary_files(place))
-
-    def _prepare(self, workload: Workload, place: Place) -> None:
-        if workload.base is not None:
-            base = self.reference(WORKLOADS[workload.base])
-            shutil.copytree(base.place.work / RUN, place.inside / RUN)
-        workload.prepare(place.inside)
 
     def _event(
         self,
@@ -160,20 +117,20 @@ class Campaign:
         if workload.server:
             server = TrackingServer(place.root / "s")
             stack.callback(server.close)
-        self._prepare(workload, place)
+        self._references.prepare(workload, place.inside)
         arguments = [part.replace(URI, server.uri if server else "") for part in workload.arguments]
-        deadline_s = _deadline(workload, reference.seconds)
+        timeout_s = deadline_s(workload, reference.seconds)
 
         started = place.start(workload.command, arguments)
         struck_at_s, victim = _wait_for_instant(event, reference, place, started)
         if victim is None:
-            ending = started.wait(deadline_s)
+            ending = started.wait(timeout_s)
             verdict.notes.append("ended before the instant")
             self._note(verdict, ending, {DONE}, workload, place)
         else:
             attack = Attack(workload, place, started, victim, event.chance, server, control, disk)
             expected = ACTIONS[action](attack)
-            ending = started.wait(deadline_s)
+            ending = started.wait(timeout_s)
             for put_right in attack.undo:
                 put_right()
             verdict.notes += attack.notes
@@ -183,7 +140,7 @@ class Campaign:
             self._note(verdict, ending, expected, workload, place)
             if action != "int twice":  # the second one asks to stop at once
                 verdict.faults += judging.stop_faults(ending, workload, place)
-        done = self._again(workload, arguments, place, verdict, deadline_s, attack if victim is not None else None)
+        done = self._again(workload, arguments, place, verdict, timeout_s, attack if victim is not None else None)
         if done:
             self._compare(workload, reference, place, verdict, server)
         late = victim is None and verdict.statuses[0] == DONE
@@ -195,14 +152,14 @@ class Campaign:
         arguments: list[str],
         place: Place,
         verdict: Verdict,
-        deadline_s: float,
+        timeout_s: float,
         attack: Attack | None,
     ) -> bool:
         """The same command until it is done; whether it ever was."""
         place.environment = {}
         damage = attack.damage if attack is not None else None
         for _ in range(MAX_STARTS):
-            ending = place.start(workload.command, arguments).wait(deadline_s)
+            ending = place.start(workload.command, arguments).wait(timeout_s)
             refusal = ending.status in {FAILED, REFUSED} and damage is not None and damage.file.name in ending.errors
             if refusal and damage is not None:  # told by name: right, and now somebody brings the backup
                 verdict.notes.append(f"told: {ending.errors.strip().splitlines()[0][:200]}")
@@ -237,7 +194,7 @@ class Campaign:
         server: TrackingServer | None,
     ) -> None:
         verdict.faults += judging.outcome_faults(workload, place.inside, reference.outcome)
-        verdict.faults += judging.audit_faults(workload, place, _deadline(workload, 10))
+        verdict.faults += judging.audit_faults(workload, place, deadline_s(workload, 10))
         if workload.tracked:
             store = server.store if server is not None else f"sqlite:///{place.inside / 'mlflow.db'}"
             verdict.faults += judging.mlflow_faults(store, _ITERATIONS)
@@ -268,8 +225,3 @@ def _wait_for_instant(event: Event, reference: Reference, place: Place, started:
             waited_for_role = True
         time.sleep(_LOOK_S)
     return time.monotonic() - since, None
-
-
-def _deadline(workload: Workload, undisturbed_s: float) -> float:
-    """Far beyond what a loaded machine needs: whoever is still running then hangs."""
-    return 150.0 + 4 * undisturbed_s + workload.seconds_extra

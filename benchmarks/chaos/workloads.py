@@ -81,7 +81,7 @@ def _training(work: Path) -> Outcome:
 
 def _sweep(work: Path) -> Outcome:
     folder = work / RUN
-    parts = {}
+    parts: Outcome = {}
     for trial in sorted((folder / "trials").iterdir()):
         parts |= {f"{trial.name}/{name}": value for name, value in run_outcome(trial).items()}
     table = pd.read_csv(folder / "summary.csv").drop(columns=list(MEASURED))
