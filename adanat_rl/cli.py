@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import importlib
+import os
 import shlex
 import sys
 from collections.abc import Callable, Sequence
@@ -12,13 +13,13 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 from adanat_rl.config.errors import RunError, UserError, nearest
+from adanat_rl.config.side_thread import any_given_up
 from adanat_rl.console.failures import EXIT_DONE as EXIT_DONE
 from adanat_rl.console.failures import EXIT_FAILED as EXIT_FAILED
 from adanat_rl.console.failures import EXIT_USAGE as EXIT_USAGE
 from adanat_rl.console.failures import status_of_output, unexpected
 from adanat_rl.console.options import path_argument
 from adanat_rl.console.streams import can_print, settle_streams
-from adanat_rl.config.side_thread import any_given_up
 from adanat_rl.stopping import StopRequest
 from adanat_rl.version import __version__
 

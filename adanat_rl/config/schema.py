@@ -520,9 +520,7 @@ class ResourcesConfig(Section):
     learner_timeout_s: float = setting(
         1800.0, "A learner actor without an answer for this long is replaced.", unit="seconds", gt=0, le=MAX_SECONDS
     )
-    max_learner_retries: int = setting(
-        2, "Retries of a failed update on a fresh learner actor.", ge=0, le=1_000_000
-    )
+    max_learner_retries: int = setting(2, "Retries of a failed update on a fresh learner actor.", ge=0, le=1_000_000)
     cluster_timeout_s: float = setting(
         30.0,
         "The run ends with an error when Ray's own processes do not answer for this long.",
