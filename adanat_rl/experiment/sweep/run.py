@@ -186,6 +186,7 @@ class _Sweep:
         os.environ["TUNE_MAX_PENDING_TRIALS_PG"] = str(_PENDING_TRIALS if self._is_planned else 1)
         import ray
         from ray import tune
+        from ray.tune.error import TuneError
 
         for logger in ("ray.tune", "ray.air", "ray.train"):
             logging.getLogger(logger).setLevel(logging.CRITICAL)
@@ -240,6 +241,8 @@ class _Sweep:
             with warnings.catch_warnings():  # a trial that takes over is a new process on purpose
                 warnings.filterwarnings("ignore", message="Consider boosting PBT performance")
                 tuner.fit()
+        except TuneError as error:  # with the traceback of what failed in the driver as its text
+            raise RunError(f"the driver of the sweep failed: {str(error).strip().splitlines()[-1]}") from error
         finally:
             shutil.rmtree(self._folder.scheduler_folder, ignore_errors=True)
 
