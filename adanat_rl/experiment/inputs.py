@@ -10,7 +10,7 @@ from adanat_rl.config.catalogue import describe_missing, published_file
 from adanat_rl.config.errors import UserError
 from adanat_rl.config.paths import ASSET_PREFIX, resolve_path
 from adanat_rl.config.schema import DataConfig, ExperimentConfig
-from adanat_rl.data.sources import expand_files
+from adanat_rl.data.patterns import expand_files
 from adanat_rl.generation.text.table import MANIFEST
 
 _IMAGENET = "photos in one folder per class; ImageNet's are published at image-net.org, ILSVRC2012_img_train.tar"
