@@ -12,7 +12,7 @@ _OTHER_MARKS = (codecs.BOM_UTF32_LE, codecs.BOM_UTF32_BE, codecs.BOM_UTF16_LE, c
 
 
 def read_text(path: Path, what: str, *, max_bytes: int | None = None) -> str:
-    """The content of a text file, without a byte order mark and with line ends `\\n`.
+    """The content of a text file, without a byte order mark and with line feeds as line ends.
 
     Args:
         what: what the file is to whoever named it, such as a setting or an option; every message begins with it.

@@ -143,3 +143,17 @@ def _twins(folders: Sequence[str]) -> list[str]:
     if not twins:
         return []
     return [f"class folders {twins[0][0]} and {twins[0][1]} differ only in upper and lower case; they are two classes"]
+
+
+def count_classes(root: Path, class_list: Path | None = None) -> int:
+    """How many classes an `ImageTree` of the same arguments has, by the names of its folders alone.
+
+    Raises:
+        UserError: the folder or the list is missing.
+    """
+    if class_list is not None:
+        return len(read_classes(class_list))
+    try:
+        return max(1, len(_list(root).folders))
+    except OSError as error:
+        raise UserError(f"data.path: {printable(root)}: {error.strerror or error}") from None
