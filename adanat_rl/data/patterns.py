@@ -13,8 +13,7 @@ from adanat_rl.config.errors import UserError
 from adanat_rl.config.text_files import printable
 
 _MARKS = re.compile(r"[*?\[]")
-_BRACES = re.compile(r"\{([^{}]*)\}")
-_RANGE = re.compile(r"([0-9]+)\.\.([0-9]+)")
+_RANGE = re.compile(r"([0-9]{1,18})\.\.([0-9]{1,18})")
 _MAX_FILES = 1_000_000
 _PACKED = (".gz", ".tgz", ".bz2", ".xz", ".zst", ".zip")
 _SPLITS = {"train", "training", "val", "valid", "validation", "dev", "test", "testing"}
@@ -112,19 +111,32 @@ def _expand_braces(pattern: str, key: str) -> list[str]:
 
 
 def _expanded(pattern: str, key: str) -> Iterator[str]:
-    for match in _BRACES.finditer(pattern):
-        parts = _alternatives(match[1], key)
+    for start, end in _braces(pattern):
+        parts = _alternatives(pattern[start + 1 : end], key)
         if parts is not None:
             for part in parts:
-                yield from _expanded(pattern[: match.start()] + part + pattern[match.end() :], key)
+                yield from _expanded(pattern[:start] + part + pattern[end + 1 :], key)
             return
     yield pattern
 
 
+def _braces(pattern: str) -> Iterator[tuple[int, int]]:
+    """Places of each pair of braces, in the order in which they open."""
+    opened: list[int] = []
+    pairs = []
+    for place, character in enumerate(pattern):
+        if character == "{":
+            opened.append(place)
+        elif character == "}" and opened:
+            pairs.append((opened.pop(), place))
+    yield from sorted(pairs)
+
+
 def _alternatives(inside: str, key: str) -> Sequence[str] | None:
     """What stands in braces, one by one; None if it is neither a list nor a range."""
-    if "," in inside:
-        return [one for part in inside.split(",") for one in (_alternatives(part, key) or [part])]
+    parts = _split_list(inside)
+    if len(parts) > 1:
+        return parts
     match = _RANGE.fullmatch(inside)
     if match is None:
         return None
@@ -134,3 +146,17 @@ def _alternatives(inside: str, key: str) -> Sequence[str] | None:
         raise UserError(f"{key}: {{{inside}}} names more than {_MAX_FILES:,} files")
     numbers = range(low, high + 1) if low <= high else range(low, high - 1, -1)
     return [f"{number:0{len(first)}d}" for number in numbers]
+
+
+def _split_list(inside: str) -> list[str]:
+    """Parts between the commas that are in no inner braces; a part that is a range by itself, as `{0..2,7}`, counts."""
+    parts, depth = [""], 0
+    for character in inside:
+        depth += {"{": 1, "}": -1}.get(character, 0)
+        if character == "," and depth == 0:
+            parts.append("")
+        else:
+            parts[-1] += character
+    if len(parts) > 1:
+        parts = [f"{{{part}}}" if _RANGE.fullmatch(part) else part for part in parts]
+    return parts

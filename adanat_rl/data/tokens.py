@@ -164,7 +164,7 @@ class TokenSet:
             # Mapped first: a header that tells of more than the file holds is refused before anything is taken in
             self._views = [_mapped(folder / f"{name}.npy") for name in names]
             labels = _mapped(folder / "labels.npy")
-        except (OSError, ValueError, KeyError, TypeError, OverflowError) as error:
+        except (OSError, EOFError, ValueError, KeyError, TypeError, OverflowError) as error:
             raise UserError(f"data.tokens: {printable(folder)} is damaged: {type(error).__name__}: {error}") from None
         shape = (self.recipe.count, self.recipe.length)
         if any(view.shape != shape for view in self._views) or labels.shape != shape[:1]:
@@ -295,7 +295,7 @@ def _reopened(
             array = np.lib.format.open_memmap(file, "r+")
             if (array.shape, array.dtype) != (shape, dtype):
                 raise ValueError(f"it holds {array.dtype} {list(array.shape)}, expected {dtype} {list(shape)}")
-        except (OSError, ValueError, OverflowError) as error:
+        except (OSError, EOFError, ValueError, OverflowError) as error:
             raise UserError(f"{printable(file)} is damaged: {error}; remove the folder and start again") from None
         arrays.append(array)
     return arrays

@@ -246,7 +246,7 @@ def _read_manifest(folder: Path) -> tuple[TableInfo, str]:
 def _open_array(path: Path, shape: tuple[int, ...], dtype: np.dtype[Any]) -> np.ndarray:
     try:
         array = np.load(path, mmap_mode="r", allow_pickle=False)
-    except (OSError, ValueError, OverflowError) as error:
+    except (OSError, EOFError, ValueError, OverflowError) as error:
         raise UserError(f"{path} is missing or damaged: {error}") from None
     if array.shape != shape or array.dtype != dtype:
         found = f"{list(array.shape)} {array.dtype}"
