@@ -374,6 +374,6 @@ def test_a_cache_that_cannot_be_written_is_done_without(tmp_path: Path) -> None:
 def test_prompts_are_lines_and_nothing_else(tmp_path: Path, mark: bytes) -> None:
     (tmp_path / "prompts.txt").write_bytes(mark + "a cat\r\n\n of light\u2028and \x0c dark \r\n".encode())
     assert read_prompts(tmp_path / "prompts.txt") == ["a cat", "of light\u2028and \x0c dark"]
-    (tmp_path / "prompts.txt").write_bytes(b"caf\xe9")
+    (tmp_path / "prompts.txt").write_bytes(b"k\xe4se")
     with pytest.raises(UserError, match=r"^--prompts: .*is no UTF-8 text"):
         read_prompts(tmp_path / "prompts.txt")
