@@ -37,7 +37,8 @@ class DataConfig(Section):
     captions: str | None = setting(None, "Captions of coco: the JSON file of the annotations.")
     class_names: str | None = setting(
         None,
-        "Class folders in the order of their numbers: JSON {folder: name}, JSON list or lines; null: sorted by name.",
+        "Numbers of class folders: JSON {folder: number}, {number: [folder, name]} or {folder: name}, a JSON list or "
+        "lines in the order of the numbers; null: sorted by name.",
     )
     image_size: int = setting(
         256, "Side of the centre crop of images from files.", unit="pixels", source="paper", ge=1, le=8192
@@ -49,8 +50,8 @@ class DataConfig(Section):
     prefetch: int = setting(2, "Batches of images prepared ahead.", unit="batches", ge=1, le=4096)
     max_damaged: int = setting(
         16,
-        "Damaged images that are replaced by others, with a warning; one more is an error.",
-        unit="images",
+        "Damaged samples (image, class or caption) that are left out or replaced, with a warning; more are an error.",
+        unit="samples",
         ge=0,
         le=1_000_000_000,
     )
