@@ -46,4 +46,3 @@ def checked_finite(values: Tensor, name: str) -> Tensor:
     if bad:
         raise NonFiniteError(f"{name} are not finite: {bad:,} of {values.numel():,} numbers are NaN or infinite")
     return values
-

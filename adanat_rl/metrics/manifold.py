@@ -53,9 +53,9 @@ def precision_recall(
     """
     use = _USE.format(k=k)
     ours = checked_rows(real, "features of the real images", fewest=k + 1, use=use)
-    theirs = checked_rows(
-        generated, "features of the generated images", fewest=k + 1, width=ours.shape[1], use=use
-    ).to(ours.device)
+    theirs = checked_rows(generated, "features of the generated images", fewest=k + 1, width=ours.shape[1], use=use).to(
+        ours.device
+    )
     radii = (neighbour_radii(ours, k) if real_radii is None else real_radii).to(ours)
     if radii.shape != (len(ours),):
         raise ValueError(f"radii are {list(radii.shape)}, expected [{len(ours)}]")
