@@ -69,7 +69,11 @@ class Section(BaseModel):
     @classmethod
     def _text_is_one_line(cls, value: Any, info: ValidationInfo) -> Any:
         """Names and paths that no file system, terminal or database takes are refused before they get there."""
-        problem = text_problem(value) if isinstance(value, str) and info.field_name not in cls._free_text else None
+        problem = (
+            (text_problem(value) if value else "expected some text")
+            if isinstance(value, str) and info.field_name not in cls._free_text
+            else None
+        )
         if problem is not None:
             raise ValueError(f"{info.field_name}: {value[:80]!r} is not accepted: {problem}")
         return value
