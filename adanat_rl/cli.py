@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import importlib
+import os
 import shlex
 import sys
 from collections.abc import Callable, Sequence
@@ -12,6 +13,7 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 from adanat_rl.config.errors import RunError, UserError, nearest
+from adanat_rl.config.side_thread import any_given_up
 from adanat_rl.console.failures import EXIT_DONE as EXIT_DONE
 from adanat_rl.console.failures import EXIT_FAILED as EXIT_FAILED
 from adanat_rl.console.failures import EXIT_USAGE as EXIT_USAGE
@@ -91,6 +93,15 @@ class Invocation:
 def run_command(command: str, argv: Sequence[str] | None, body: Callable[[Invocation], int]) -> int:
     """Runs a command's body; failures become one line and an exit status, never a traceback."""
     settle_streams()
+    status = _run_command(command, argv, body)
+    if any_given_up():  # a thread hangs in somebody's code: the interpreter could not end in good order
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(status)
+    return status
+
+
+def _run_command(command: str, argv: Sequence[str] | None, body: Callable[[Invocation], int]) -> int:
     prefix = f"adanat-rl {command}"
     stop = StopRequest()
     try:

@@ -155,16 +155,19 @@ def _evaluate(config: ExperimentConfig, arguments: argparse.Namespace, wanted: _
     from adanat_rl.evaluation.reference import join_baselines, load_baselines
     from adanat_rl.experiment.build import build_baselines, draw_here
     from adanat_rl.experiment.cluster import quiet_environment
+    from adanat_rl.experiment.fitting import check_baselines
     from adanat_rl.experiment.progress import open_display
     from adanat_rl.experiment.subject import load_subject
 
     quiet_environment()
-    more = [row for file in arguments.baseline for row in load_baselines(file.expanduser())]
+    more = {file: load_baselines(file.expanduser()) for file in arguments.baseline}
     output = _output_file(config, arguments, wanted)
     if output.is_dir():
         raise UserError(f"--output: {output} is a folder, expected a file name")
     subject = load_subject(config, wanted.policy, wanted.schedule, typed_keys(arguments), wanted.own)
-    baselines = join_baselines([*build_baselines(config), *more])
+    for file, rows in more.items():
+        check_baselines(rows, f"--baseline: {file}", subject.evaluator.generator.context_spec.num_contexts)
+    baselines = join_baselines([*build_baselines(config), *(row for rows in more.values() for row in rows)])
     evaluation = config.evaluation
     seeds = list(range(evaluation.seed + 1, evaluation.seed + 1 + evaluation.num_seeds))
     controls = possible_controls(subject.evaluator.generator) if subject.looks_at_images else ()

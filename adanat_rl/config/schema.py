@@ -508,10 +508,25 @@ class ResourcesConfig(Section):
         4, "How often one shard may be dealt before the run ends with an error.", ge=1, le=1_000_000
     )
     reward_timeout_s: float = setting(
-        120.0, "A reward actor without an answer for this long is replaced.", unit="seconds", gt=0, le=MAX_SECONDS
+        120.0,
+        "A reward without an answer for this long: its actor is replaced; in the driver it ends the run.",
+        unit="seconds",
+        gt=0,
+        le=MAX_SECONDS,
     )
     max_reward_retries: int = setting(
         3, "Retries of a failed score or reward update on a fresh actor.", ge=0, le=1_000_000
+    )
+    learner_timeout_s: float = setting(
+        1800.0, "A learner actor without an answer for this long is replaced.", unit="seconds", gt=0, le=MAX_SECONDS
+    )
+    max_learner_retries: int = setting(2, "Retries of a failed update on a fresh learner actor.", ge=0, le=1_000_000)
+    cluster_timeout_s: float = setting(
+        30.0,
+        "The run ends with an error when Ray's own processes do not answer for this long.",
+        unit="seconds",
+        gt=0,
+        le=MAX_SECONDS,
     )
 
 

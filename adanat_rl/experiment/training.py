@@ -51,8 +51,8 @@ def train(
     folder = RunFolder(path)
     if start_over or not is_complete(config, folder):  # a finished run is shown on any machine
         check_this_machine(config.resources, len(config.reward.kinds))
-    folder.prepare(config, accept_change=accept_change, start_over=start_over)
     try:
+        folder.prepare(config, accept_change=accept_change, start_over=start_over)
         if is_complete(config, folder):
             return _show_complete(config, folder, quiet, log_json)
         with (

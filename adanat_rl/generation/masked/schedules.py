@@ -5,7 +5,6 @@ A schedule is float `[T, 4]`: mask ratio, confidence temperature, sampling tempe
 
 from __future__ import annotations
 
-import json
 import math
 from pathlib import Path
 from typing import Literal
@@ -13,15 +12,15 @@ from typing import Literal
 import numpy as np
 
 from adanat_rl.config.errors import UserError
+from adanat_rl.config.json_files import read_json
 from adanat_rl.config.schedule_rule import schedule_problem
-from adanat_rl.config.text_files import read_text
 from adanat_rl.generation.decisions import Decision
 
-MAX_SCHEDULE_BYTES = 16 * 2**20  # of a file of baselines with a schedule for each class, many times over
 Curve = Literal["cosine", "linear", "constant"]
 Convention = Literal["maskgit", "adanat"]
 
 DECISION_NAMES = ("mask_ratio", "confidence_temperature", "sampling_temperature", "guidance_scale")
+MAX_HORIZON = 256
 MASK_RATIO, CONFIDENCE_TEMPERATURE, SAMPLING_TEMPERATURE, GUIDANCE_SCALE = range(4)
 
 
@@ -93,29 +92,30 @@ def load_schedule(path: Path, horizon: int | None = None) -> np.ndarray:
     Raises:
         UserError: the file is missing, no JSON, or holds numbers of another shape or range.
     """
-    text = read_text(path, "schedule file", max_bytes=MAX_SCHEDULE_BYTES)
-    try:
-        content = json.loads(text)
-    except (ValueError, RecursionError) as error:
-        raise UserError(f"schedule file {path} is no JSON: {error}") from None
+    content = read_json(path, "schedule file")
     rows = content.get("schedule") if isinstance(content, dict) else content
     schedule = _numbers(rows)
     if schedule.ndim != 2 or schedule.shape[1] != 4 or (horizon is not None and len(schedule) != horizon):
         expected = f"{horizon if horizon is not None else 'T'} rows of 4 numbers ({', '.join(DECISION_NAMES)})"
         raise UserError(f"schedule file {path} has shape {list(schedule.shape)}, expected {expected}")
-    check_range(schedule, f"schedule file {path}")
+    check_schedule(schedule, f"schedule file {path}")
     return schedule
 
 
-def check_range(decisions: np.ndarray, where: str) -> None:
-    """Whether every number of decisions `[..., 4]` is in the range that settings and files share.
+def check_schedule(values: np.ndarray, name: str) -> None:
+    """Refuses decisions `[..., 4]` that no step can be taken with.
+
+    Args:
+        name: where they come from, for the message.
 
     Raises:
-        UserError: one is not, or is NaN.
+        UserError: there are no steps or too many, or a number is not finite or outside what its decision takes.
     """
-    problem = schedule_problem(decisions.reshape(-1, len(DECISION_NAMES)).tolist())
+    if not 1 <= values.shape[-2] <= MAX_HORIZON:
+        raise UserError(f"{name}: {values.shape[-2]} steps; accepted: 1 to {MAX_HORIZON}")
+    problem = schedule_problem(values.reshape(-1, len(DECISION_NAMES)).tolist())
     if problem is not None:
-        raise UserError(f"{where}: {problem}")
+        raise UserError(f"{name}: {problem}")
 
 
 def _numbers(rows: object) -> np.ndarray:
@@ -128,5 +128,5 @@ def _numbers(rows: object) -> np.ndarray:
         return np.empty(0)
     try:
         return np.array(rows, np.float64)
-    except OverflowError:  # a whole number beyond any float
-        return np.full((len(rows), len(rows[0])), np.nan)
+    except OverflowError:  # a whole number of hundreds of digits
+        return np.full((len(rows), len(rows[0])), np.inf)
