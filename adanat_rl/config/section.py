@@ -26,7 +26,7 @@ def text_problem(text: str) -> str | None:
     """Why a text can be no name or path, in words; None if it can."""
     if len(text) > MAX_TEXT:
         return f"it has {len(text):,} characters, {MAX_TEXT:,} are the most"
-    if re.search(r"[\x00-\x1f\x7f\u2028\u2029]", text):
+    if re.search(r"[\x00-\x1f\x7f-\x9f\u2028\u2029]", text):
         return "expected one line without control characters"
     if re.search(r"[\ud800-\udfff]", text):
         return "expected UTF-8"
