@@ -67,6 +67,11 @@ class SearchFolder(RunFolder):
         return self.path / "study.db"
 
     @property
+    def contents_file(self) -> Path:
+        """SHA-256 of what the search was started with, JSON."""
+        return self.path / "contents.json"
+
+    @property
     def history_file(self) -> Path:
         """The trials as JSON lines."""
         return self.path / "search.jsonl"
@@ -92,13 +97,12 @@ class SearchFolder(RunFolder):
         ours = Identity(_deciding(config), _searched_contents(self.identity.contents))
         saved = self._saved_settings()
         there = Identity(_deciding(validate(saved)) if saved else {}, self._saved_contents())
-        write_atomically(self.contents_file, json.dumps({**ours.contents, **there.contents}, indent=1))
         return differences(ours, there)
 
-    @property
-    def contents_file(self) -> Path:
-        """SHA-256 of what the search was started with, JSON."""
-        return self.path / "contents.json"
+    def _note_contents(self, identity: Identity) -> None:
+        """Those of the first start stay; what it did not know of is added."""
+        known = {**_searched_contents(identity.contents), **self._saved_contents()}
+        write_atomically(self.contents_file, json.dumps(known, indent=1))
 
     def _saved_contents(self) -> dict[str, str]:
         try:

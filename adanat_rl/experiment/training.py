@@ -57,7 +57,7 @@ def train(
             return _show_complete(config, folder, quiet, log_json)
         with (
             open_display(config.name, quiet=quiet, log_json=log_json) as display,
-            connect(config.resources, len(config.reward.kinds)),
+            connect(config.resources, len(config.reward.kinds), stop.check),
             open_tracker(config, folder, display.warning) as tracker,
         ):
             stop.install()  # Ray has taken SIGTERM

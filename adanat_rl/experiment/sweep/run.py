@@ -143,7 +143,7 @@ class _Sweep:
         try:
             if num_done < self._num_trials:
                 self._parent.begin({"trials": self._num_trials, "metric": self._sweep.metric, **self._params()})
-                with connect(self._config.resources):
+                with connect(self._config.resources, check=self._stop.check):
                     self._stop.install()  # Ray has taken SIGTERM
                     self._stop.check()
                     with self._stop.polled():
