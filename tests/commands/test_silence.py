@@ -1,4 +1,4 @@
-"""What a log gets: nothing from `--quiet`, only JSON from `--log-json`, whole runs in every encoding, no matter who reads."""
+"""What a log gets: nothing from `--quiet`, only JSON from `--log-json`; and runs that end well whoever reads them."""
 
 from __future__ import annotations
 
