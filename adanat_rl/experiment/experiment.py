@@ -351,6 +351,7 @@ class Experiment:
         start = time.perf_counter()
         numbers, drawing = self._evaluator.evaluate_once(self.policy(), self.config.evaluation.seed)
         shutil.rmtree(self.folder.pieces, ignore_errors=True)
+        self.folder.require_presence()
         grid = self.folder.samples / f"iteration_{iteration:06d}.png"
         write_sample_grid(grid, self.pipeline(), self.config.evaluation.num_grid_contexts)
         decisions = drawing.decisions.cpu().numpy()

@@ -174,6 +174,7 @@ class Training:
     def save(self) -> None:
         """Writes a checkpoint of the last finished iteration, unless there is one or nothing was finished yet."""
         if self.experiment.has_state:
+            self._folder.require_presence()
             with self._stop.polled():
                 self._store.save(self.experiment.save, self.iteration)
 
