@@ -172,6 +172,7 @@ def command_parser(
         folder: where it writes unless told otherwise.
         subject: what the first word may name that is no setting; None where no such word is taken.
     """
+    settings = ("preset", *settings) if settings else ()
     parser = CommandParser(
         prog=f"adanat-rl {command}",
         description=f"{COMMANDS[command][0].upper()}{COMMANDS[command][1:]}.",

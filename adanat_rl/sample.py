@@ -22,7 +22,6 @@ from adanat_rl.cli import (
     typed_keys,
 )
 from adanat_rl.config.errors import UserError
-from adanat_rl.config.problems import shown
 from adanat_rl.console.options import path_argument, whole_number, whole_numbers
 
 if TYPE_CHECKING:
@@ -133,7 +132,7 @@ def parse_labels(text: str | None, num_classes: int) -> np.ndarray:
         end = whole_number(last) if dash else begin
         if begin is None or end is None or end < begin:
             raise UserError(
-                f"--context: {shown(text)} is not accepted: expected labels 0 … {num_classes - 1}, such as 3,3,7 or 0-9"
+                f"--context: {text[:80]!r} is not accepted: expected labels 0 … {num_classes - 1}, such as 3,3,7 or 0-9"
             )
         if end >= num_classes:
             raise UserError(f"--context: {end} is no label; accepted: 0 … {num_classes - 1}")

@@ -51,15 +51,18 @@ def preset_names() -> list[str]:
     return sorted(Path(entry.name).stem for entry in folder.iterdir() if entry.name.endswith(".yaml"))
 
 
-def load_preset(name: str) -> dict[str, Any]:
+def load_preset(name: str, what: str = "preset") -> dict[str, Any]:
     """Settings of a preset.
+
+    Args:
+        what: what named it, for messages.
 
     Raises:
         UserError: no such preset.
     """
     names = preset_names()
     if name not in names:
-        raise UserError(f"preset: {name!r} is no preset; accepted: {', '.join(names)}{nearest(str(name), names)}")
+        raise UserError(f"{what}: {name!r} is no preset; accepted: {', '.join(names)}{nearest(str(name), names)}")
     text = (resources.files("adanat_rl.config") / "presets" / f"{name}.yaml").read_text("utf-8")
     where = f"preset {name}"
     return typed_settings(parse_yaml(text, where), ExperimentConfig, where)
@@ -115,7 +118,7 @@ def resolve(
     chosen = of_file.get(_PRESET, DEFAULT_PRESET)
     for key, value in changes:
         chosen = value if key == _PRESET else chosen
-    settings = load_preset(chosen)
+    settings = load_preset(chosen, "--preset" if chosen == preset else "preset")
     _merge(settings, of_file, ExperimentConfig)
     for key, value in changes:
         _put(settings, key, value)
