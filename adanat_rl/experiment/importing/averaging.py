@@ -18,6 +18,7 @@ from adanat_rl.config.errors import UserError, nearest
 
 AVERAGED, RAW = "ema", "model"
 _AVERAGED_WORDS = {"ema", "averaged", "average", "averaging", "avg", "swa", "teacher", "shadow", "polyak"}
+_RAW_WORDS = {"online", "student", "raw", "current"}
 _NO_WEIGHTS = {"opt", "optim", "optimizer", "optimizers", "scheduler", "schedulers", "scaler", "rng", "loss"}
 _WRAPPERS = ("state_dict", "model_state_dict", "teacher", "model", "module", "ema", "nnet_ema", "params")
 _SHADOW = "shadow_params"  # a list in the order of the parameters: torch_ema, diffusers' EMAModel
@@ -42,8 +43,13 @@ class Weights:
 
     @property
     def is_averaged(self) -> bool:
-        """Whether its name says that these are averages."""
-        return any(_AVERAGED_WORDS & _words(part) for part in self.place.split("."))
+        """Whether its name says that these are averages; the innermost key that says anything decides."""
+        for part in reversed(self.place.split(".")):
+            if _AVERAGED_WORDS & _words(part):
+                return True
+            if _RAW_WORDS & _words(part):
+                return False
+        return False
 
 
 def find_weights(content: Mapping[str, Any]) -> list[Weights]:
