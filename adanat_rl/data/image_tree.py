@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from adanat_rl.config.errors import UserError, nearest
-from adanat_rl.data.sources import IMAGE_SUFFIXES, ImageSource, PackedStrings, listing_hash
+from adanat_rl.data.sources import IMAGE_SUFFIXES, ImageSource, PackedStrings, file_size, listing_hash
 
 
 class ImageTree(ImageSource):
@@ -62,6 +62,10 @@ class ImageTree(ImageSource):
     def read(self, item: int) -> bytes:
         """The encoded image `item`."""
         return (self.root / self.paths[item]).read_bytes()
+
+    def size_of(self, item: int) -> int:
+        """Bytes of the file."""
+        return file_size(self.root / self.paths[item])
 
     def where(self, item: int) -> str:
         """Its path."""

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import ExitStack
 from dataclasses import dataclass
 
 import torch
+from ray.exceptions import RayError
 
-from adanat_rl.config.errors import UserError
+from adanat_rl.config.errors import RunError, UserError
 from adanat_rl.config.paths import resolve_path
 from adanat_rl.config.schema import ExperimentConfig
+from adanat_rl.config.side_thread import SideThread
 from adanat_rl.data.dataset import RealImages
 from adanat_rl.data.loading import load_images, load_source
 from adanat_rl.evaluation.build import build_judge
@@ -26,8 +29,10 @@ from adanat_rl.generation.policies.build import PolicySpec
 from adanat_rl.generation.threads import settle_process
 from adanat_rl.rewards.build import reward_class
 from adanat_rl.rewards.composite import reward_service
+from adanat_rl.rewards.ray_errors import reason
 from adanat_rl.rewards.service import RewardService
-from adanat_rl.rl.algorithm import GenerationPPO
+from adanat_rl.rl.algorithm import GenerationPPO, RolloutInterruptedError
+from adanat_rl.rl.cluster_watch import ClusterWatch
 from adanat_rl.rl.config import RLInputs, build_algorithm_config, generator_factory
 
 _COMPARED_CAPTIONS = 64
@@ -162,7 +167,14 @@ def complete_known_inputs(config: ExperimentConfig) -> ExperimentConfig:
 def build_algorithm(
     config: ExperimentConfig, scene: Scene, interrupted: Callable[[], bool]
 ) -> tuple[GenerationPPO, RewardService]:
-    """The algorithm with its reward service attached; needs a running Ray."""
+    """The algorithm with its reward service attached; needs a running Ray.
+
+    Args:
+        interrupted: asked all the time, from the start of the workers on.
+
+    Raises:
+        RunError: a worker does not start, or Ray fails. RolloutInterruptedError: it was interrupted.
+    """
     inputs = RLInputs(
         policy=PolicySpec.of(config.policy, scene.generator),
         effect_mask=scene.generator.decision_space.effect_mask,
@@ -174,8 +186,24 @@ def build_algorithm(
             config, config.resources.num_gpus_per_learner, "resources.num_gpus_per_learner"
         ),
     )
-    rewards = reward_service(config)
-    with filtered_stderr(*_HARMLESS):
-        algorithm = build_algorithm_config(config, inputs, GenerationPPO).build_algo()
-    algorithm.attach(rewards, interrupted)
-    return algorithm, rewards
+    watch = ClusterWatch(config.resources.cluster_timeout_s)
+
+    def check() -> None:
+        watch()
+        if interrupted():
+            raise RolloutInterruptedError
+
+    def start() -> tuple[GenerationPPO, RewardService]:
+        with ExitStack() as started:
+            rewards = reward_service(config, check)
+            started.callback(rewards.close)
+            algorithm = build_algorithm_config(config, inputs, GenerationPPO).build_algo()
+            algorithm.attach(rewards, interrupted, watch)
+            started.pop_all()
+        return algorithm, rewards
+
+    try:
+        with filtered_stderr(*_HARMLESS):
+            return SideThread("adanat-rl start").run(start, check=check)
+    except RayError as error:
+        raise RunError(f"the workers do not start: {reason(error)}") from error

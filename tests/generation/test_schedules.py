@@ -117,5 +117,11 @@ def test_a_schedule_file_that_cannot_be_read_is_named(tmp_path: Path) -> None:
         load_schedule(tmp_path)
     binary = tmp_path / "binary.json"
     binary.write_bytes(b"\xff\xfe\x00\x81")
+    with pytest.raises(UserError, match=r"binary\.json is text in UTF-16"):
+        load_schedule(binary)
+    binary.write_bytes(b"[[1, \xff")
+    with pytest.raises(UserError, match=r"binary\.json is no UTF-8 text: byte 0xff in line 1"):
+        load_schedule(binary)
+    binary.write_text("[" * 100_000)
     with pytest.raises(UserError, match="is no JSON"):
         load_schedule(binary)

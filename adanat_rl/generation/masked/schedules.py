@@ -13,6 +13,7 @@ import numpy as np
 
 from adanat_rl.config.errors import UserError
 from adanat_rl.config.json_files import read_json
+from adanat_rl.config.schedule_rule import schedule_problem
 from adanat_rl.generation.decisions import Decision
 
 Curve = Literal["cosine", "linear", "constant"]
@@ -20,10 +21,6 @@ Convention = Literal["maskgit", "adanat"]
 
 DECISION_NAMES = ("mask_ratio", "confidence_temperature", "sampling_temperature", "guidance_scale")
 MAX_HORIZON = 256
-_LEAST_TEMPERATURE, _LARGEST = 1e-6, 1e6  # so that logits over temperature, times guidance, stay finite in float32
-_RANGES = dict(
-    zip(DECISION_NAMES, ((0.0, 1.0), (0.0, _LARGEST), (_LEAST_TEMPERATURE, _LARGEST), (0.0, _LARGEST)), strict=True)
-)
 MASK_RATIO, CONFIDENCE_TEMPERATURE, SAMPLING_TEMPERATURE, GUIDANCE_SCALE = range(4)
 
 
@@ -116,14 +113,9 @@ def check_schedule(values: np.ndarray, name: str) -> None:
     """
     if not 1 <= values.shape[-2] <= MAX_HORIZON:
         raise UserError(f"{name}: {values.shape[-2]} steps; accepted: 1 to {MAX_HORIZON}")
-    for column, (decision, (low, high)) in enumerate(_RANGES.items()):
-        numbers = values[..., column]
-        outside = numbers[~((numbers >= low) & (numbers <= high))]  # NaN is in no range
-        if outside.size:
-            raise UserError(
-                f"{name}: {decision} is {outside[0]:g}; mask ratios must be in [0, 1], sampling temperatures above 0 "
-                f"(from {_LEAST_TEMPERATURE:g}), the rest at least 0, and none above {_LARGEST:g}"
-            )
+    problem = schedule_problem(values.reshape(-1, len(DECISION_NAMES)).tolist())
+    if problem is not None:
+        raise UserError(f"{name}: {problem}")
 
 
 def _numbers(rows: object) -> np.ndarray:
