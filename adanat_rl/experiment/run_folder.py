@@ -242,19 +242,17 @@ def _value_at(settings: Mapping[str, Any], key: str) -> Any:
 _DISK_ERRORS = {errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EFBIG, errno.EIO, errno.ESTALE, errno.ENODEV}
 
 
-def disk_error(error: OSError, folder: Path, resume: str) -> RunError | None:
-    """The failure to report when a file could not be written or read; None for an error of another kind."""
-    safe = f"the complete checkpoints in {folder / 'checkpoints'}"
+def disk_error(error: OSError, folder: Path, safe: str, resume: str) -> RunError | None:
+    """The failure to report when a file could not be written or read; None for an error of another kind.
+
+    Args:
+        folder: that is written to. safe, resume: see `RunError`.
+    """
     name = error.filename if isinstance(error.filename, str | os.PathLike) else None
-    if name is None:
-        if error.errno not in _DISK_ERRORS:
-            return None
-        return RunError(f"cannot write in {folder}: {error.strerror}", safe, resume)
-    if _lies_in(Path(name), folder):
-        if error.errno in _DISK_ERRORS:
-            return RunError(f"cannot write in {folder}: {error.strerror}", safe, resume)
-        return RunError(f"cannot use {name}: {error.strerror}", safe, resume)
-    return RunError(f"cannot read or write {name}: {error.strerror}", safe, resume)
+    what = error.strerror or type(error).__name__
+    if error.errno in _DISK_ERRORS and (name is None or _lies_in(Path(name), folder)):
+        return RunError(f"cannot write in {folder}: {what}", safe, resume)
+    return None if name is None else RunError(f"cannot use {name}: {what}", safe, resume)
 
 
 def _lies_in(path: Path, folder: Path) -> bool:

@@ -139,10 +139,10 @@ def search(
         with open_display("search", quiet=quiet, log_json=log_json) as display:
             return _search(config, folder, evaluator, again, display, stop)
     except OSError as error:
-        failed = disk_error(error, path, again)
-        raise (error if failed is None else _with_advice(failed, folder, again)) from error
+        failed = disk_error(error, path, f"every finished evaluation, in {folder.study_file}", again)
+        raise failed or error from error
     except RunError as error:
-        raise _with_advice(error, folder, again) from error
+        raise error.advised(f"every finished evaluation, in {folder.study_file}", again) from error
     finally:
         folder.release()
 
@@ -308,8 +308,3 @@ def _decides(key: str) -> bool:
 def _searched_contents(contents: Mapping[str, str]) -> dict[str, str]:
     """Those that a search looks at."""
     return {key: value for key, value in contents.items() if not key.startswith("reward.")}
-
-
-def _with_advice(error: RunError, folder: SearchFolder, again: str) -> RunError:
-    """The same failure with what is safe and how to go on."""
-    return RunError(error.message, f"every finished evaluation, in {folder.study_file}", error.resume or again)

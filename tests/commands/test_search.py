@@ -183,7 +183,7 @@ def test_wrong_input_is_one_line(capsys, tmp_path: Path, searched: Path) -> None
         ((*new, "search.population=1"), "search.population: 1 is not accepted"),
         ((*new, "generator.nat=nowhere"), "generator.nat: no such file: "),
         (("--run-dir", tmp_path / "one", "generator.horizon=1", "decisions.learned=[guidance_scale]"), "at least 2"),
-        ((*new, "--dryrun"), "did you mean '--dry-run'?"),
+        ((*new, "--dry-rnu"), "did you mean '--dry-run'?"),
     ]
     for arguments, expected in cases:
         printed = call(capsys, *TINY, *arguments, status=2)
