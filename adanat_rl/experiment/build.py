@@ -16,6 +16,7 @@ from adanat_rl.evaluation.build import build_judge
 from adanat_rl.evaluation.drawing import DrawHere
 from adanat_rl.evaluation.evaluator import Evaluator
 from adanat_rl.evaluation.reference import Baseline, load_references
+from adanat_rl.evaluation.rewarded import check_deciding_metric
 from adanat_rl.experiment.cluster import filtered_stderr
 from adanat_rl.experiment.inputs import missing_inputs, require_inputs, with_absolute_paths
 from adanat_rl.generation.build import build_generator, evaluated_contexts, inline_base_schedule, load_captions
@@ -51,6 +52,7 @@ def build_scene(config: ExperimentConfig) -> Scene:
     """Data, generator and evaluator."""
     torch.set_num_threads(config.resources.torch_threads)
     settle_process()
+    check_deciding_metric(config)
     dataset = load_images(config.data)
     device = driver_device(config)
     generator = build_generator(config, device)

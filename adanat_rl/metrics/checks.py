@@ -1,4 +1,4 @@
-"""What a set of features must be before anything is measured on it; the rest is refused, in a line that names the set."""
+"""What a set of features must be before anything is measured on it; the rest is refused by the name of the set."""
 
 from __future__ import annotations
 
@@ -46,4 +46,3 @@ def checked_finite(values: Tensor, name: str) -> Tensor:
     if bad:
         raise NonFiniteError(f"{name} are not finite: {bad:,} of {values.numel():,} numbers are NaN or infinite")
     return values
-

@@ -18,7 +18,7 @@ _USE = "precision and recall with k = {k} neighbours"
 
 
 def neighbour_radii(features: Tensor, k: int = 3) -> Tensor:
-    """Distance `[N]` float64 of each feature `[N, D]` to its k-th nearest neighbour in the same set, itself not counted.
+    """Distance `[N]` float64 of each feature `[N, D]` to its k-th nearest neighbour in its set, itself not counted.
 
     Raises:
         UserError: k or fewer rows. NonFiniteError: NaN or infinite features.
@@ -53,9 +53,9 @@ def precision_recall(
     """
     use = _USE.format(k=k)
     ours = checked_rows(real, "features of the real images", fewest=k + 1, use=use)
-    theirs = checked_rows(
-        generated, "features of the generated images", fewest=k + 1, width=ours.shape[1], use=use
-    ).to(ours.device)
+    theirs = checked_rows(generated, "features of the generated images", fewest=k + 1, width=ours.shape[1], use=use).to(
+        ours.device
+    )
     radii = (neighbour_radii(ours, k) if real_radii is None else real_radii).to(ours)
     if radii.shape != (len(ours),):
         raise ValueError(f"radii are {list(radii.shape)}, expected [{len(ours)}]")
@@ -79,7 +79,7 @@ def _within(squares: Tensor, errors: Tensor, radii: Tensor, left: Tensor, right:
 
 
 def _squared_distances(left: Tensor, right: Tensor) -> tuple[Tensor, Tensor]:
-    """Squared distances `[N, M]` by a matrix product around a common centre, and how far off each can be by rounding."""
+    """Squared distances `[N, M]` by a matrix product around a common centre, and how far rounding can move each."""
     centre = left.mean(dim=0)
     a, b = left - centre, right - centre
     norms = a.square().sum(dim=1)[:, None] + b.square().sum(dim=1)[None, :]

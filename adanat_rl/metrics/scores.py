@@ -112,9 +112,9 @@ def kernel_distance(
     """
     use = "kernel distance (KID)"
     ours = checked_rows(real, "features of the real images", fewest=2, use=use)
-    theirs = checked_rows(
-        generated, "features of the generated images", fewest=2, width=ours.shape[1], use=use
-    ).to(ours.device)
+    theirs = checked_rows(generated, "features of the generated images", fewest=2, width=ours.shape[1], use=use).to(
+        ours.device
+    )
     if num_subsets < 1 or subset_size < 2:
         raise UserError(f"{use}: {num_subsets} subsets of {subset_size} images; 1 or more of 2 or more are needed")
     size = min(subset_size, len(ours), len(theirs))
