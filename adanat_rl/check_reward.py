@@ -111,12 +111,13 @@ def _print(name: str, findings: Sequence[Finding]) -> None:
     from rich.console import Console
     from rich.table import Table
 
+    from adanat_rl.evaluation.fitting import output_width
     from adanat_rl.rewards.conformance import failures
 
     table = Table("rule", "", "found", title=f"reward {name}", title_justify="left")
     for finding in findings:
         table.add_row(finding.rule, finding.status, finding.detail)
-    Console(width=None if sys.stdout.isatty() else 160).print(table)
+    Console(width=output_width()).print(table)
     bad = len(failures(findings))
     broken = f"{bad} {'rule is' if bad == 1 else 'rules are'} broken"
     print(f"{name}: {broken if bad else 'keeps the contract'}")

@@ -101,8 +101,7 @@ def _parse_offsets(text: str) -> tuple[float, ...]:
 
 
 def _probe(config: ExperimentConfig, arguments: argparse.Namespace, offsets: tuple[float, ...]) -> int:
-    from rich.console import Console
-
+    from adanat_rl.evaluation.fitting import print_fitted
     from adanat_rl.evaluation.probe import run_probe
     from adanat_rl.evaluation.probe_design import ProbeDesign, probe_file
     from adanat_rl.evaluation.probe_findings import probe_table, sentences
@@ -133,7 +132,7 @@ def _probe(config: ExperimentConfig, arguments: argparse.Namespace, offsets: tup
         if arguments.log_json:
             print(json.dumps({"probe": probe}), flush=True)
     if not (arguments.quiet or arguments.log_json):
-        Console(width=None if sys.stdout.isatty() else 160).print(probe_table(probe))
+        print_fitted(lambda width: probe_table(probe, width))
         print("\n".join(probe["sentences"]))
         print(f"numbers: {output}; figures: {', '.join(str(path) for path in pictures)}")
     return EXIT_DONE

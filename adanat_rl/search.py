@@ -43,15 +43,14 @@ def _folder(config: ExperimentConfig) -> Path:
 
 
 def _show(config: ExperimentConfig, path: Path, log_json: bool) -> None:
-    from rich.console import Console
-
+    from adanat_rl.evaluation.fitting import print_fitted
     from adanat_rl.experiment.searching import SearchFolder, schedule_table
 
     summary = json.loads(SearchFolder(path).summary_file.read_text())
     if log_json:
         print(json.dumps({"search": summary}), flush=True)
     else:
-        Console(width=None if sys.stdout.isatty() else 160).print(schedule_table(summary))
+        print_fitted(lambda width: schedule_table(summary, width))
 
 
 if __name__ == "__main__":

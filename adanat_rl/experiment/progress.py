@@ -14,11 +14,11 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
 from adanat_rl.config.metric_keys import EVAL, HACKING_DETECTED, HACKING_ITERATION, REWARD_MEAN
+from adanat_rl.evaluation.fitting import print_fitted
 from adanat_rl.evaluation.judge import FD_A
 from adanat_rl.evaluation.table import comparison_table
 
 _PLAIN_INTERVAL_S = 15.0
-_TABLE_WIDTH = 160  # where there is no terminal to ask
 
 
 class Display(Protocol):
@@ -98,8 +98,8 @@ class PlainDisplay:
         self._write(text)
 
     def table(self, comparison: dict[str, Any]) -> None:
-        """The table, as wide as it needs to be."""
-        Console(width=_TABLE_WIDTH).print(comparison_table(comparison))
+        """The table, as wide as the output is."""
+        print_fitted(lambda width: comparison_table(comparison, width))
 
 
 class LiveDisplay:
@@ -121,7 +121,8 @@ class LiveDisplay:
 
     def table(self, comparison: dict[str, Any]) -> None:
         """The table above the bar."""
-        self._progress.console.print(comparison_table(comparison))
+        console = self._progress.console
+        console.print(comparison_table(comparison, console.width))
 
 
 @contextmanager
