@@ -106,7 +106,7 @@ def judge_adaptivity(policy: list[float], within_class: list[float] | None, over
     if within_class is None:
         if everywhere.is_shown:
             sentence = (
-                "The policy is adaptive, to the image or to its caption: dealt to other images its decisions are worse "
+                "The policy is adaptive, to the image or to its caption: given to other images its decisions are worse "
                 f"by {everywhere.told}."
             )
             return _verdict(Adaptivity.PER_IMAGE_OR_CAPTION, sentence, None, everywhere)
@@ -114,13 +114,13 @@ def judge_adaptivity(policy: list[float], within_class: list[float] | None, over
     inside = _Loss.of(policy, within_class)
     if inside.is_shown:
         sentence = (
-            "The policy is adaptive per image: the same decisions dealt to other images of the same class are worse by "
+            "The policy is adaptive per image: the same decisions given to other images of the same class are worse by "
             f"{inside.told}."
         )
         return _verdict(Adaptivity.PER_IMAGE, sentence, inside, everywhere)
     if not everywhere.is_shown:
         return _verdict(*_not_adaptive(everywhere, len(policy)), inside, everywhere)
-    start = f"dealt to any image its decisions are worse by {everywhere.told}"
+    start = f"given to other images its decisions are worse by {everywhere.told}"
     if inside.is_too_little:
         sentence = (
             f"The policy is adaptive per class only: {start}, within a class by no more than the margin of "
@@ -175,11 +175,11 @@ def _verdict(adaptivity: Adaptivity, sentence: str, inside: _Loss | None, everyw
 def _not_adaptive(loss: _Loss, num_seeds: int) -> tuple[Adaptivity, str]:
     if loss.is_too_little:
         return Adaptivity.NONE, (
-            "The policy is not adaptive: dealt to any other image its decisions are worse by no more than the margin "
+            "The policy is not adaptive: given to other images its decisions are worse by no more than the margin "
             f"of {loss.margin:.3f} ({loss.range}); a schedule would do."
         )
     return Adaptivity.UNKNOWN, (
-        f"Whether the policy is adaptive, {num_seeds} seeds cannot tell: its decisions dealt to any other image change "
+        f"Whether the policy is adaptive, {num_seeds} seeds cannot tell: its decisions given to other images change "
         f"the distance by {loss.mean:+.3f} ({loss.range}), of which less than {loss.margin:.3f} would not matter; more "
         "seeds may tell (evaluation.num_seeds)."
     )

@@ -28,7 +28,7 @@ from adanat_rl.plots.numbers import fixed
 
 _GROUPS = {
     POLICY: "This run",
-    CONTROL: "Controls: the policy’s own decisions, dealt differently",
+    CONTROL: "Controls: the policy’s own decisions, given to other images",
     BASE_SCHEDULE: "Where it started",
     BASELINE: "Baselines, searched or learned",
 }

@@ -116,7 +116,7 @@ def _best_arm(sweep: Sweep, arms: Sequence[str], found: ArmsContest) -> str:
         )
     if found.found is None:
         return _cannot_tell(sweep, [arm for arm in arms if arm not in found.paid] or arms, found)
-    return _told(sweep, found.found)
+    return told(found.found, sweep.metric_title, _side(sweep))
 
 
 def _mean_of(sweep: Sweep, arm: str) -> str:
@@ -134,24 +134,50 @@ def _cannot_tell(sweep: Sweep, arms: Sequence[str], found: ArmsContest) -> str:
     return f"{start}, {lead}; how sure that is cannot be told from {what} that all arms finished."
 
 
-def _told(sweep: Sweep, found: Contest) -> str:
+def told(found: Contest, title: str, side: str) -> str:
+    """What a contest comes to, in a sentence.
+
+    Args:
+        title: of the metric. side: where the better is: below, or above.
+    """
     first, second = found.order[:2]
-    values = sweep.metric_title, fixed(found.means[first]), plural(found.count, "seed")
-    numbers = f"{values[0]} {values[1]} over {values[2]}"
+    numbers = f"{title} {fixed(found.means[first])} over {plural(found.count, 'seed')}"
     lead = found.ahead[second]
     margin = f"margin {fixed(found.margin)}"
     if found.winner is not None:
         return (
-            f"{first} wins: {numbers}, {fixed(lead.mean)} {_side(sweep)} {second} "
+            f"{first} wins: {numbers}, {fixed(lead.mean)} {side} {second} "
             f"(95 % interval {_interval(lead)}, paired by seed; {margin})."
         )
     if len(found.level) == len(found.ahead):
         everyone = f"{second} is" if len(found.ahead) == 1 else "all other arms are"
         return f"No arm stands out: {first} has the best {numbers}, and {everyone} level with it ({margin})."
     return (
-        f"{first} is ahead, but no arm wins: {numbers}, {fixed(lead.mean)} {_side(sweep)} {second}, and the 95 % "
+        f"{first} is ahead, but no arm wins: {numbers}, {fixed(lead.mean)} {side} {second}, and the 95 % "
         f"interval of that, {_interval(lead)}, does not lie beyond the margin of {fixed(found.margin)}."
     )
+
+
+def about_others(found: Contest) -> list[str]:
+    """What is known of each arm that the first one is not simply better than; nothing where there is a winner."""
+    if found.winner is not None:
+        return []
+    sentences, first = [], found.order[0]
+    if found.beaten:
+        sentences.append(f"It is better than {listed(found.beaten)}, by Holm's correction over all pairs.")
+    if found.level:
+        sentences.append(f"Level with {first}, within the margin of {fixed(found.margin)}: {listed(found.level)}.")
+    undecided = [
+        f"{arm} ({_interval(lead)})"
+        for arm, lead in found.ahead.items()
+        if arm not in found.beaten and lead.finding is not Finding.LEVEL
+    ]
+    if undecided:
+        sentences.append(
+            f"Undecided: {listed(undecided)}, in brackets the 95 % interval of the lead of {first}; more seeds may "
+            "decide."
+        )
+    return sentences
 
 
 def _side(sweep: Sweep) -> str:
@@ -164,26 +190,7 @@ def _interval(difference: Difference) -> str:
 
 def _about_sureness(sweep: Sweep, contest: ArmsContest) -> list[str]:
     """What is known of each other arm, and which seeds and arms are left out."""
-    sentences = []
-    found = contest.found
-    if found is not None and found.winner is None:
-        first = found.order[0]
-        if found.beaten:
-            sentences.append(
-                f"Better than {listed(found.beaten)} {first} is all the same, after Holm's correction over all pairs."
-            )
-        if found.level:
-            sentences.append(f"Level with {first}, within the margin of {fixed(found.margin)}: {listed(found.level)}.")
-        open_arms = [
-            f"{arm} ({_interval(lead)})"
-            for arm, lead in found.ahead.items()
-            if arm not in found.beaten and lead.finding is not Finding.LEVEL
-        ]
-        if open_arms:
-            sentences.append(
-                f"Undecided: {listed(open_arms)}, the 95 % interval of what {first} is ahead in brackets. "
-                "More seeds may decide it."
-            )
+    sentences = [] if contest.found is None else about_others(contest.found)
     if contest.missing and not contest.num_stopped:
         gone = [f"{arm} lacks {listed([str(seed) for seed in seeds])}" for arm, seeds in contest.missing.items()]
         sentences.append(
