@@ -13,7 +13,7 @@ from types import FrameType
 
 from adanat_rl.cli import CommandParser, Invocation, run_command
 from adanat_rl.config.errors import RunError, UserError
-from adanat_rl.experiment.signals import EXIT_STATUS
+from adanat_rl.stopping import EXIT_STATUS
 
 
 def main(argv: Sequence[str] | None = None) -> int:

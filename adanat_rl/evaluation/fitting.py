@@ -2,30 +2,12 @@
 
 from __future__ import annotations
 
-import os
-import shutil
-import sys
 from collections.abc import Callable, Sequence
 
 from rich.cells import cell_len
-from rich.console import Console
 from rich.table import Table
 
-NARROW = 80  # where nobody says how wide it is: in a pipe, in a log
 _NAME_WIDTH = 24  # a name may wrap, but not further
-
-
-def output_width() -> int:
-    """Width of standard output: of the terminal, or what COLUMNS says, or 80."""
-    if not sys.stdout.isatty() and not os.environ.get("COLUMNS", "").isdigit():
-        return NARROW
-    return max(40, shutil.get_terminal_size((NARROW, 24)).columns)
-
-
-def print_fitted(build: Callable[[int], Table], width: int | None = None) -> None:
-    """Prints a table that is made for the width of the output."""
-    wide = output_width() if width is None else width
-    Console(width=wide).print(build(wide))
 
 
 def fitted(build: Callable[[Sequence[str], Sequence[str]], Table], columns: Sequence[str], width: int) -> Table:

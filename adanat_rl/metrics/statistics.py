@@ -21,6 +21,7 @@ from torch import Tensor
 
 from adanat_rl.config.errors import UserError
 from adanat_rl.config.files import write_atomically
+from adanat_rl.metrics.array_archive import check_archive
 from adanat_rl.metrics.resize import CONVENTIONS, check_convention
 
 _FORMAT = "adanat-rl statistics 1"
@@ -221,10 +222,9 @@ def read_arrays(path: Path, names: Collection[str] | None = None) -> dict[str, n
     Raises:
         UserError: the file is missing, damaged or no `.npz`.
     """
+    check_archive(path)
     try:
         with np.load(path, allow_pickle=False) as file:
             return {name: file[name] for name in file.files if names is None or name in names}
-    except FileNotFoundError:
-        raise UserError(f"no such file: {path}") from None
     except (OSError, ValueError, EOFError, AttributeError, TypeError, KeyError, zipfile.BadZipFile) as error:
         raise UserError(f"{path} is damaged or no .npz of plain arrays: {type(error).__name__}: {error}") from None

@@ -48,14 +48,18 @@ def open_run(client: Any, experiment_id: str, uid: str, name: str, tags: dict[st
     return str(run.info.run_id), True
 
 
-def log_evaluation(config: ExperimentConfig, file: Path, title: str, warn: Callable[[str], None]) -> None:
-    """Keeps an evaluation as an MLflow run of its own: the numbers as metrics, the file as artifact."""
+def log_evaluation(config: ExperimentConfig, file: Path, title: str, warn: Callable[[str], None], folder: Path) -> None:
+    """Keeps an evaluation as an MLflow run of its own: the numbers as metrics, the file as artifact.
+
+    Args:
+        folder: the run folder beside which the store lies, if no server is configured.
+    """
     from mlflow import MlflowClient
     from mlflow.entities import Metric
 
     try:
-        client = MlflowClient(tracking_uri(config, file.parent))
-        experiment_id = experiment_of(client, config, file.parent)
+        client = MlflowClient(tracking_uri(config, folder))
+        experiment_id = experiment_of(client, config, folder)
         run = client.create_run(experiment_id, run_name=f"evaluate {title}", tags={"adanat_rl.kind": "evaluation"})
         metrics = [Metric(name, value, run.info.start_time, 0) for name, value in final_metrics(file).items()]
         for start in range(0, len(metrics), METRICS_OF_A_REQUEST):

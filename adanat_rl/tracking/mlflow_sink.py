@@ -15,8 +15,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Protocol
 
-import yaml
-
+from adanat_rl.config.loading import load_saved
 from adanat_rl.config.metric_keys import HACKING_DETECTED, HACKING_ITERATION, ITERATION, UNIX_TIME
 from adanat_rl.config.run_paths import RunPaths
 from adanat_rl.config.schema import ExperimentConfig
@@ -223,7 +222,7 @@ class _Link:
     def _params(self) -> list[Any]:
         from mlflow.entities import Param
 
-        settings = yaml.safe_load(self._files.config_file.read_text())
+        settings = load_saved(self._files.config_file).model_dump(mode="json")
         values = {}
         for key in _PARAMS:
             value = settings

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 from rich.console import Console
 
-from adanat_rl.evaluation.fitting import output_width
+from adanat_rl.console.tables import output_width
 from adanat_rl.evaluation.table import comparison_table
 from adanat_rl.experiment.progress import PlainDisplay
 

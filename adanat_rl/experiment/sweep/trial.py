@@ -20,9 +20,10 @@ from adanat_rl.config.metric_keys import EVAL, ITERATION, REWARD_MEAN
 from adanat_rl.config.schema import ExperimentConfig
 from adanat_rl.config.sweep_settings import SweepConfig
 from adanat_rl.experiment.cluster import quiet_environment
-from adanat_rl.experiment.sweep.folder import FAILED, FINISHED, INTERRUPTED, RUNNING, STOPPED, SweepFolder
+from adanat_rl.experiment.sweep.folder import FAILED, FINISHED, INTERRUPTED, RUNNING, SweepFolder
 from adanat_rl.experiment.sweep.plan import TrialSpec
 from adanat_rl.experiment.sweep.searchers import TRIAL
+from adanat_rl.stopping import StopRequest
 
 SWEEP_FOLDER, WORKING_FOLDER, TRACKING_URI = "sweep_folder", "working_folder", "tracking_uri"
 NEWS = "news"  # key of what a trial's result has to say beside numbers
@@ -42,6 +43,7 @@ class Trial(Trainable):
         self._spec = next(spec for spec in self._folder.noted_trials() if spec.number == config[TRIAL])
         self._tracking_uri = config[TRACKING_URI]
         self._exit = ExitStack()
+        self._stop = StopRequest()
         self._training: Any = None
         self._last: dict[str, Any] = {}
         self._news = ""
@@ -60,7 +62,12 @@ class Trial(Trainable):
         if self._was_done:
             return {**self._last, "done": True}
         try:
-            return self._train()
+            with self._stop.watching(self._folder.stop_file):
+                return self._train()
+        except KeyboardInterrupt:  # its checkpoint is written
+            self._stop.note()
+            with self._stop.polled():
+                return self._interrupted()
         except BaseException as error:
             self._note_failure(error)
             raise
@@ -90,14 +97,16 @@ class Trial(Trainable):
         return False
 
     def cleanup(self) -> None:
-        """Notes why the trial ends, if it is not at its end."""
+        """Notes that a trial that is not at its end goes on later. That the scheduler has ended it, the driver notes:
+        a driver that dies is none.
+        """
         state = self._folder.read_trial(self._spec)
         if state.status == RUNNING and self._sweep.scheduler.kind != "pbt":
-            interrupted = self._folder.stop_file.exists()
-            self._folder.write_trial(self._spec, INTERRUPTED if interrupted else STOPPED)
+            self._folder.write_trial(self._spec, INTERRUPTED)
         self._close("KILLED")
 
     def _train(self) -> dict[str, Any]:
+        self._stop.check()
         training = self._started()
         row = training.advance()
         if row is not None:
@@ -110,8 +119,15 @@ class Trial(Trainable):
             self._folder.write_trial(self._spec, FINISHED)
             return {**self._last, NEWS: news, "done": True}
         if row is None:  # told to stop
-            self._folder.write_trial(self._spec, INTERRUPTED)
-        return {**self._last, NEWS: news, "done": row is None}
+            return self._interrupted()
+        return {**self._last, NEWS: news, "done": False}
+
+    def _interrupted(self) -> dict[str, Any]:
+        """Told to stop: it goes on with the next start."""
+        if self._training is not None:
+            self._training.save()
+        self._folder.write_trial(self._spec, INTERRUPTED)
+        return {**self._last, NEWS: "", "done": True}
 
     def _started(self) -> Any:
         """The training, built now if it is not yet there."""
@@ -131,8 +147,8 @@ class Trial(Trainable):
         log = self._exit.enter_context((folder.path / "trial.log").open("a", buffering=1))
         display = PlainDisplay(lambda text: print(text, file=log))
         parent = run_uid(self._folder.tracking_file)
-        self._tracker = self._exit.enter_context(open_tracker(config, folder, display.message, parent))
-        self._training = Training(config, folder, display, self._tracker, self._folder.stop_file.exists)
+        self._tracker = self._exit.enter_context(open_tracker(config, folder, display.warning, parent))
+        self._training = Training(config, folder, display, self._tracker, self._stop)
         self._exit.callback(self._training.close)
         self._training.begin()
         return self._training
