@@ -20,6 +20,7 @@ from adanat_rl.evaluation.drawing import DrawHere
 from adanat_rl.evaluation.evaluator import Evaluator
 from adanat_rl.evaluation.reference import Baseline, load_references
 from adanat_rl.experiment.cluster import filtered_stderr
+from adanat_rl.experiment.fitting import check_fit, check_references
 from adanat_rl.experiment.inputs import missing_inputs, require_inputs, with_absolute_paths
 from adanat_rl.generation.build import build_generator, evaluated_contexts, inline_base_schedule, load_captions
 from adanat_rl.generation.devices import device_for
@@ -56,6 +57,7 @@ def build_scene(config: ExperimentConfig) -> Scene:
     """Data, generator and evaluator."""
     torch.set_num_threads(config.resources.torch_threads)
     settle_process()
+    check_fit(config)
     dataset = load_images(config.data)
     device = driver_device(config)
     generator = build_generator(config, device)
@@ -118,10 +120,17 @@ def check_captions(config: ExperimentConfig) -> None:
 
 
 def build_baselines(config: ExperimentConfig) -> tuple[Baseline, ...]:
-    """The baselines that a policy of this configuration is compared with."""
+    """The baselines that a policy of this configuration is compared with.
+
+    Raises:
+        UserError: their file is missing, damaged, or of other data.
+    """
     if config.evaluation.reference is None:
         return ()
-    return load_references(resolve_path(config.evaluation.reference, "evaluation.reference")).baselines
+    name = config.evaluation.reference
+    references = load_references(resolve_path(name, "evaluation.reference"))
+    check_references(references, name, config.data.name, None)
+    return references.baselines
 
 
 def complete_inputs(config: ExperimentConfig) -> ExperimentConfig:
@@ -131,6 +140,7 @@ def complete_inputs(config: ExperimentConfig) -> ExperimentConfig:
         UserError: naming the setting, and of a missing file what it is and where it comes from.
     """
     require_inputs(config)
+    check_fit(config)
     config = with_absolute_paths(config)
     decisions = inline_base_schedule(config.decisions, config.generator.horizon)
     config = config.model_copy(update={"decisions": decisions})
@@ -149,6 +159,7 @@ def complete_known_inputs(config: ExperimentConfig) -> ExperimentConfig:
     """
     if not missing_inputs(config):
         return complete_inputs(config)
+    check_fit(config)
     reward_class(config)
     return config
 
