@@ -23,6 +23,7 @@ from adanat_rl.config.loading import validate
 from adanat_rl.config.schema import ExperimentConfig
 
 _START = "start"
+_OF_THE_REWARD = ("score", "update")  # the other phases are those that a worker's start has
 _LINE = 2**16
 
 
@@ -56,15 +57,15 @@ def check_in_process(config: ExperimentConfig, num_images: int | None) -> list[M
 
 def _listen(process: subprocess.Popen[bytes], config: ExperimentConfig) -> list[Mapping[str, str]]:
     """Follows the phases, each with a deadline, to the findings or the end of the process."""
-    resources, phase, buffer = config.resources, _START, b""
-    deadline = time.monotonic() + resources.start_timeout_s
+    phase, buffer = _START, b""
+    key, limit_s = _limit(config, phase)
+    deadline = time.monotonic() + limit_s
     with selectors.DefaultSelector() as selector:
         assert process.stdout is not None
         selector.register(process.stdout, selectors.EVENT_READ)
         while True:
             if not selector.select(max(0.0, deadline - time.monotonic())):
-                key = "start_timeout_s" if phase in (_START, "constructor") else "reward_timeout_s"
-                return [_broken(phase, f"no end within resources.{key} = {getattr(resources, key):g} s")]
+                return [_broken(phase, f"no end within {key} = {limit_s:g} s")]
             found = os.read(process.stdout.fileno(), _LINE)
             if not found:
                 return [_broken(phase, _describe_end(process.wait()))]
@@ -78,8 +79,15 @@ def _listen(process: subprocess.Popen[bytes], config: ExperimentConfig) -> list[
                 if "run_error" in message:
                     raise RunError(message["run_error"])
                 phase = message["phase"]
-                limit = resources.start_timeout_s if phase == "constructor" else resources.reward_timeout_s
-                deadline = time.monotonic() + limit
+                key, limit_s = _limit(config, phase)
+                deadline = time.monotonic() + limit_s
+
+
+def _limit(config: ExperimentConfig, phase: str) -> tuple[str, float]:
+    """The setting that limits a phase, and its seconds."""
+    if phase in _OF_THE_REWARD:
+        return "resources.reward_timeout_s", config.resources.reward_timeout_s
+    return "resources.start_timeout_s", config.resources.start_timeout_s
 
 
 def _broken(phase: str, detail: str) -> Mapping[str, str]:

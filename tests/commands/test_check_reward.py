@@ -189,7 +189,7 @@ class HangingConstructor(Reward):
     ],
 )
 def test_a_reward_that_never_comes_back_is_a_broken_rule(capsys, cls: type, rule: str, detail: str) -> None:
-    limits = ("resources.reward_timeout_s=2", "resources.start_timeout_s=30")
+    limits = (f"resources.reward_timeout_s={2 if cls is Hanging else 60}", "resources.start_timeout_s=30")
     status, printed, errors = call(capsys, f"{__name__}:{cls.__name__}", *limits)
     assert status == 1
     assert rule in printed
