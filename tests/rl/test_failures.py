@@ -16,13 +16,9 @@ LEARNER = ("resources.num_env_runners=0", "resources.num_reward_actors=0", "reso
 LEARNER = (*LEARNER, "resources.num_cpus_per_learner=0.4")
 
 
-def out_of_memory(*_: Any) -> None:
+def out_of_memory(*_: Any, **__: Any) -> None:
     """What a GPU that others fill says; the process lives on."""
     raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB")
-
-
-def wrong(*_: Any) -> None:
-    raise KeyError("a mistake in the code")
 
 
 def test_the_work_of_a_runner_that_raises_is_dealt_again(build, reference) -> None:  # noqa: F811
@@ -33,14 +29,6 @@ def test_the_work_of_a_runner_that_raises_is_dealt_again(build, reference) -> No
     assert hashes == reference[0]
     assert equal(state, reference[1])
     assert algorithm.failure_counters()["lost_env_runners"] >= 1
-
-
-def test_what_raises_on_every_runner_is_named_with_its_shard(build) -> None:
-    algorithm, _ = build("resources.num_env_runners=2", "resources.num_reward_actors=0")
-    for runner in algorithm._dealer._runners.values():
-        ray.get(runner.apply.remote(lambda runner: setattr(runner, "_load", wrong)))
-    with pytest.raises(RunError, match=r"env runner \d failed on shard \d of iteration 1: KeyError: 'a mistake"):
-        algorithm.train()
 
 
 def test_a_learner_actor_that_raises_is_replaced(build, reference) -> None:  # noqa: F811
