@@ -61,24 +61,17 @@ def run_sweep(
         for config in configs:
             check_room(trial_bundles(sweep, config), this_machine(), "this machine")
     folder = SweepFolder(path)
-    folder.prepare(sweep, overrides)
+    safe = f"the trials in {path / 'trials'}, each with its checkpoints"
     try:
+        folder.prepare(sweep, overrides)
         with open_display(sweep.name, quiet=quiet, log_json=log_json) as display:
             return _Sweep(sweep, folder, tuple(overrides), configs[0], display, again, stop).run()
     except OSError as error:
-        raise _with_advice(disk_error(error, path, again), path, again) or error from error
+        raise disk_error(error, path, safe, again) or error from error
     except RunError as error:
-        raise _with_advice(error, path, again) or error from error
+        raise error.advised(safe, again) from error
     finally:
         folder.release()
-
-
-def _with_advice(error: RunError | None, path: Path, again: str) -> RunError | None:
-    """The same failure with what is safe and how to go on."""
-    if error is None:
-        return None
-    safe = f"the trials in {path / 'trials'}, each with its checkpoints"
-    return RunError(error.message, error.safe if "trials" in error.safe else safe, error.resume or again)
 
 
 def check_trials(
@@ -145,7 +138,7 @@ class _Sweep:
         try:
             if num_done < self._num_trials:
                 self._parent.begin({"trials": self._num_trials, "metric": self._sweep.metric, **self._params()})
-                with connect(self._config.resources):
+                with connect(self._config.resources, check=self._stop.check):
                     self._stop.install()  # Ray has taken SIGTERM
                     self._stop.check()
                     with self._stop.polled():
