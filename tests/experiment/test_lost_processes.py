@@ -89,7 +89,9 @@ def test_a_lost_learner_is_replaced_and_changes_nothing(tmp_path: Path, uninterr
     workers = ("resources.num_env_runners=0", "resources.num_reward_actors=0", *learner)
     process = tiny.start("train", *tiny.OVERRIDES, *workers, "--run-dir", str(run_dir))
     wait_for(lambda: rows_of(run_dir) >= 1, process)
-    children(process, "Learner")[0].send_signal(number)
+    actors = [child for child in children(process, "ray::") if "Agent" not in child.cmdline()[0]]
+    assert len(actors) == 1, "the learner is the only one"
+    actors[0].send_signal(number)
     _, errors = process.communicate(timeout=DEADLINE_S)
     assert process.returncode == 0, errors
     assert outcome(run_dir) == uninterrupted
