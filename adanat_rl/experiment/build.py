@@ -197,6 +197,7 @@ def build_algorithm(
 
     def start() -> tuple[GenerationPPO, RewardService]:
         with ExitStack() as started:
+            started.callback(watch.close)
             rewards = reward_service(config, check)
             started.callback(rewards.close)
             algorithm = build_algorithm_config(config, inputs, GenerationPPO).build_algo()

@@ -9,6 +9,7 @@ import random
 import shutil
 import warnings
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import closing
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -16,6 +17,7 @@ from typing import Any
 from adanat_rl.config.errors import RunError, UserError
 from adanat_rl.config.metric_keys import ITERATION
 from adanat_rl.config.schema import ExperimentConfig
+from adanat_rl.config.side_thread import SideThread
 from adanat_rl.config.sweep_settings import SweepConfig
 from adanat_rl.experiment.build import complete_inputs
 from adanat_rl.experiment.cluster import connect, in_ray_job, is_private, this_machine
@@ -199,6 +201,7 @@ class _Sweep:
         at_once = min(room, self._sweep.resources.max_concurrent or room)
         self._display.message(f"sweep folder {self._folder.path}: {self._num_trials} trials, {at_once} at once")
         from adanat_rl.experiment.sweep.watching import StopWhen, Watcher
+        from adanat_rl.rl.cluster_watch import ClusterWatch
 
         searcher: Any = None
         population: dict[str, Any] = {}
@@ -240,7 +243,10 @@ class _Sweep:
         try:
             with warnings.catch_warnings():  # a trial that takes over is a new process on purpose
                 warnings.filterwarnings("ignore", message="Consider boosting PBT performance")
-                tuner.fit()
+                # Tune would wait without end for a Ray that is gone.
+                watch = ClusterWatch(self._config.resources.cluster_timeout_s)
+                with closing(watch):
+                    SideThread("adanat-rl sweep").run(tuner.fit, check=watch)
         except TuneError as error:  # with the traceback of what failed in the driver as its text
             raise RunError(f"the driver of the sweep failed: {str(error).strip().splitlines()[-1]}") from error
         finally:
