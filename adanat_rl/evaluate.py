@@ -97,9 +97,10 @@ def _evaluate(config: ExperimentConfig, arguments: argparse.Namespace) -> int:
             display.message(comparison["verdict"]["sentence"])
         display.message(f"numbers: {output}")
         if config.tracking.enabled:
-            from adanat_rl.tracking.mlflow_runs import log_evaluation
+            from adanat_rl.config.revision import git_revision
+            from adanat_rl.tracking.evaluation_run import log_evaluation
 
-            log_evaluation(config, output, subject.title, display.message)
+            log_evaluation(config, output, subject.title, display.message, git_revision())
     return EXIT_DONE
 
 

@@ -18,6 +18,7 @@ from pydantic.fields import FieldInfo
 
 from adanat_rl.config.errors import UserError, nearest
 from adanat_rl.config.schema import ExperimentConfig
+from adanat_rl.config.secrets import hide_secrets
 
 DEFAULT_PRESET = "digits"
 
@@ -96,8 +97,11 @@ def validate(settings: dict[str, Any]) -> ExperimentConfig:
 
 
 def dump(config: ExperimentConfig) -> str:
-    """The resolved configuration as YAML, every key present."""
-    return yaml.safe_dump(config.model_dump(mode="json"), sort_keys=False, allow_unicode=True)
+    """The resolved configuration as YAML, every key present; `***` for a password in `tracking.uri`."""
+    settings = config.model_dump(mode="json")
+    if config.tracking.uri is not None:
+        settings["tracking"]["uri"] = hide_secrets(config.tracking.uri)
+    return yaml.safe_dump(settings, sort_keys=False, allow_unicode=True)
 
 
 def json_schema() -> str:

@@ -6,7 +6,6 @@ import errno
 import json
 import os
 import platform
-import subprocess
 import sys
 from collections.abc import Iterator, Sequence
 from importlib import metadata
@@ -19,8 +18,10 @@ import yaml
 from adanat_rl.config.errors import RunError, UserError
 from adanat_rl.config.files import write_atomically
 from adanat_rl.config.loading import dump, validate
+from adanat_rl.config.revision import git_revision
 from adanat_rl.config.run_paths import RunPaths
 from adanat_rl.config.schema import ExperimentConfig
+from adanat_rl.config.secrets import hide_secrets
 from adanat_rl.experiment.lock import LOCK, acquire_lock
 
 # Settings that may change between a start and a resume: they do not touch what is learned.
@@ -124,8 +125,8 @@ def describe_environment() -> dict[str, Any]:
         except metadata.PackageNotFoundError:
             installed[package] = None
     return {
-        "git_revision": _git_revision(),
-        "command": sys.argv,
+        "git_revision": git_revision(),
+        "command": [hide_secrets(word) for word in sys.argv],
         "python": platform.python_version(),
         "packages": installed,
         "platform": platform.platform(),
@@ -133,22 +134,6 @@ def describe_environment() -> dict[str, Any]:
         "num_cpus": os.cpu_count(),
         "memory_gb": round(psutil.virtual_memory().total / 1e9, 1),
     }
-
-
-def _git_revision() -> str | None:
-    """Revision of the checkout that the package runs from, with "+changes" if files differ; None outside a checkout."""
-    folder = Path(__file__).parent
-    try:
-        revision = _git(folder, "rev-parse", "HEAD")
-        changed = _git(folder, "status", "--porcelain", "--untracked-files=no")
-    except (OSError, subprocess.SubprocessError):
-        return None
-    return revision + ("+changes" if changed else "")
-
-
-def _git(folder: Path, *arguments: str) -> str:
-    call = subprocess.run(["git", *arguments], cwd=folder, capture_output=True, text=True, timeout=10, check=True)
-    return call.stdout.strip()
 
 
 def _processor() -> str:

@@ -15,6 +15,7 @@ from typing import Any
 
 from adanat_rl.config.errors import RunError, UserError
 from adanat_rl.config.metric_keys import ITERATION
+from adanat_rl.config.revision import git_revision
 from adanat_rl.config.schema import ExperimentConfig
 from adanat_rl.config.sweep_settings import SweepConfig
 from adanat_rl.experiment.build import complete_inputs
@@ -26,7 +27,15 @@ from adanat_rl.experiment.sweep.plan import TrialSpec, plan_trials
 from adanat_rl.experiment.sweep.population import Population, population_space
 from adanat_rl.experiment.sweep.resources import check_room, trial_bundles
 from adanat_rl.experiment.sweep.searchers import TRIAL, OptunaTrials, PlannedTrials
-from adanat_rl.experiment.sweep.trial import SWEEP_FOLDER, TRACKING_URI, WORKING_FOLDER, Trial, replays
+from adanat_rl.experiment.sweep.trial import (
+    SWEEP_FOLDER,
+    TRACKING_ENVIRONMENT,
+    TRACKING_URI,
+    WORKING_FOLDER,
+    Trial,
+    replays,
+)
+from adanat_rl.tracking.destinations import tracking_environment
 from adanat_rl.tracking.sweep_run import SweepRun
 
 _PENDING_TRIALS = 8  # that may wait for room at once, so that a cluster that grows knows how much to
@@ -115,7 +124,7 @@ class _Sweep:
         self._again = again
         self._specs = plan_trials(sweep) or folder.noted_trials()
         self._is_planned = bool(plan_trials(sweep))
-        self._parent = SweepRun(config, folder.path, sweep.name, display.message)
+        self._parent = SweepRun(config, folder.path, sweep.name, display.message, git_revision())
 
     def run(self) -> int:
         """Runs what is left, then reports."""
@@ -196,7 +205,8 @@ class _Sweep:
             param_space={
                 SWEEP_FOLDER: str(self._folder.path),
                 WORKING_FOLDER: str(Path.cwd()),
-                TRACKING_URI: self._parent.uri,
+                TRACKING_URI: self._config.tracking.uri,
+                TRACKING_ENVIRONMENT: tracking_environment(),
                 **population,
             },
             tune_config=tune.TuneConfig(
