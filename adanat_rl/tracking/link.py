@@ -21,6 +21,7 @@ from adanat_rl.tracking.mlflow_runs import (
     PARENT_TAG,
     RUN_DIR_TAG,
     UID_TAG,
+    artifacts_of,
     common_tags,
     complete_params,
     final_metrics,
@@ -153,7 +154,7 @@ class Link:
         for point in client.get_metric_history(self.run_id, ITERATION):
             self._steps.setdefault(int(point.step), set()).add(int(point.timestamp))
         self._names = _mapping(run.data.tags.get(_NAMES_TAG))
-        self._pictures = self._pictures_sent()
+        self._pictures = self._pictures_sent(run)
         known = [name for name in run.data.metrics if name.startswith("system/")]
         self._next_sample = 0
         if known:
@@ -165,11 +166,11 @@ class Link:
         except (OSError, ValueError, KeyError, TypeError):
             return None
 
-    def _pictures_sent(self) -> set[tuple[str, int]]:
+    def _pictures_sent(self, run: Any) -> set[tuple[str, int]]:
         """(key, step) of the pictures that the run has."""
         sent = set()
-        for artifact in self._client.list_artifacts(self.run_id, "images"):
-            parts = Path(artifact.path).name.split("+")
+        for path in artifacts_of(self._client, run, "images"):
+            parts = Path(path).name.split("+")
             if len(parts) > 2 and parts[-1].endswith(".png"):
                 sent.add((parts[0], int(parts[2])))
         return sent

@@ -127,23 +127,29 @@ def is_same(ours: float, theirs: float) -> bool:
     return math.isclose(ours, theirs, rel_tol=1e-9)
 
 
+def artifacts_of(client: Any, run: Any, folder: str = "") -> set[str]:
+    """Paths of what lies in a folder of a run's artifacts; MLflow's own list looks up models in another store."""
+    from mlflow.store.artifact.artifact_repository_registry import get_artifact_repository
+
+    repository = get_artifact_repository(run.info.artifact_uri, tracking_uri=client.tracking_uri)
+    return {str(item.path) for item in repository.list_artifacts(folder or None)}
+
+
 def send_files(client: Any, run_id: str, files: Mapping[str, Path]) -> None:
     """Logs files that the run does not have as they are now.
 
     Args:
         files: by their path among the artifacts.
     """
-    sent = _json_object(client.get_run(run_id).data.tags.get(_ARTIFACTS_TAG))
-    folders = {str(Path(name).parent) for name in files}
-    there = {
-        item.path for folder in folders for item in client.list_artifacts(run_id, None if folder == "." else folder)
-    }
+    run = client.get_run(run_id)
+    sent = _json_object(run.data.tags.get(_ARTIFACTS_TAG))
+    folders = {name.rpartition("/")[0] for name in files}
+    there = {path for folder in folders for path in artifacts_of(client, run, folder)}
     for name, file in files.items():
         digest = hashlib.sha256(file.read_bytes()).hexdigest()[:16]
         if sent.get(name) == digest and name in there:
             continue
-        folder = str(Path(name).parent)
-        client.log_artifact(run_id, str(file), None if folder == "." else folder)
+        client.log_artifact(run_id, str(file), name.rpartition("/")[0] or None)
         sent[name] = digest
         client.set_tag(run_id, _ARTIFACTS_TAG, json.dumps(sent))
 

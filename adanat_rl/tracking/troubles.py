@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import re
 import sqlite3
 from dataclasses import dataclass
@@ -9,6 +10,7 @@ from dataclasses import dataclass
 from adanat_rl.config.secrets import hide_secrets
 
 _LENGTH = 160
+_PATH_ERRORS = {errno.ENOENT, errno.ENOTDIR, errno.EISDIR, errno.EACCES, errno.EPERM, errno.EROFS, errno.EEXIST}
 
 
 @dataclass(frozen=True)
@@ -41,6 +43,8 @@ def explain(error: BaseException, place: str, experiment: str, later: str = "it 
     refusal = _refusal(error, text, experiment)
     if refusal is not None:
         return _refused(f"{place} {refusal}")
+    if isinstance(error, OSError) and error.errno in _PATH_ERRORS:
+        return _refused(f"{place} cannot be written: {error.strerror} ({hide_secrets(str(error.filename))})")
     if isinstance(error, OSError) and not isinstance(error, ConnectionError | TimeoutError):
         return Trouble(True, f"{place}: {error.strerror or text[:_LENGTH]}; {later}")
     reason = _absence(text)
