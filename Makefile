@@ -42,7 +42,7 @@ check: install ## format, lint, types, import layers, duplicates, spelling
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 	$(BIN)/codespell
-	$(BIN)/python -m pylint --disable=all --enable=duplicate-code adanat_rl envs benchmarks
+	$(BIN)/python -m pylint --disable=all --enable=duplicate-code adanat_rl benchmarks
 	$(BIN)/python docs/make_docs.py --check
 
 format: install ## format the code and mend what the linter can

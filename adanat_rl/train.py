@@ -11,12 +11,13 @@ from adanat_rl.cli import (
     Invocation,
     add_display_options,
     command_parser,
+    print_settings,
     resolve_arguments,
     run_command,
     run_directory,
+    take_settings_of_run,
 )
 from adanat_rl.config.errors import UserError
-from adanat_rl.config.loading import dump
 from adanat_rl.config.schema import ExperimentConfig
 
 SECTIONS = (
@@ -52,8 +53,19 @@ def _main(invocation: Invocation) -> int:
     parser.add_argument(
         "--machine", metavar="NxNAME", help="with --dry-run: estimates the time on such a machine, such as 8xH100"
     )
+    parser.add_argument(
+        "--accept-change",
+        action="store_true",
+        help="go on with an existing run although settings or files differ from those it was made with; it is recorded",
+    )
+    parser.add_argument(
+        "--start-over",
+        action="store_true",
+        help="begin from zero in an existing run folder; what is there is put aside in it",
+    )
     add_display_options(parser)
     arguments = parser.parse_args(invocation.argv)
+    take_settings_of_run(arguments)
     if arguments.address is not None:
         arguments.overrides.append(f"resources.ray_address={arguments.address}")
     config = resolve_arguments(arguments)
@@ -69,7 +81,16 @@ def _main(invocation: Invocation) -> int:
 
     config = complete_inputs(config)
 
-    return train(config, run_directory(config), invocation.again, quiet=arguments.quiet, log_json=arguments.log_json)
+    return train(
+        config,
+        run_directory(config),
+        invocation.again,
+        invocation.stop,
+        quiet=arguments.quiet,
+        log_json=arguments.log_json,
+        accept_change=arguments.accept_change,
+        start_over=arguments.start_over,
+    )
 
 
 def _dry_run(config: ExperimentConfig, machine: str | None) -> int:
@@ -80,7 +101,7 @@ def _dry_run(config: ExperimentConfig, machine: str | None) -> int:
     described = None if machine is None else parse_machine(machine)
     config = complete_known_inputs(config)
     text = describe_run(config, Path(run_directory(config)), described)
-    print(dump(config), end="")
+    print_settings(config)
     print(text)
     return EXIT_DONE
 

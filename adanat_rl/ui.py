@@ -14,7 +14,7 @@ from types import FrameType
 
 from adanat_rl.cli import CommandParser, Invocation, run_command
 from adanat_rl.config.errors import RunError, UserError
-from adanat_rl.experiment.signals import EXIT_STATUS
+from adanat_rl.stopping import EXIT_STATUS
 from adanat_rl.tracking.dashboard import ExperimentPage, experiment_pages
 from adanat_rl.tracking.local_store import make_addresses_movable
 from adanat_rl.tracking.troubles import explain

@@ -13,7 +13,7 @@ from rich.console import Console
 from rich.table import Table
 
 from adanat_rl.config.files import write_atomically
-from adanat_rl.experiment.run_folder import describe_environment
+from adanat_rl.experiment.environment import describe_environment
 
 RESULTS = Path(__file__).parent / "results"
 

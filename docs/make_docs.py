@@ -30,8 +30,8 @@ from adanat_rl.config.loading import settings_markdown
 ROOT = Path(__file__).parent
 README = ROOT.parent / "README.md"
 INK, MUTED, FILL, ACCENT = "#1f2937", "#6b7280", "#f1f5f9", "#2563eb"
+UNDRAWN = {"registration", "forking", "version"}  # single modules at the bottom
 WIDTH, ROW, BOX, BOX_WIDTH, BOX_RIGHT = 10.0, 0.62, 0.44, 1.5, 6.0
-BESIDE = {"envs": "rl"}  # a package of its own, drawn in the row of this layer
 
 
 def layer_rows() -> list[list[str]]:
@@ -39,15 +39,13 @@ def layer_rows() -> list[list[str]]:
     contracts = tomllib.loads((ROOT.parent / "pyproject.toml").read_text())["tool"]["importlinter"]["contracts"]
     rows = [[name.strip() for name in layer.split("|")] for layer in contracts[0]["layers"]]
     rows = [["commands"] if "train" in row else row for row in rows]
-    rows = [row for row in rows if row not in (["cli"], ["registration", "version"])]
-    for package, layer in BESIDE.items():
-        rows = [[*row, package] if layer in row else row for row in rows]
-    return rows
+    drawn = [[name for name in row if name not in {"cli", *UNDRAWN}] for row in rows]
+    return [row for row in drawn if row]
 
 
 def imports_between(rows: list[list[str]]) -> Counter[tuple[str, str]]:
     """How many imports lead from one box to another."""
-    graph = grimp.build_graph("adanat_rl", "envs")
+    graph = grimp.build_graph("adanat_rl")
     boxes = {name for row in rows for name in row}
     counts: Counter[tuple[str, str]] = Counter()
     for module in graph.modules:
@@ -60,13 +58,11 @@ def imports_between(rows: list[list[str]]) -> Counter[tuple[str, str]]:
 
 def _box(module: str, boxes: set[str]) -> str:
     parts = module.split(".")
-    if parts[0] == "envs":
-        return "envs"
     if len(parts) < 2:
         return ""
     if parts[1] in boxes:
         return parts[1]
-    return "commands" if len(parts) == 2 and parts[1] not in {"registration", "version"} else ""
+    return "commands" if len(parts) == 2 and parts[1] not in UNDRAWN else ""
 
 
 def architecture() -> bytes:
@@ -104,8 +100,8 @@ def purpose(name: str) -> str:
     """What a package owns: the first line of its docstring."""
     if name == "commands":
         return "One module per user command, thin."
-    folder = ROOT.parent / ("envs" if name == "envs" else f"adanat_rl/{name}")
-    return (ast.get_docstring(ast.parse((folder / "__init__.py").read_text())) or "").partition("\n")[0]
+    text = (ROOT.parent / "adanat_rl" / name / "__init__.py").read_text()
+    return (ast.get_docstring(ast.parse(text)) or "").partition("\n")[0]
 
 
 def _arc(axes: Axes, source: float, target: float, count: int) -> None:

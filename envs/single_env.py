@@ -7,8 +7,8 @@ from typing import Any, ClassVar
 import gymnasium as gym
 import numpy as np
 
-from envs.contracts import Contexts, Generator, NoiseFactory, Scorer
-from envs.vector_env import GenerationVectorEnv, ObservationMode
+from adanat_rl.envs.contracts import Contexts, Generator, NoiseFactory, Scorer
+from adanat_rl.envs.vector_env import GenerationVectorEnv, ObservationMode
 
 
 class GenerationEnv(gym.Env[Any, np.ndarray]):

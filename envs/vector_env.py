@@ -16,8 +16,8 @@ from gymnasium.vector import AutoresetMode
 from gymnasium.vector.utils import batch_space
 from torch import Tensor
 
-from envs.contracts import Contexts, Generator, NoiseFactory, Observation, Scorer
-from envs.rendering import rgb_frames
+from adanat_rl.envs.contracts import Contexts, Generator, NoiseFactory, Observation, Scorer
+from adanat_rl.envs.rendering import rgb_frames
 
 ObservationMode = Literal["tokens", "features"]
 

@@ -12,6 +12,7 @@ import signal
 import subprocess
 import sys
 import tempfile
+import threading
 from collections.abc import Mapping, Sequence
 from multiprocessing import connection
 from pathlib import Path
@@ -30,6 +31,8 @@ IMPORTED_BEFORE = (
 OF_OTHER_CLUSTERS = ("RAY_AUTH_MODE", "RAY_AUTH_TOKEN")
 _CONTEXT = multiprocessing.get_context("forkserver")
 _CONTEXT.set_forkserver_preload(list(IMPORTED_BEFORE))
+# Starting one command looks at the ends of all others, and an end can be read once only: threads take turns.
+_TURN = threading.Lock()
 
 
 class ForkedCommand:
@@ -45,7 +48,8 @@ class ForkedCommand:
         self._folder = tempfile.TemporaryDirectory(prefix="adanat-test-")
         self._outputs = [Path(self._folder.name) / name for name in ("stdout", "stderr")]
         self._process = _CONTEXT.Process(target=_run, args=(self.args, cwd, dict(environment), self._outputs))
-        self._process.start()
+        with _TURN:
+            self._process.start()
         self.pid: int = self._process.pid or 0
         self.returncode: int | None = None
 
@@ -57,7 +61,8 @@ class ForkedCommand:
         """
         if not connection.wait([self._process.sentinel], timeout):
             raise subprocess.TimeoutExpired(self.args, timeout or 0)
-        self._process.join()
+        with _TURN:
+            self._process.join()
         self.returncode = self._process.exitcode
         assert self.returncode is not None
         return self.returncode
@@ -85,6 +90,7 @@ def _run(args: Sequence[str], cwd: Path, environment: Mapping[str, str], outputs
     os.environ.clear()
     os.environ.update({name: value for name, value in environment.items() if name not in OF_OTHER_CLUSTERS})
     os.chdir(cwd)
+    tempfile.tempdir = None  # an import may have asked for it, with another TMPDIR
     sys.path[:0] = [str(cwd), *filter(None, environment.get("PYTHONPATH", "").split(os.pathsep))]
     sys.argv = [args[0], *args[1:]]
     try:

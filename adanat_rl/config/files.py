@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import json
 import os
+import re
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+
+_LEFTOVER = re.compile(r"\..+\.\d+\.tmp")  # names that `write_atomically` writes under
 
 
 def file_sha256(path: Path) -> str:
@@ -15,11 +20,12 @@ def file_sha256(path: Path) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
-def write_atomically(path: Path, content: bytes | str, *, durable: bool = False) -> None:
+def write_atomically(path: Path, content: bytes | str, *, durable: bool = True) -> None:
     """Writes a file under another name beside it and renames it.
 
     Args:
-        durable: whether the content is on the disk, not only in the kernel's cache, before this returns.
+        durable: whether the content is on the disk, not only in the kernel's cache, before this returns. Without it a
+            power cut may leave an empty file under the name: only for what can be made again.
     """
     data = content.encode() if isinstance(content, str) else content
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -37,17 +43,81 @@ def write_atomically(path: Path, content: bytes | str, *, durable: bool = False)
         sync_folder(path.parent)
 
 
-def read_json_lines(path: Path) -> list[dict[str, Any]]:
-    """Objects of a JSON-lines file, none if it is missing; what follows a damaged line is left out."""
+def remove_leftovers(folder: Path) -> None:
+    """Deletes the unfinished files that writers of `write_atomically` left in a folder when they were killed.
+
+    Call it where nobody else writes: with the lock on the folder.
+    """
+    for leftover in folder.glob(".*.tmp"):
+        if _LEFTOVER.fullmatch(leftover.name) and leftover.is_file():
+            leftover.unlink(missing_ok=True)
+
+
+@dataclass(frozen=True)
+class JsonLines:
+    """What a JSON-lines file holds.
+
+    Args:
+        rows: its objects in order. damaged: `line 3: …` for each line that is no JSON object. unfinished: whether the
+            last line breaks off: its writer was killed.
+    """
+
+    rows: list[dict[str, Any]]
+    damaged: list[str]
+    unfinished: bool
+
+
+def scan_json_lines(path: Path) -> JsonLines:
+    """Reads a JSON-lines file; nothing if it is missing. A damaged line costs only itself."""
     rows: list[dict[str, Any]] = []
-    if not path.exists():
-        return rows
-    for line in path.read_text().splitlines():
+    damaged: list[str] = []
+    try:
+        content = path.read_bytes()
+    except FileNotFoundError:
+        return JsonLines(rows, damaged, unfinished=False)
+    lines = content.split(b"\n")
+    last = lines.pop()  # empty where the file ends as it should
+    for number, line in enumerate(lines, start=1):
+        row = _json_object(line)
+        if row is not None:
+            rows.append(row)
+        elif line.strip():
+            damaged.append(f"line {number}: no JSON object ({line[:40].decode(errors='replace')!r}…)")
+    row = _json_object(last)
+    if row is not None:
+        rows.append(row)
+    return JsonLines(rows, damaged, unfinished=bool(last) and row is None)
+
+
+def read_json_lines(path: Path) -> list[dict[str, Any]]:
+    """Objects of a JSON-lines file, none if it is missing; `scan_json_lines` tells of damaged lines."""
+    return scan_json_lines(path).rows
+
+
+def append_line(path: Path, line: str) -> None:
+    """Adds a line in a single write; a write that fails half-way, on a full disk, leaves the file as it was.
+
+    Args:
+        line: without its end.
+    """
+    with path.open("ab", buffering=0) as file:
+        before = file.seek(0, os.SEEK_END)
+        data = line.encode() + b"\n"
         try:
-            rows.append(json.loads(line))
-        except ValueError:
-            break
-    return rows
+            written = file.write(data)
+            if written != len(data):
+                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(path))
+        except OSError as error:
+            file.truncate(before)
+            raise OSError(error.errno, error.strerror, str(path)) from None
+
+
+def _json_object(line: bytes) -> dict[str, Any] | None:
+    try:
+        row = json.loads(line)
+    except (ValueError, RecursionError):  # not UTF-8, no JSON, or hostile nesting
+        return None
+    return row if isinstance(row, dict) else None
 
 
 def sync_folder(folder: Path) -> None:

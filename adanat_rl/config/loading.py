@@ -1,26 +1,49 @@
-"""From preset or file plus dotted overrides to one resolved configuration, with one-line errors."""
+"""From preset, file and dotted overrides to one resolved configuration, with one-line errors."""
 
 from __future__ import annotations
 
 import copy
 import json
-import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from importlib import resources
 from pathlib import Path
 from types import MappingProxyType
-from typing import Any, get_args, get_origin
+from typing import Any
 
-import yaml
 from pydantic import BaseModel, ValidationError
 from pydantic.fields import FieldInfo
 
 from adanat_rl.config.errors import UserError, nearest
-from adanat_rl.config.schema import ExperimentConfig
+from adanat_rl.config.problems import hint_for_key, one_line, shown
+from adanat_rl.config.schema import DEFAULT_PRESET, ExperimentConfig
 from adanat_rl.config.secrets import hide_secrets
+from adanat_rl.config.typed_settings import (
+    accepts_text,
+    leaves,
+    section_of,
+    typed_settings,
+    typed_value,
+)
+from adanat_rl.config.yaml_reader import dump_yaml, parse_yaml, read_yaml
 
-DEFAULT_PRESET = "digits"
+__all__ = [
+    "DEFAULT_PRESET",
+    "SettingRow",
+    "describe_settings",
+    "dump",
+    "json_schema",
+    "leaf_fields",
+    "load_file",
+    "load_preset",
+    "load_saved",
+    "one_line",
+    "preset_names",
+    "resolve",
+    "settings_markdown",
+    "validate",
+]
+_PRESET = "preset"
 
 
 def preset_names() -> list[str]:
@@ -37,23 +60,31 @@ def load_preset(name: str) -> dict[str, Any]:
     """
     names = preset_names()
     if name not in names:
-        raise UserError(f"--preset: {name!r} is no preset; accepted: {', '.join(names)}{nearest(name, names)}")
-    return _mapping((resources.files("adanat_rl.config") / "presets" / f"{name}.yaml").read_text(), f"preset {name}")
+        raise UserError(f"preset: {name!r} is no preset; accepted: {', '.join(names)}{nearest(str(name), names)}")
+    text = (resources.files("adanat_rl.config") / "presets" / f"{name}.yaml").read_text("utf-8")
+    where = f"preset {name}"
+    return typed_settings(parse_yaml(text, where), ExperimentConfig, where)
 
 
-def load_file(path: Path) -> dict[str, Any]:
-    """Settings of a YAML file.
+def load_file(path: Path, what: str = "--config") -> dict[str, Any]:
+    """Settings of a YAML file, nested, whether their keys were nested or dotted there.
+
+    Args:
+        what: what the file is to whoever named it, for messages.
 
     Raises:
         UserError: the file cannot be read or holds no mapping.
     """
-    try:
-        text = path.read_text()
-    except OSError as error:
-        raise UserError(f"--config: {path}: {error.strerror or error}") from None
-    except UnicodeDecodeError:
-        raise UserError(f"--config: {path} is no text file, expected YAML") from None
-    return _mapping(text, str(path))
+    return typed_settings(read_yaml(path, what), ExperimentConfig, str(path))
+
+
+def load_saved(path: Path) -> ExperimentConfig:
+    """The configuration that a run keeps, as `dump` wrote it; no preset adds to it.
+
+    Raises:
+        UserError: the file cannot be read, or holds no configuration.
+    """
+    return validate(load_file(path, "run_dir"))
 
 
 def resolve(
@@ -63,9 +94,13 @@ def resolve(
     values: Mapping[str, Any] = MappingProxyType({}),
     **top_level: Any,
 ) -> ExperimentConfig:
-    """The configuration of preset or file, with `key.sub=value` overrides on top.
+    """The configuration of a preset, a file over it, and `key.sub=value` overrides on top.
+
+    Which preset it is, the overrides say (`preset=mnist`), or else `values`, `preset`, the file (`preset: mnist`);
+    digits if none of them does.
 
     Args:
+        file: YAML; what it does not say, the preset does.
         overrides: dotted keys with YAML values; later ones win.
         values: by dotted key, as Python objects; overrides win over them.
         top_level: values of top-level keys, None meaning "not given"; they win over the overrides.
@@ -73,15 +108,19 @@ def resolve(
     Raises:
         UserError: naming key, value, what is accepted and the nearest name.
     """
-    if preset is not None and file is not None:
-        raise UserError("--preset and --config: give one of the two")
-    settings = load_file(file) if file is not None else load_preset(preset or DEFAULT_PRESET)
-    for key, value in values.items():
-        _put(settings, key, copy.deepcopy(value))
-    for override in overrides:
-        _apply(settings, override)
-    settings.update({key: value for key, value in top_level.items() if value is not None})
-    return validate(settings)
+    changes = [(_PRESET, preset)] if preset is not None else []
+    changes += [(key, copy.deepcopy(value)) for key, value in values.items()]
+    changes += [_read_override(override) for override in overrides]
+    changes += [(key, value) for key, value in top_level.items() if value is not None]
+    of_file = {} if file is None else load_file(file)
+    chosen = of_file.get(_PRESET, DEFAULT_PRESET)
+    for key, value in changes:
+        chosen = value if key == _PRESET else chosen
+    settings = load_preset(chosen)
+    _merge(settings, of_file, ExperimentConfig)
+    for key, value in changes:
+        _put(settings, key, value)
+    return validate({**settings, _PRESET: chosen})
 
 
 def validate(settings: dict[str, Any]) -> ExperimentConfig:
@@ -96,28 +135,31 @@ def validate(settings: dict[str, Any]) -> ExperimentConfig:
         raise UserError(one_line(error)) from None
 
 
-def dump(config: ExperimentConfig) -> str:
-    """The resolved configuration as YAML, every key present; `***` for a password in `tracking.uri`."""
+def dump(config: ExperimentConfig, *, ascii_only: bool = False) -> str:
+    """The resolved configuration as YAML, every key present; `***` for a password in `tracking.uri`.
+
+    Args:
+        ascii_only: whether other letters are escaped.
+    """
     settings = config.model_dump(mode="json")
     if config.tracking.uri is not None:
         settings["tracking"]["uri"] = hide_secrets(config.tracking.uri)
-    return yaml.safe_dump(settings, sort_keys=False, allow_unicode=True)
+    return dump_yaml(settings, ascii_only=ascii_only)
 
 
-def json_schema() -> str:
-    """JSON schema of the configuration file, for editors."""
+def json_schema(*, ascii_only: bool = False) -> str:
+    """JSON schema of the configuration file, for editors.
+
+    Args:
+        ascii_only: whether other letters are escaped.
+    """
     schema = {"$schema": "https://json-schema.org/draft/2020-12/schema", **ExperimentConfig.model_json_schema()}
-    return json.dumps(schema, indent=2, ensure_ascii=False)
+    return json.dumps(schema, indent=2, ensure_ascii=ascii_only)
 
 
-def leaf_fields(model: type[BaseModel] = ExperimentConfig, prefix: str = "") -> Iterable[tuple[str, FieldInfo]]:
+def leaf_fields(model: type[BaseModel] = ExperimentConfig) -> Iterable[tuple[str, FieldInfo]]:
     """Dotted key and field of every setting, in order."""
-    for name, field in model.model_fields.items():
-        section = _section(field)
-        if section is None:
-            yield prefix + name, field
-        else:
-            yield from leaf_fields(section, f"{prefix}{name}.")
+    return leaves(model)
 
 
 @dataclass(frozen=True)
@@ -160,83 +202,67 @@ def settings_markdown() -> str:
     return "\n".join(lines) + "\n"
 
 
-def _mapping(text: str, where: str) -> dict[str, Any]:
-    try:
-        content = yaml.safe_load(text)
-    except yaml.YAMLError as error:
-        raise UserError(f"{where} is no YAML: {' '.join(str(error).split())}") from None
-    if content is None:
-        return {}
-    if not isinstance(content, dict):
-        raise UserError(f"{where} holds a {type(content).__name__}, expected a mapping of settings")
-    return copy.deepcopy(content)
-
-
-def _apply(settings: dict[str, Any], override: str) -> None:
+def _read_override(override: str) -> tuple[str, Any]:
+    """Key and value of `KEY=VALUE`; text is taken as it is typed, everything else as YAML."""
     key, separator, text = override.partition("=")
+    key = key.strip()
     if not separator or not key or key.startswith("-"):
-        keys = [name for name, _ in leaf_fields()]
-        raise UserError(f"{override!r} is no override; expected KEY=VALUE, such as ppo.lr=1e-4{nearest(key, keys)}")
+        name = key.lstrip("-+")
+        known = f"; type {name}={text or 'VALUE'}" if name in dict(leaf_fields()) else hint_for_key(override)
+        raise UserError(f"{override!r} is no override; expected KEY=VALUE, such as ppo.lr=1e-4{known}")
+    return key, _override_value(key, text.strip())
+
+
+def _override_value(key: str, text: str) -> Any:
+    annotation = _annotation(key)
+    is_text = accepts_text(annotation)
+    if is_text and text not in ("", "null", "~") and text[0] not in "'\"":
+        return text
     try:
-        value = yaml.safe_load(text)
-    except yaml.YAMLError:
-        value = text
-    _put(settings, key, value)
+        node = parse_yaml(text, shown(f"{key}={text}"))
+    except UserError:
+        if is_text or annotation is Any:
+            return text
+        raise
+    return typed_value(node, annotation, key, key)
+
+
+def _annotation(key: str) -> Any:
+    """The type of a dotted key; Any for one that the schema does not know."""
+    model: type[BaseModel] = ExperimentConfig
+    *parents, last = key.split(".")
+    for parent in parents:
+        field = model.model_fields.get(parent)
+        section = section_of(field) if field is not None else None
+        if section is None:
+            return Any
+        model = section
+    found = model.model_fields.get(last)
+    return found.annotation if found is not None else Any
 
 
 def _put(settings: dict[str, Any], key: str, value: Any) -> None:
+    """Sets what a dotted key names; the keys of a group are set one by one, the others of the group stay."""
+    model: type[BaseModel] | None = ExperimentConfig
     *parents, last = key.split(".")
     for parent in parents:
         inner = settings.setdefault(parent, {})
         if not isinstance(inner, dict):
             raise UserError(f"{key}: {parent} is a value ({inner!r}), not a group of settings")
-        settings = inner
-    settings[last] = value
+        settings, model = inner, _group(model, parent)
+    _merge(settings, {last: value}, model)
 
 
-def _section(field: FieldInfo) -> type[BaseModel] | None:
-    if get_origin(field.annotation) is tuple:  # a list of groups is one setting
-        return None
-    kinds = [field.annotation, *get_args(field.annotation)]
-    return next((kind for kind in kinds if isinstance(kind, type) and issubclass(kind, BaseModel)), None)
+def _merge(settings: dict[str, Any], layer: Mapping[str, Any], model: type[BaseModel] | None) -> None:
+    """Puts a layer over the settings: groups are merged key by key, values and mappings of names replaced."""
+    for key, value in layer.items():
+        group = _group(model, key)
+        if group is not None and isinstance(value, dict) and isinstance(settings.get(key), dict):
+            _merge(settings[key], value, group)
+        else:
+            settings[key] = value
 
 
-def one_line(error: ValidationError, root: type[BaseModel] = ExperimentConfig) -> str:
-    """The first problem of a mapping that is no `root`: key, value, what is accepted, nearest name."""
-    problem = error.errors(include_url=False)[0]
-    location = [str(part) for part in problem["loc"]]
-    key = ".".join(location)
-    value = problem.get("input")
-    if problem["type"] == "extra_forbidden":
-        return f"{key}: unknown key{_nearest_key(location, root)}"
-    if problem["type"] == "value_error":  # our own validators name key, value and what is accepted
-        message = str(problem["ctx"]["error"])
-        if location and message.startswith(f"{location[-1]}:"):
-            location = location[:-1]
-        return ".".join([*location, message])
-    if isinstance(value, float | int | str | bool | list) or value is None:
-        shown = json.dumps(value, default=str)
-        accepted = re.findall(r"'([^']*)'", problem["msg"]) if problem["type"] == "literal_error" else []
-        return f"{key}: {shown} is not accepted: {_readable(problem)}{nearest(str(value), accepted)}"
-    return f"{key}: {_readable(problem)}"
-
-
-def _readable(problem: Any) -> str:
-    message = problem["msg"]
-    message = message.removeprefix("Input ").removeprefix("should be ")
-    return f"expected {message[0].lower()}{message[1:]}"
-
-
-def _nearest_key(location: Sequence[str], root: type[BaseModel]) -> str:
-    model: type[BaseModel] | None = root
-    for part in location[:-1]:
-        model = _section(model.model_fields[part]) if model and part in model.model_fields else None
-    siblings = list(model.model_fields) if model else []
-    hint = nearest(location[-1], siblings)
-    if hint:
-        return hint
-    elsewhere = [key for key, _ in leaf_fields(root) if key.rsplit(".", 1)[-1] == location[-1]]
-    if elsewhere:
-        return f" (did you mean {elsewhere[0]!r}?)"
-    group = ".".join(location[:-1]) or "the top level"
-    return f"; {group} takes {', '.join(siblings)}" if siblings else ""
+def _group(model: type[BaseModel] | None, key: str) -> type[BaseModel] | None:
+    field = model.model_fields.get(key) if model is not None else None
+    return section_of(field) if field is not None else None

@@ -22,8 +22,28 @@ class RunPaths:
 
     @property
     def environment_file(self) -> Path:
-        """Git revision, packages, hardware, command, JSON."""
+        """Git revision, packages, hardware, command of the first start and of later ones, JSON."""
         return self.path / "environment.json"
+
+    @property
+    def hashes_file(self) -> Path:
+        """Hashes of the files that the run is made of, JSON: so that a start after the first reads nothing twice."""
+        return self.path / "content_hashes.json"
+
+    @property
+    def changes_file(self) -> Path:
+        """What was accepted as changed in the middle of the run (`--accept-change`), JSON lines."""
+        return self.path / "changes.jsonl"
+
+    @property
+    def damaged_rows_file(self) -> Path:
+        """Lines of metrics.jsonl that no reader understands, as they were found."""
+        return self.path / "metrics.damaged"
+
+    @property
+    def evaluations(self) -> Path:
+        """Evaluations that somebody asked for beside the run's own, JSON, named after what was evaluated and when."""
+        return self.path / "evaluations"
 
     @property
     def metrics_file(self) -> Path:
@@ -32,7 +52,7 @@ class RunPaths:
 
     @property
     def evaluation_file(self) -> Path:
-        """The final comparison, JSON."""
+        """The final comparison, JSON; written by the training of the run alone."""
         return self.path / "evaluation.json"
 
     @property

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from adanat_rl.config.errors import UserError
-from adanat_rl.data.sources import ImageSource, PackedStrings, listing_hash
+from adanat_rl.data.sources import ImageSource, PackedStrings, file_size, listing_hash
 
 
 class CocoCaptions(ImageSource):
@@ -45,6 +45,10 @@ class CocoCaptions(ImageSource):
     def read(self, item: int) -> bytes:
         """The encoded image `item`."""
         return (self.folder / self.files[item]).read_bytes()
+
+    def size_of(self, item: int) -> int:
+        """Bytes of the file."""
+        return file_size(self.folder / self.files[item])
 
     def where(self, item: int) -> str:
         """Its path."""

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from adanat_rl.config.errors import UserError, nearest
-from adanat_rl.data.sources import IMAGE_SUFFIXES, ImageSource, PackedStrings, listing_hash
+from adanat_rl.data.sources import IMAGE_SUFFIXES, ImageSource, PackedStrings, file_size, listing_hash
 
 
 class ImageTree(ImageSource):
@@ -62,6 +62,10 @@ class ImageTree(ImageSource):
     def read(self, item: int) -> bytes:
         """The encoded image `item`."""
         return (self.root / self.paths[item]).read_bytes()
+
+    def size_of(self, item: int) -> int:
+        """Bytes of the file."""
+        return file_size(self.root / self.paths[item])
 
     def where(self, item: int) -> str:
         """Its path."""
@@ -118,3 +122,17 @@ def _images(folder: Path, prefix: str = "") -> Iterator[str]:
     yield from (prefix + image for image in images)
     for inner in folders:
         yield from _images(folder / inner, f"{prefix}{inner}/")
+
+
+def count_classes(root: Path, class_list: Path | None = None) -> int:
+    """How many classes an `ImageTree` of the same arguments has, by the names of its folders alone.
+
+    Raises:
+        UserError: the folder or the list is missing.
+    """
+    if class_list is not None:
+        return len(read_class_list(class_list))
+    try:
+        return max(1, len(_folders(root)[0]))
+    except OSError as error:
+        raise UserError(f"data.path: {root}: {error.strerror or error}") from None

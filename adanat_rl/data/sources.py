@@ -71,6 +71,10 @@ class ImageSource(ABC):
             OSError, ValueError: it cannot be read.
         """
 
+    def size_of(self, item: int) -> int:
+        """Bytes of the encoded image `item`, -1 if it is missing; 0 where the listing hash covers sizes already."""
+        return 0
+
     @abstractmethod
     def where(self, item: int) -> str:
         """How people find image `item`."""
@@ -102,6 +106,14 @@ class PackedStrings(LazyStrings):
         """String `row`."""
         start = int(self.ends[row - 1]) if row else 0
         return self.blob[start : int(self.ends[row])].tobytes().decode("utf-8")
+
+
+def file_size(path: Path) -> int:
+    """Bytes of a file, -1 if it is missing."""
+    try:
+        return path.stat().st_size
+    except OSError:
+        return -1
 
 
 def listing_hash(*parts: object) -> str:
@@ -148,6 +160,6 @@ def _expand_braces(pattern: str) -> list[str]:
     head, brace, rest = pattern.partition("{")
     inside, closing, tail = rest.partition("}")
     first, dots, last = inside.partition("..")
-    if not (brace and closing and dots and first.isdigit() and last.isdigit()):
+    if not (brace and closing and dots and first.isdecimal() and last.isdecimal()):
         return [pattern]
     return [f"{head}{number:0{len(first)}d}{tail}" for number in range(int(first), int(last) + 1)]

@@ -1,19 +1,21 @@
 """Verified checkpoints: written aside, put on the disk, listed with hashes, renamed; a damaged one costs only itself.
 
 A checkpoint is a folder `iteration_000123` with safetensors files, `state.json` and `manifest.json` (size and
-SHA-256 of every other file). Nothing in it can run code.
+SHA-256 of every other file). Nothing in it can run code. Files that the manifest does not list are not read.
 """
 
 from __future__ import annotations
 
 import hashlib
 import json
+import re
 import shutil
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import torch
 from safetensors.torch import save
 from torch import Tensor
 
@@ -25,6 +27,7 @@ MANIFEST = "manifest.json"
 STATE = "state.json"
 _FORMAT = 1
 _DAMAGED = "damaged"
+_NAME = re.compile(r"iteration_(\d{6,})")
 
 
 @dataclass(frozen=True)
@@ -44,9 +47,18 @@ class Snapshot:
         """The last finished iteration."""
         return int(self.state["iteration"])
 
+    def non_finite(self) -> list[str]:
+        """Names of the tensors that hold NaN or infinite numbers, as `learner/module.actor.weight`."""
+        return [
+            f"{group}/{name}"
+            for group, tensors in self.tensors.items()
+            for name, tensor in tensors.items()
+            if tensor.is_floating_point() and not bool(torch.isfinite(tensor).all())
+        ]
+
 
 class DamagedCheckpointError(Exception):
-    """A checkpoint does not match its manifest."""
+    """A checkpoint does not match its manifest, or holds what no run goes on from."""
 
 
 def write_snapshot(folder: Path, snapshot: Snapshot) -> None:
@@ -55,10 +67,11 @@ def write_snapshot(folder: Path, snapshot: Snapshot) -> None:
     """
     folder.mkdir(parents=True, exist_ok=True)
     for name, tensors in snapshot.tensors.items():
-        write_atomically(folder / f"{name}.safetensors", save(dict(tensors)), durable=True)
-    write_atomically(folder / STATE, json.dumps({"format": _FORMAT, **snapshot.state}, indent=1), durable=True)
-    files = {file.name: _fingerprint(file) for file in sorted(folder.iterdir())}
-    write_atomically(folder / MANIFEST, json.dumps({"format": _FORMAT, "files": files}, indent=1), durable=True)
+        write_atomically(folder / f"{name}.safetensors", save(dict(tensors)))
+    write_atomically(folder / STATE, json.dumps({"format": _FORMAT, **snapshot.state}, indent=1))
+    names = sorted([*(f"{name}.safetensors" for name in snapshot.tensors), STATE])
+    files = {name: _fingerprint(folder / name) for name in names}
+    write_atomically(folder / MANIFEST, json.dumps({"format": _FORMAT, "files": files}, indent=1))
 
 
 def read_snapshot(folder: Path) -> Snapshot:
@@ -67,40 +80,76 @@ def read_snapshot(folder: Path) -> Snapshot:
     Raises:
         DamagedCheckpointError: naming the file and what is wrong with it.
     """
-    verify(folder)
-    state = json.loads((folder / STATE).read_text())
-    if state.pop("format", None) != _FORMAT:
-        raise DamagedCheckpointError(f"{folder.name} has an unknown format")
+    files = verify(folder)
     try:
-        tensors = {file.stem: read_tensors(file)[0] for file in sorted(folder.glob("*.safetensors"))}
+        state = json.loads((folder / STATE).read_bytes())
+        is_known = isinstance(state, dict) and state.pop("format", None) == _FORMAT
+    except (OSError, ValueError, RecursionError):
+        is_known = False
+    if not is_known:
+        raise DamagedCheckpointError(f"{folder.name}/{STATE} is missing or has an unknown format")
+    try:
+        tensors = {
+            Path(name).stem: read_tensors(folder / name)[0] for name in sorted(files) if name.endswith(".safetensors")
+        }
     except UserError as error:
         raise DamagedCheckpointError(str(error)) from None
-    return Snapshot(tensors, state)
+    snapshot = Snapshot(tensors, state)
+    if bad := snapshot.non_finite():
+        raise DamagedCheckpointError(f"{folder.name} is of a diverged training: {bad[0]} is not finite")
+    return snapshot
 
 
-def verify(folder: Path) -> None:
-    """Compares a checkpoint with its manifest.
+def verify(folder: Path) -> list[str]:
+    """Compares a checkpoint with its manifest; returns the names of its files.
 
     Raises:
         DamagedCheckpointError: at the first difference.
     """
-    try:
-        manifest = json.loads((folder / MANIFEST).read_text())
-        expected: dict[str, dict[str, Any]] = manifest["files"]
-    except (OSError, ValueError, KeyError, TypeError):
-        raise DamagedCheckpointError(f"{folder.name}/{MANIFEST} is missing or damaged") from None
-    found = {file.name for file in folder.iterdir()} - {MANIFEST}
-    if found != expected.keys():
-        names = ", ".join(sorted(found ^ expected.keys()))
-        raise DamagedCheckpointError(f"{folder.name} has files missing or too many: {names}")
+    expected = _manifest(folder)
+    missing = sorted(name for name in expected if not (folder / name).is_file())
+    if missing:
+        raise DamagedCheckpointError(f"{folder.name} has files missing: {', '.join(missing)}")
     for name, fingerprint in expected.items():
         if _fingerprint(folder / name) != fingerprint:
             raise DamagedCheckpointError(f"{folder.name}/{name} differs from the manifest")
+    return list(expected)
+
+
+def _manifest(folder: Path) -> dict[str, Any]:
+    """Fingerprints by file name; names that would lead out of the folder are damage."""
+    try:
+        expected = json.loads((folder / MANIFEST).read_bytes())["files"]
+        names = list(expected.keys())
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError):
+        raise DamagedCheckpointError(f"{folder.name}/{MANIFEST} is missing or damaged") from None
+    if STATE not in names or any(Path(name).name != name for name in names):
+        raise DamagedCheckpointError(f"{folder.name}/{MANIFEST} lists no checkpoint")
+    return dict(expected)
 
 
 def checkpoint_folders(folder: Path) -> dict[int, Path]:
-    """Complete checkpoints by iteration, oldest first."""
-    return {int(path.name.removeprefix("iteration_")): path for path in sorted(folder.glob("iteration_*"))}
+    """Complete checkpoints by iteration, oldest first; other names beside them are left alone."""
+    found = {}
+    for path in folder.glob("iteration_*"):
+        match = _NAME.fullmatch(path.name)
+        if match is not None and path.is_dir():
+            found[int(match[1])] = path
+    return dict(sorted(found.items()))
+
+
+def newest_readable(folder: Path) -> tuple[Snapshot | None, list[str]]:
+    """The newest checkpoint in a folder that is not damaged, and what is wrong with those that are newer.
+
+    Nothing is moved: for commands that only look.
+    """
+    problems: list[str] = []
+    for path in reversed(checkpoint_folders(folder).values()):
+        try:
+            return read_snapshot(path), problems
+        except DamagedCheckpointError as error:
+            problems.append(str(error))
+    return None, problems
 
 
 class CheckpointStore:
@@ -119,19 +168,41 @@ class CheckpointStore:
     def save(self, write: Callable[[Path], None], iteration: int) -> Path:
         """Lets `write` fill a folder aside, renames it, then deletes what is too old.
 
+        Older ones go only when the new one has been read back and matches its manifest.
+
         Returns:
-            The folder; if that iteration was saved before, it is left as it is.
+            The folder; if that iteration was saved before and is whole, it is left as it is.
+
+        Raises:
+            RunError: what was written does not read back: the disk is failing.
         """
         target = self._folder / f"iteration_{iteration:06d}"
+        if target.exists() and not self._is_whole(target):
+            self._set_aside(target)
         if not target.exists():
             self._remove_unfinished()
             aside = self._folder / f".iteration_{iteration:06d}.tmp"
             write(aside)
             aside.rename(target)
             sync_folder(self._folder)
+            if not self._is_whole(target):
+                raise RunError(f"{target} does not read back as it was written: is the disk failing?")
         for old in self.all()[: -self._keep]:
             shutil.rmtree(old)
         return target
+
+    @property
+    def has_damaged(self) -> bool:
+        """Whether damaged checkpoints were set aside, now or at an earlier start."""
+        return any((self._folder / _DAMAGED).glob("iteration_*"))
+
+    def _is_whole(self, folder: Path) -> bool:
+        try:
+            verify(folder)
+        except DamagedCheckpointError as error:
+            self._warn(f"checkpoint damaged: {error}")
+            return False
+        return True
 
     def all(self) -> list[Path]:
         """Complete checkpoints, oldest first."""
@@ -144,33 +215,39 @@ class CheckpointStore:
                 shutil.rmtree(folder)
 
     def newest(self) -> Snapshot | None:
-        """The newest checkpoint that is not damaged, or None if there has never been one.
+        """The newest checkpoint that is not damaged, or None if there is none, and none was found damaged before.
 
-        Damaged ones are named and moved into the folder `damaged`.
+        Damaged ones are named and moved into the folder `damaged`, once there is one to go back to.
 
         Raises:
-            RunError: there are checkpoints, and all are damaged.
+            RunError: there are or were checkpoints, and all are damaged.
         """
-        folders = self.all()
-        for folder in reversed(folders):
+        damaged: list[Path] = []
+        for folder in reversed(self.all()):
             try:
-                return read_snapshot(folder)
+                snapshot = read_snapshot(folder)
             except DamagedCheckpointError as error:
                 self._warn(f"checkpoint damaged: {error}; going back to the one before")
-                self._set_aside(folder)
-        if folders:
+                damaged.append(folder)
+                continue
+            for other in damaged:
+                self._set_aside(other)
+            return snapshot
+        if damaged or self.has_damaged:
+            count = len(damaged) or len(list((self._folder / _DAMAGED).iterdir()))
             raise RunError(
-                f"all {len(folders)} checkpoints in {self._folder} are damaged",
-                safe=f"the damaged ones, in {self._folder / _DAMAGED}",
+                f"all {count} checkpoints in {self._folder} are damaged; put a copy of one back, or begin anew with "
+                "--start-over, which puts what is there aside",
+                safe=f"the damaged ones, in {self._folder}, and the metric rows; nothing is deleted",
             )
         return None
 
     def _set_aside(self, folder: Path) -> None:
-        target = self._folder / _DAMAGED / folder.name
-        target.parent.mkdir(exist_ok=True)
-        if target.exists():
-            shutil.rmtree(target)
-        folder.rename(target)
+        """Under a name that is free: what was set aside before stays."""
+        parent = self._folder / _DAMAGED
+        parent.mkdir(exist_ok=True)
+        names = (folder.name, *(f"{folder.name}.{number}" for number in range(1, 1000)))
+        folder.rename(next(parent / name for name in names if not (parent / name).exists()))
 
     def _remove_unfinished(self) -> None:
         for leftover in self._folder.glob(".iteration_*.tmp"):
@@ -178,5 +255,8 @@ class CheckpointStore:
 
 
 def _fingerprint(file: Path) -> dict[str, Any]:
-    data = file.read_bytes()
+    try:
+        data = file.read_bytes()
+    except OSError as error:
+        raise DamagedCheckpointError(f"{file.parent.name}/{file.name}: {error.strerror}") from None
     return {"bytes": len(data), "sha256": hashlib.sha256(data).hexdigest()}

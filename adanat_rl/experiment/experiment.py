@@ -2,6 +2,9 @@
 
 `train` loops over it; a trial of a sweep is the same object. It is built from one resolved configuration, and
 everything that decides the next iteration is in what `save` writes.
+
+An iteration is committed as one thing, last: table, row, counters and state count together or not at all. What fails or
+is interrupted before that leaves the iteration before as the last one, and that is what `save` writes.
 """
 
 from __future__ import annotations
@@ -11,6 +14,7 @@ import json
 import shutil
 import time
 from collections.abc import Callable, Mapping
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -40,6 +44,32 @@ from adanat_rl.generation.policies.files import save_policy
 from adanat_rl.plots.decisions import write_decision_figure
 from adanat_rl.rewards.damage import DAMAGED_IMAGES, damaged_images
 from adanat_rl.rl.algorithm import learner_metrics
+from adanat_rl.stopping import StopRequest
+
+
+@dataclass(frozen=True)
+class Progress:
+    """How far a run is: what a checkpoint holds beside tensors.
+
+    Args:
+        iteration: the last finished one. num_passes, num_trajectories: of all training rollouts so far.
+        best: iteration and value of the best evaluation. num_stale_evaluations: since then, none of them better.
+        train_seconds: without evaluations. failures: what was repaired so far, by name.
+    """
+
+    iteration: int = 0
+    num_passes: float = 0.0
+    num_trajectories: int = 0
+    best: Mapping[str, float] | None = None
+    num_stale_evaluations: int = 0
+    train_seconds: float = 0.0
+    failures: Mapping[str, int] | None = None
+
+    @classmethod
+    def of(cls, state: Mapping[str, Any]) -> Progress:
+        """Out of the state of a checkpoint, which may be of a version that knew less."""
+        names = cls.__dataclass_fields__
+        return cls(**{name: value for name, value in state.items() if name in names})
 
 
 class Experiment:
@@ -47,28 +77,24 @@ class Experiment:
 
     Args:
         config: resolved. folder: prepared, with its lock held.
-        interrupted: asked at safe points whether to stop; see `GenerationPPO`.
+        stop: asked at safe points whether to stop; see `GenerationPPO`.
     """
 
-    def __init__(
-        self, config: ExperimentConfig, folder: RunFolder, interrupted: Callable[[], bool] = lambda: False
-    ) -> None:
+    def __init__(self, config: ExperimentConfig, folder: RunFolder, stop: StopRequest | None = None) -> None:
         self.config = config
         self.folder = folder
-        self.iteration = 0
+        self._stop = stop or StopRequest()
+        self.progress = Progress()
+        self._committed: Snapshot | None = None
         self.scene = build_scene(config)
-        self.metrics = MetricsLog(folder.metrics_file)
+        self.metrics = MetricsLog(folder.metrics_file, folder.damaged_rows_file)
         self._spec = PolicySpec.of(config.policy, self.scene.generator)
-        self._algorithm, self._rewards = build_algorithm(config, self.scene, interrupted)
+        self._algorithm, self._rewards = build_algorithm(config, self.scene, self._stop)
         self._evaluator = self.scene.evaluator.drawing_by(self._draw_set())
-        self._num_passes = 0.0
-        self._num_trajectories = 0
-        self.best: dict[str, float] | None = None
-        self._num_stale = 0
         self.warning = ""  # of the last evaluation: that the reward is being hacked
+        self._failures_before: dict[str, int] = {}
         self._known_damage: tuple[float, tuple[str, ...]] = (0.0, ())  # how many in the last row, and which
         self._chosen: Snapshot | None = None
-        self._train_seconds = 0.0
 
     # --- life of a run
 
@@ -83,49 +109,68 @@ class Experiment:
         row: dict[str, Any] = {keys.ITERATION: 0, keys.UNIX_TIME: time.time()}
         row |= {keys.REWARD_MODEL + name: float(value) for name, value in warm_up.items()}
         row[keys.ITERATION_SECONDS] = time.perf_counter() - start
-        row |= self._evaluate()
-        row |= self._look_for_hacking(row)
-        return self._record(row)
+        numbers = self._evaluate(row, 0)
+        return self._commit(row, self._with_evaluation(self.progress, numbers))
 
     def step(self) -> dict[str, Any]:
-        """One iteration, with its evaluation when due; returns the row that was written."""
+        """One iteration, with its evaluation when due; returns the row that was written.
+
+        Raises:
+            RunError: training has diverged, or something failed; the last finished iteration is as it was.
+        """
         start = time.perf_counter()
         result = self._algorithm.train()
-        self.iteration += 1
-        row = self._row(result)
-        rollout_table.write_rollout_table(self.folder.rollouts, self.iteration, self._algorithm.last_rollout)
+        row, progress = self._row(result)
+        self._require_finite(row)
+        self.folder.require_presence()
+        rollout_table.write_rollout_table(self.folder.rollouts, progress.iteration, self._algorithm.last_rollout)
         seconds = time.perf_counter() - start
-        self._train_seconds += seconds
+        progress = replace(progress, train_seconds=progress.train_seconds + seconds)
         row[keys.ITERATION_SECONDS] = seconds
-        row[keys.TRAIN_SECONDS_TOTAL] = self._train_seconds
-        if self.evaluation_is_due:
-            row |= self._evaluate()
-            row |= self._look_for_hacking(row)
-        return self._record(row)
+        row[keys.TRAIN_SECONDS_TOTAL] = progress.train_seconds
+        if self._evaluation_is_due(progress.iteration):
+            progress = self._with_evaluation(progress, self._evaluate(row, progress.iteration))
+        return self._commit(row, progress)
 
     def save(self, folder: Path) -> None:
-        """Writes everything that decides the next iteration into an empty folder."""
+        """Writes everything that decides the next iteration into an empty folder, as the last finished one left it."""
+        if self._committed is None:
+            raise RuntimeError("nothing has been finished yet")
         self.metrics.sync()
-        tensors = {"learner": self._algorithm.training_state(), "reward": self._rewards.state()}
-        write_snapshot(folder, Snapshot(tensors, self._state()))
+        write_snapshot(folder, self._committed)
 
     def load(self, folder: Path) -> None:
         """Goes on from what `save` wrote."""
         self.restore(read_snapshot(folder))
 
-    def restore(self, snapshot: Snapshot) -> None:
-        """Goes on from a snapshot; rows and tables of later iterations are dropped, they will be made again."""
-        state = snapshot.state
-        self.iteration = snapshot.iteration
-        self._num_passes = state["num_passes"]
-        self._num_trajectories = state["num_trajectories"]
-        self.best = state["best"]
-        self._num_stale = state.get("num_stale_evaluations", 0)
-        self._train_seconds = state["train_seconds"]
-        self._algorithm.load_training_state(snapshot.tensors["learner"], self.iteration)
-        self._rewards.load_state(snapshot.tensors["reward"], state["reward_version"])
-        self.metrics.cut_after(self.iteration)
-        rollout_table.cut_after(self.folder.rollouts, self.iteration)
+    def restore(self, snapshot: Snapshot) -> list[str]:
+        """Goes on from a snapshot; rows and tables of later iterations are dropped, they will be made again.
+
+        Returns:
+            What a person should know: rows that are damaged or missing, a best evaluation that is counted anew.
+        """
+        notes = []
+        progress = Progress.of(snapshot.state)
+        metric = self.config.evaluation.metric
+        if progress.best is not None and metric not in progress.best:
+            progress = replace(progress, best=None, num_stale_evaluations=0)
+            notes.append(f"evaluation.metric is {metric} now: the best evaluation is counted anew from here")
+        self._algorithm.load_training_state(snapshot.tensors["learner"], progress.iteration)
+        self._rewards.load_state(snapshot.tensors["reward"], snapshot.state["reward_version"])
+        notes += [f"metrics.jsonl: {problem}" for problem in self.metrics.cut_after(progress.iteration)]
+        rollout_table.cut_after(self.folder.rollouts, progress.iteration)
+        self.progress = progress
+        self._failures_before = dict(progress.failures or {})
+        self._committed = Snapshot(snapshot.tensors, self._state(progress, snapshot.state["reward_version"]))
+        return notes
+
+    def adopt(self, folder: Path) -> None:
+        """Goes on from the state of another training of the same kind; its best evaluation is not ours."""
+        self.load(folder)
+        self.progress = replace(self.progress, best=None, num_stale_evaluations=0)
+        assert self._committed is not None
+        state = {**self._committed.state, **asdict(self.progress)}
+        self._committed = Snapshot(self._committed.tensors, state)
 
     def compare(self, report: Callable[[Row], None] | None = None) -> Comparison:
         """The final evaluation: policy, controls, baselines; written to `evaluation.json` and
@@ -151,10 +196,11 @@ class Experiment:
 
     def export(self) -> None:
         """Writes the policy as it is now to `policy/`."""
-        snapshot = self._chosen
-        learner = self._algorithm.training_state() if snapshot is None else snapshot.tensors["learner"]
-        state = self._state() if snapshot is None else snapshot.state
-        save_policy(self.folder.policy, exported_policy(self.config, self._spec, learner, state))
+        snapshot = self._chosen or self._committed
+        if snapshot is None:
+            raise RuntimeError("nothing has been finished yet")
+        policy = exported_policy(self.config, self._spec, snapshot.tensors["learner"], snapshot.state)
+        save_policy(self.folder.policy, policy)
 
     def close(self) -> None:
         """Ends runners and reward actors."""
@@ -162,6 +208,21 @@ class Experiment:
         self._algorithm.stop()
 
     # --- how far it is
+
+    @property
+    def iteration(self) -> int:
+        """The last finished iteration."""
+        return self.progress.iteration
+
+    @property
+    def best(self) -> Mapping[str, float] | None:
+        """Iteration and value of the best evaluation."""
+        return self.progress.best
+
+    @property
+    def has_state(self) -> bool:
+        """Whether there is something to save."""
+        return self._committed is not None
 
     @property
     def is_over(self) -> bool:
@@ -172,7 +233,7 @@ class Experiment:
     def has_stalled(self) -> bool:
         """Whether the last evaluations were all no better than the best one, as many as early stopping waits for."""
         patience = self.config.evaluation.early_stop_patience
-        return patience is not None and self._num_stale >= patience
+        return patience is not None and self.progress.num_stale_evaluations >= patience
 
     def new_damage(self, row: Mapping[str, Any]) -> list[str]:
         """Damaged real images that the row of this iteration knows and none before, each with what is wrong."""
@@ -188,11 +249,6 @@ class Experiment:
     def is_best(self) -> bool:
         """Whether the current iteration has the best evaluation."""
         return self.best is not None and self.best[keys.ITERATION] == self.iteration
-
-    @property
-    def is_whole(self) -> bool:
-        """Whether the state is that of the last finished iteration; not while the learner is at work."""
-        return self._algorithm.is_whole
 
     def choose(self, snapshot: Snapshot | None) -> None:
         """Compares and exports the policy of a snapshot instead of the newest one; the training stays as it is."""
@@ -216,12 +272,11 @@ class Experiment:
         """The same, as the pipeline that users load."""
         return GenerationPipeline(self.scene.generator, self.policy(), self.config.evaluation.batch_size)
 
-    @property
-    def evaluation_is_due(self) -> bool:
-        """Whether the current iteration ends with an evaluation."""
+    def _evaluation_is_due(self, iteration: int) -> bool:
+        """Whether an iteration ends with an evaluation."""
         return (
-            self.iteration % self.config.evaluation.interval_iterations == 0
-            or self.iteration == self.config.training.num_iterations
+            iteration % self.config.evaluation.interval_iterations == 0
+            or iteration == self.config.training.num_iterations
         )
 
     def _draw_set(self) -> DrawSet:
@@ -237,15 +292,13 @@ class Experiment:
         piece_size = 4 * evaluation.batch_size * max(1, resources.num_env_runners)
         return DrawAndKeep(self.folder.pieces, draw, piece_size)
 
-    def _state(self) -> dict[str, Any]:
+    def _state(self, progress: Progress, reward_version: int) -> dict[str, Any]:
+        """What a checkpoint holds beside tensors."""
+        identity = self.folder.identity
         return {
-            "iteration": self.iteration,
-            "num_passes": self._num_passes,
-            "num_trajectories": self._num_trajectories,
-            "best": self.best,
-            "num_stale_evaluations": self._num_stale,
-            "train_seconds": self._train_seconds,
-            "reward_version": self._rewards.version,
+            **asdict(progress),
+            "reward_version": reward_version,
+            **(identity.state() if identity is not None else {}),
         }
 
     def _actor(self) -> nn.Module:
@@ -257,15 +310,20 @@ class Experiment:
 
     # --- rows
 
-    def _row(self, result: dict[str, Any]) -> dict[str, Any]:
+    def _row(self, result: dict[str, Any]) -> tuple[dict[str, Any], Progress]:
+        """The row of the iteration that the algorithm has just been through, and how far the run is with it."""
         numbers = result["generation"]
         learner = learner_metrics(result)
-        self._num_trajectories += int(numbers["rollout"]["num_trajectories"])
-        self._num_passes += float(numbers["rollout"]["nat_passes_per_image"]) * int(
-            numbers["rollout"]["num_trajectories"]
+        num_trajectories = int(numbers["rollout"]["num_trajectories"])
+        before = self.progress
+        progress = replace(
+            before,
+            iteration=before.iteration + 1,
+            num_trajectories=before.num_trajectories + num_trajectories,
+            num_passes=before.num_passes + float(numbers["rollout"]["nat_passes_per_image"]) * num_trajectories,
+            failures=self._failures(),
         )
-        counters = self._algorithm.dealer_counters
-        row: dict[str, Any] = {keys.ITERATION: self.iteration, keys.UNIX_TIME: time.time()}
+        row: dict[str, Any] = {keys.ITERATION: progress.iteration, keys.UNIX_TIME: time.time()}
         row[keys.REWARD_MEAN] = float(numbers["reward"]["mean"])
         row[keys.REWARD_STD] = float(numbers["reward"]["std"])
         row[keys.REWARD_VERSION] = int(numbers["reward"]["version"])
@@ -274,69 +332,98 @@ class Experiment:
         row |= {keys.REWARD_MODEL + name: float(value) for name, value in reward_model.items()}
         row |= {keys.LEARNER + name: float(learner[name]) for name in keys.LEARNER_METRICS}
         row[keys.NAT_PASSES_PER_IMAGE] = float(numbers["rollout"]["nat_passes_per_image"])
-        row[keys.NAT_PASSES_TOTAL] = self._num_passes
-        row[keys.TRAJECTORIES_TOTAL] = self._num_trajectories
+        row[keys.NAT_PASSES_TOTAL] = progress.num_passes
+        row[keys.TRAJECTORIES_TOTAL] = progress.num_trajectories
         row[keys.BATCH_HASH] = self._algorithm.last_rollout.batch_hash
         row |= {keys.TIME + name: float(value) for name, value in numbers["time"].items()}
-        row[keys.CLUSTER + "lost_env_runners"] = counters.lost_runners
-        row[keys.CLUSTER + "redealt_shards"] = counters.redealt_shards
-        row[keys.CLUSTER + "replaced_reward_actors"] = self._rewards.num_replaced_actors
-        return row
+        row |= {keys.CLUSTER + name: count for name, count in (progress.failures or {}).items()}
+        return row, progress
 
-    def _evaluate(self) -> dict[str, Any]:
-        """Numbers of the mean-action policy on the fixed evaluation seed; writes the sample grid."""
+    def _failures(self) -> dict[str, int]:
+        """What was repaired since the run began, over all its starts."""
+        now = {**self._algorithm.failure_counters(), **self._rewards.failure_counters()}
+        return {name: count + self._failures_before.get(name, 0) for name, count in now.items()}
+
+    def _evaluate(self, row: dict[str, Any], iteration: int) -> Mapping[str, float]:
+        """Numbers of the mean-action policy on the fixed evaluation seed, which go into the row; writes the sample
+        grid.
+        """
         start = time.perf_counter()
         numbers, drawing = self._evaluator.evaluate_once(self.policy(), self.config.evaluation.seed)
         shutil.rmtree(self.folder.pieces, ignore_errors=True)
-        grid = self.folder.samples / f"iteration_{self.iteration:06d}.png"
+        grid = self.folder.samples / f"iteration_{iteration:06d}.png"
         write_sample_grid(grid, self.pipeline(), self.config.evaluation.num_grid_contexts)
         decisions = drawing.decisions.cpu().numpy()
         space = self.scene.generator.decision_space
         write_decision_figure(
-            self.folder.figures / f"decisions_iteration_{self.iteration:06d}.png",
+            self.folder.figures / f"decisions_iteration_{iteration:06d}.png",
             space.names,
             decisions,
             space.effective,
             space.base_schedule.numpy(),
-            title=f"Decisions after {self.iteration} iterations",
+            title=f"Decisions after {iteration} iterations",
         )
-        row: dict[str, Any] = {}
         for name, value in numbers.items():
             row[(keys.TIME if name == IMAGES_PER_SECOND else keys.EVAL) + name] = value
         for step, name, column in self._decision_columns(decisions):
             row[keys.decision_key(step, name, "mean")] = float(column.mean())
             row[keys.decision_key(step, name, "sd")] = float(column.std())
-        self._compare_with_best(numbers)
         row[keys.EVALUATION_SECONDS] = time.perf_counter() - start
-        return row
+        row |= self._look_for_hacking(row, iteration)
+        return numbers
 
-    def _look_for_hacking(self, row: Mapping[str, Any]) -> dict[str, Any]:
+    def _look_for_hacking(self, row: Mapping[str, Any], iteration: int) -> dict[str, Any]:
         """Whether the reward has been rising while the judge found the images worse."""
         evaluation = self.config.evaluation
         rows = [*self.metrics.rows(), row]
         found = find_hacking(rows, evaluation.hacking_window, evaluation.hacking_tolerance)
-        is_new = found is not None and found.iteration == self.iteration
+        is_new = found is not None and found.iteration == iteration
         self.warning = found.describe(self._evaluator.judge.names) if found is not None and is_new else ""
         return hacking_row(found)
 
-    def _compare_with_best(self, numbers: Mapping[str, float]) -> None:
+    def _with_evaluation(self, progress: Progress, numbers: Mapping[str, float]) -> Progress:
+        """How far the run is after an evaluation: whether it was the best one, or how many were not."""
         evaluation = self.config.evaluation
-        value = numbers[evaluation.metric]
-        if self.best is None or value < self.best[evaluation.metric] - evaluation.early_stop_min_delta:
-            self.best, self._num_stale = {keys.ITERATION: self.iteration, evaluation.metric: value}, 0
-        else:
-            self._num_stale += 1
+        value, best = numbers[evaluation.metric], progress.best
+        if best is None or value < best[evaluation.metric] - evaluation.early_stop_min_delta:
+            found = {keys.ITERATION: progress.iteration, evaluation.metric: value}
+            return replace(progress, best=found, num_stale_evaluations=0)
+        return replace(progress, num_stale_evaluations=progress.num_stale_evaluations + 1)
 
     def _decision_columns(self, decisions: np.ndarray) -> list[tuple[int, str, np.ndarray]]:
         names = self.scene.generator.decision_space.names
         return [(t, name, decisions[:, t, k]) for t in range(decisions.shape[1]) for k, name in enumerate(names)]
 
-    def _record(self, row: dict[str, Any]) -> dict[str, Any]:
+    def _commit(self, row: dict[str, Any], progress: Progress) -> dict[str, Any]:
+        """Makes an iteration count: everything of it is there and finite, its row is written, and nothing tears that.
+
+        Raises:
+            RunError: something is not finite; the iteration before stays the last one.
+        """
+        self._require_finite(row)
+        reward = {name: value.clone() for name, value in self._rewards.state().items()}
+        tensors = {"learner": self._algorithm.training_state(), "reward": reward}
+        snapshot = Snapshot(tensors, self._state(progress, self._rewards.version))
+        if bad := snapshot.non_finite():
+            raise self._diverged(row[keys.ITERATION], bad)
+        self.folder.require_presence()
+        with self._stop.deferred():
+            self.metrics.append(row)
+            self.progress, self._committed = progress, snapshot
+        return row
+
+    def _require_finite(self, row: Mapping[str, Any]) -> None:
         bad = [name for name, value in row.items() if isinstance(value, float) and not np.isfinite(value)]
         if bad:
-            raise RunError(f"iteration {self.iteration}: {', '.join(bad)} not finite: training has diverged")
-        self.metrics.append(row)
-        return row
+            raise self._diverged(row[keys.ITERATION], bad)
+
+    def _diverged(self, iteration: int, names: list[str]) -> RunError:
+        shown = ", ".join(names[:3]) + (f" and {len(names) - 3} more" if len(names) > 3 else "")
+        return RunError(
+            f"iteration {iteration}: {shown} not finite: training has diverged; with the same settings it will again: "
+            "lower ppo.lr or the weight of the reward, in another --run-dir, or from the last finished iteration on "
+            "by --accept-change"
+        )
 
 
 def write_comparison(folder: RunFolder, comparison: Comparison, iteration: int) -> None:

@@ -86,5 +86,5 @@ def _read(folder: RunFolder, iteration: int | None) -> Snapshot:
         try:
             return read_snapshot(path)
         except DamagedCheckpointError as error:
-            problem = str(error)
+            problem = problem or str(error)
     raise UserError(f"checkpoint damaged: {problem}")

@@ -16,12 +16,12 @@ from adanat_rl.config.loading import resolve
 from adanat_rl.config.paths import resolve_path
 from adanat_rl.config.schema import ExperimentConfig
 from adanat_rl.data.loading import load_dataset
+from adanat_rl.envs import GenerationEnv, GenerationVectorEnv
+from adanat_rl.envs.contracts import Generator, Scorer
 from adanat_rl.generation.build import build_generator
 from adanat_rl.generation.noise import ImageNoise
 from adanat_rl.generation.weights import load_network
 from adanat_rl.rewards.discriminator import PatchDiscriminator
-from envs import GenerationEnv, GenerationVectorEnv
-from envs.contracts import Generator, Scorer
 
 
 def make_env(preset: str, scorer: Scorer | None = None, overrides: Sequence[str] = (), **kwargs: Any) -> GenerationEnv:

@@ -4,28 +4,29 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 from pathlib import Path
 from typing import Any
 
-from adanat_rl.config.files import read_json_lines, write_atomically
+from adanat_rl.config.files import append_line, write_atomically
 from adanat_rl.config.metric_keys import ITERATION, is_measured
+from adanat_rl.config.metric_rows import read_metric_rows
 
 
 class MetricsLog:
     """Appends rows and gives them back.
 
     Args:
-        path: the file.
+        path: the file. damaged: where a file with damaged rows is kept as it was found.
     """
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, damaged: Path | None = None) -> None:
         self._path = path
+        self._damaged = damaged or path.with_suffix(".damaged")
 
     def append(self, row: dict[str, Any]) -> None:
         """Adds one row in a single write."""
-        line = json.dumps(row, allow_nan=False) + "\n"
-        with self._path.open("a") as file:
-            file.write(line)
+        append_line(self._path, json.dumps(row, allow_nan=False))
 
     def sync(self) -> None:
         """Puts the rows on the disk."""
@@ -33,14 +34,28 @@ class MetricsLog:
             with self._path.open("rb") as file:
                 os.fsync(file.fileno())
 
-    def cut_after(self, iteration: int) -> None:
-        """Drops rows of later iterations: a resumed run writes them again."""
-        rows = [row for row in read_json_lines(self._path) if row[ITERATION] <= iteration]
-        write_atomically(self._path, "".join(json.dumps(row) + "\n" for row in rows), durable=True)
+    def cut_after(self, iteration: int) -> list[str]:
+        """Drops rows of later iterations: a resumed run writes them again. Of one iteration the last row counts.
+
+        Returns:
+            What is wrong with the rows that stay, in words: damaged ones, and iterations without a row. The file with
+            damaged rows is kept beside as it was.
+        """
+        found = read_metric_rows(self._path)
+        problems = list(found.problems)
+        if problems:
+            shutil.copyfile(self._path, self._damaged)
+        rows = {row[ITERATION]: row for row in found.rows if row[ITERATION] <= iteration}
+        missing = [number for number in range(iteration + 1) if number not in rows]
+        if missing:
+            problems.append(f"no row of {len(missing)} iterations, the first of them {missing[0]}")
+        text = "".join(json.dumps(rows[number]) + "\n" for number in sorted(rows))
+        write_atomically(self._path, text)
+        return problems
 
     def rows(self) -> list[dict[str, Any]]:
-        """All rows in order."""
-        return read_json_lines(self._path)
+        """All whole rows in order."""
+        return read_metric_rows(self._path).rows
 
 
 def without_measurements(row: dict[str, Any]) -> dict[str, Any]:

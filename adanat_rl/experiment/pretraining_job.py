@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import json
+import shutil
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, cast
+from typing import IO, Any, cast
 
 import numpy as np
 import torch
@@ -24,6 +25,7 @@ from adanat_rl.evaluation.drawing import DrawHere
 from adanat_rl.evaluation.evaluator import Evaluation, Evaluator
 from adanat_rl.evaluation.judge import FD_A, FD_B, PRECISION, RECALL, ClassifierJudge
 from adanat_rl.experiment.gallery import image_grid, png_bytes
+from adanat_rl.experiment.lock import LOCK, acquire_lock
 from adanat_rl.experiment.pretraining import (
     CLASSIFIERS,
     FittedClassifier,
@@ -53,11 +55,14 @@ _SOURCES = {
 }
 
 
+_UNFINISHED, _CARD = ".unfinished", "MODEL_CARD.md"
+
+
 def pretrain(config: ExperimentConfig, folder: Path, *, quiet: bool = False, log_json: bool = False) -> None:
-    """Trains everything and writes it into an empty folder.
+    """Trains everything and writes it into an empty folder; one that was interrupted is empty again.
 
     Raises:
-        UserError: the folder is not empty, or cannot be written.
+        UserError: the folder is not empty, in use, or cannot be written.
     """
     torch.set_num_threads(config.resources.torch_threads)
     start = time.perf_counter()
@@ -67,7 +72,26 @@ def pretrain(config: ExperimentConfig, folder: Path, *, quiet: bool = False, log
             f"pretraining.patch_size: {config.pretraining.token_size} does not divide the side of the images "
             f"({dataset.images.shape[-1]})"
         )
-    _prepare(folder)
+    lock = _prepare(folder)
+    aside = folder / _UNFINISHED
+    try:
+        _pretrain(config, dataset, aside, folder, start, quiet=quiet, log_json=log_json)
+    finally:
+        shutil.rmtree(aside, ignore_errors=True)
+        lock.close()
+
+
+def _pretrain(
+    config: ExperimentConfig,
+    dataset: ImageDataset,
+    folder: Path,
+    target: Path,
+    start: float,
+    *,
+    quiet: bool,
+    log_json: bool,
+) -> None:
+    """Fills a folder aside and then moves its files to their target, the model card last."""
     settings, seed = config.pretraining, config.seed
     with open_display("pretrain", quiet=quiet, log_json=log_json) as display:
         rows: list[dict[str, Any]] = []
@@ -95,21 +119,32 @@ def pretrain(config: ExperimentConfig, folder: Path, *, quiet: bool = False, log
         table = _evaluate_schedules(config, dataset, judge, nat, tokenizer)
         _write_pictures(config, folder, rows, nat, tokenizer, dataset.num_classes)
         card = _model_card(config, dataset, tokenizer, judge, classifiers, nat, table, elapsed)
-        write_atomically(folder / "MODEL_CARD.md", card)
+        write_atomically(folder / _CARD, card)
         write_atomically(folder / "pretraining.jsonl", "".join(json.dumps(row) + "\n" for row in rows))
-        display.message(f"weights, curve.png, samples.png, MODEL_CARD.md: {folder}")
+        made = [file for file in folder.iterdir() if file.name != LOCK]
+        for file in sorted(made, key=lambda file: (file.name == _CARD, file.name)):
+            file.replace(target / file.name)
+        display.message(f"weights, curve.png, samples.png, MODEL_CARD.md: {target}")
         display.message(
-            f"use them: generator.nat={folder}/nat.safetensors generator.tokenizer={folder}/tokenizer.safetensors"
+            f"use them: generator.nat={target}/nat.safetensors generator.tokenizer={target}/tokenizer.safetensors"
         )
 
 
-def _prepare(folder: Path) -> None:
+def _prepare(folder: Path) -> IO[Any]:
+    """Makes the folder and the one aside, which is emptied; returns the lock, which lies in it."""
+    aside = folder / _UNFINISHED
     try:
         folder.mkdir(parents=True, exist_ok=True)
-    except (PermissionError, FileExistsError, NotADirectoryError) as error:
+        if any(entry.name != _UNFINISHED for entry in folder.iterdir()):
+            raise UserError(f"run_dir: {folder} is not empty; choose another --run-dir")
+        aside.mkdir(exist_ok=True)
+        lock = acquire_lock(aside)
+    except OSError as error:
         raise UserError(f"run_dir: cannot make {folder}: {error.strerror}; choose another --run-dir") from None
-    if any(folder.iterdir()):
-        raise UserError(f"run_dir: {folder} is not empty; choose another --run-dir")
+    for entry in aside.iterdir():
+        if entry.name != LOCK:
+            shutil.rmtree(entry) if entry.is_dir() else entry.unlink()
+    return lock
 
 
 def _store(config: ExperimentConfig, path: Path, kind: str, arguments: Mapping[str, Any], network: nn.Module) -> Any:

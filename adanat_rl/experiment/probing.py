@@ -15,7 +15,8 @@ from adanat_rl.config.schema import ExperimentConfig
 from adanat_rl.evaluation.drawing import EvaluationSet, draw_set
 from adanat_rl.evaluation.probe_drawing import Scorer, starting_schedule
 from adanat_rl.experiment.build import driver_device
-from adanat_rl.experiment.checkpoints import checkpoint_folders, read_snapshot
+from adanat_rl.experiment.checkpoints import newest_readable
+from adanat_rl.experiment.fitting import check_drawn, check_fit, drawn_by
 from adanat_rl.generation.build import build_generator
 from adanat_rl.generation.generator import Generator
 from adanat_rl.generation.masked.schedules import load_schedule
@@ -61,7 +62,9 @@ def load_probe_subject(
         UserError: something is missing, damaged or does not fit. RunError: the reward failed.
     """
     torch.set_num_threads(config.resources.torch_threads)
+    check_fit(config)
     generator, start, title = _load_start(config, policy, schedule)
+    check_drawn(config, drawn_by(generator))
     parts = build_reward_parts(config)
     if not parts.model.sees_images:
         raise UserError(f"reward.kind: {parts.name} does not look at images, and the probe asks for the effect on them")
@@ -111,11 +114,13 @@ def _take_state(
         return f"as a run starts, after {parts.model.num_warmup_updates} updates"
     folder = Path(source).expanduser()
     if folder.is_dir():
-        found = checkpoint_folders(folder / "checkpoints")
-        if not found:
-            raise UserError(f"--reward-from: {source} has no checkpoint; give a run folder, a file, or {FRESH}")
-        parts.model.load_state_dict(take_damage(read_snapshot(found[max(found)]).tensors["reward"], parts.damage))
-        return f"of run {folder.name}, iteration {max(found)}"
+        snapshot, problems = newest_readable(folder / "checkpoints")
+        if snapshot is None:
+            why = f"no checkpoint that can be read ({problems[0]})" if problems else "no checkpoint"
+            raise UserError(f"--reward-from: {source} has {why}; give a run folder, a file, or {FRESH}")
+        parts.model.load_state_dict(take_damage(snapshot.tensors["reward"], parts.damage))
+        newer = f"; newer ones are damaged: {problems[0]}" if problems else ""
+        return f"of run {folder.name}, iteration {snapshot.iteration}{newer}"
     discriminator = _discriminator(parts)
     if discriminator is None:
         raise UserError(

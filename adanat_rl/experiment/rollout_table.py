@@ -6,6 +6,7 @@ Columns: id, iteration, shard, row, seed, context, decisions (list of T·K), rew
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 import numpy as np
@@ -14,6 +15,8 @@ import pyarrow.parquet as pq
 
 from adanat_rl.config.files import write_atomically
 from adanat_rl.rl.algorithm import Rollout
+
+_NAME = re.compile(r"iteration_(\d{6,})\.parquet")
 
 
 def table_path(folder: Path, iteration: int) -> Path:
@@ -50,10 +53,20 @@ def write_rollout_table(folder: Path, iteration: int, rollout: Rollout) -> None:
     write_atomically(table_path(folder, iteration), sink.getvalue().to_pybytes())
 
 
+def table_files(folder: Path) -> dict[int, Path]:
+    """Tables by iteration; other names beside them are left alone."""
+    found = {}
+    for path in folder.glob("iteration_*.parquet"):
+        match = _NAME.fullmatch(path.name)
+        if match is not None and path.is_file():
+            found[int(match[1])] = path
+    return dict(sorted(found.items()))
+
+
 def cut_after(folder: Path, iteration: int) -> None:
     """Deletes tables of later iterations: a resumed run writes them again."""
-    for path in folder.glob("iteration_*.parquet"):
-        if int(path.stem.removeprefix("iteration_")) > iteration:
+    for number, path in table_files(folder).items():
+        if number > iteration:
             path.unlink()
 
 

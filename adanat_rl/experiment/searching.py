@@ -4,15 +4,16 @@ from __future__ import annotations
 
 import json
 import shutil
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from rich.table import Table
 
-from adanat_rl.config.errors import RunError, UserError
-from adanat_rl.config.files import write_atomically
+from adanat_rl.config.errors import RunError
+from adanat_rl.config.files import append_line, write_atomically
+from adanat_rl.config.loading import validate
 from adanat_rl.config.schema import ExperimentConfig
 from adanat_rl.evaluation.drawing import DrawAndKeep
 from adanat_rl.evaluation.evaluator import Evaluator
@@ -28,27 +29,27 @@ from adanat_rl.evaluation.searches import (
     searched_entries,
 )
 from adanat_rl.experiment.build import build_scene, draw_here
+from adanat_rl.experiment.contents import CONTENT_KEYS
 from adanat_rl.experiment.inputs import with_absolute_paths
 from adanat_rl.experiment.progress import Display, open_display
 from adanat_rl.experiment.run_folder import RunFolder, disk_error
+from adanat_rl.experiment.same_run import Difference, Identity, differences, flat_settings
 from adanat_rl.experiment.search_study import StudyHistory, plain_rows
-from adanat_rl.experiment.signals import InterruptGuard, interrupt_guard
 from adanat_rl.generation.build import build_decision_space, inline_base_schedule
+from adanat_rl.stopping import StopRequest
 
 # Settings that decide which trials a search makes and what comes of them; others may change when it goes on.
 _DECIDING_SECTIONS = ("data", "generator", "decisions")
 _DECIDING_KEYS = {
     "search": ("population", "sigma", "seed"),
-    "evaluation": ("num_images", "judge", "inception", "resize"),
+    "evaluation": ("num_images", "judge", "resize"),
 }
-
-
-class SearchInterruptedError(Exception):
-    """The search was told to stop; all its trials are on the disk."""
 
 
 class SearchFolder(RunFolder):
     """The folder of a search: not that of a training, so its settings have another name."""
+
+    kind = "search"
 
     @property
     def config_file(self) -> Path:
@@ -66,6 +67,11 @@ class SearchFolder(RunFolder):
         return self.path / "study.db"
 
     @property
+    def contents_file(self) -> Path:
+        """SHA-256 of what the search was started with, JSON."""
+        return self.path / "contents.json"
+
+    @property
     def history_file(self) -> Path:
         """The trials as JSON lines."""
         return self.path / "search.jsonl"
@@ -80,23 +86,45 @@ class SearchFolder(RunFolder):
         """The same as a file of baselines."""
         return self.path / "reference.json"
 
-    def _compare(self, config: ExperimentConfig, may_change: Sequence[str]) -> None:
-        """What may differ is another list for a search."""
-        found = _first_difference(_deciding(config), _deciding(self.saved_config()))
-        if found is not None:
-            self.release()
-            key, ours, theirs = found
-            raise UserError(
-                f"run_dir: {self.path} belongs to another search: {key} is {theirs!r} there and {ours!r} here; "
-                "choose another --run-dir, or the same settings to go on"
-            )
+    @property
+    def has_history(self) -> bool:
+        """Whether an evaluation was ever finished here."""
+        return self.study_file.exists()
+
+    def _found_differences(self, config: ExperimentConfig, may_change: Sequence[str]) -> list[Difference]:
+        """What must be the same is another list for a search; the contents are those of its first start."""
+        assert self.identity is not None
+        ours = Identity(_deciding(config), _searched_contents(self.identity.contents))
+        saved = self._saved_settings()
+        there = Identity(_deciding(validate(saved)) if saved else {}, self._saved_contents())
+        return differences(ours, there)
+
+    def _note_contents(self, identity: Identity) -> None:
+        """Those of the first start stay; what it did not know of is added."""
+        known = {**_searched_contents(identity.contents), **self._saved_contents()}
+        write_atomically(self.contents_file, json.dumps(known, indent=1))
+
+    def _saved_contents(self) -> dict[str, str]:
+        try:
+            content = json.loads(self.contents_file.read_bytes())
+        except (OSError, ValueError, RecursionError):
+            return {}
+        return content if isinstance(content, dict) else {}
 
 
-def search(config: ExperimentConfig, path: Path, again: str, *, quiet: bool = False, log_json: bool = False) -> int:
+def search(
+    config: ExperimentConfig,
+    path: Path,
+    again: str,
+    stop: StopRequest,
+    *,
+    quiet: bool = False,
+    log_json: bool = False,
+) -> int:
     """Searches, or goes on with the search of a folder; returns the exit status.
 
     Args:
-        again: the command to name in messages.
+        again: the command to name in messages. stop: heard in every phase.
 
     Raises:
         UserError: something is missing, damaged or does not fit. RunError: the disk is full.
@@ -106,18 +134,15 @@ def search(config: ExperimentConfig, path: Path, again: str, *, quiet: bool = Fa
     config = config.model_copy(update={"decisions": decisions})
     evaluator = build_scene(config).evaluator
     folder = SearchFolder(path)
-    folder.prepare(config)
     try:
-        with (
-            open_display("search", quiet=quiet, log_json=log_json) as display,
-            interrupt_guard() as guard,
-        ):
-            return _search(config, folder, evaluator, again, display, guard)
+        folder.prepare(config)
+        with open_display("search", quiet=quiet, log_json=log_json) as display:
+            return _search(config, folder, evaluator, again, display, stop)
     except OSError as error:
-        failed = disk_error(error, path, again)
-        raise (error if failed is None else _with_advice(failed, folder, again)) from error
+        failed = disk_error(error, path, f"every finished evaluation, in {folder.study_file}", again)
+        raise failed or error from error
     except RunError as error:
-        raise _with_advice(error, folder, again) from error
+        raise error.advised(f"every finished evaluation, in {folder.study_file}", again) from error
     finally:
         folder.release()
 
@@ -138,7 +163,7 @@ def _search(
     evaluator: Evaluator,
     again: str,
     display: Display,
-    guard: InterruptGuard,
+    stop: StopRequest,
 ) -> int:
     space, settings, total = evaluator.generator.decision_space, config.search, _total(config)
     history = StudyHistory(folder.study_file, space)
@@ -149,12 +174,10 @@ def _search(
         evaluator = evaluator.drawing_by(DrawAndKeep(folder.pieces, draw_here(config)))
 
     def report(trial: Trial) -> None:
-        with folder.history_file.open("a") as file:
-            file.write(_line(trial))
+        append_line(folder.history_file, _line(trial).rstrip("\n"))
         shutil.rmtree(folder.pieces, ignore_errors=True)
         display.row(len(history), total, _row(trial))
-        if guard():
-            raise SearchInterruptedError
+        stop.check()
 
     try:
         result = search_static_schedule(
@@ -168,9 +191,10 @@ def _search(
             history=history,
             report=report,
         )
-    except SearchInterruptedError:
+    except KeyboardInterrupt:
+        stop.note()
         display.message(f"stopped after {len(history)} of {total} evaluations, all kept; go on with: {again}")
-        return guard.exit_status
+        return stop.exit_status
     if len(history) == known:
         display.message("the search is complete; more with search.num_generations")
     _finish(config, folder, result, again, display)
@@ -184,11 +208,11 @@ def _finish(
     if not np.isfinite(result.distance):
         raise RunError("no schedule has a finite distance: the judge finds none")
     rows = ",\n ".join(json.dumps(row) for row in plain_rows(result.schedule))
-    write_atomically(folder.schedule_file, f"[{rows}]\n", durable=True)
+    write_atomically(folder.schedule_file, f"[{rows}]\n")
     references = References(config.data.name, again, (as_baseline(config, result),))
-    write_atomically(folder.reference_file, dump_references(references), durable=True)
+    write_atomically(folder.reference_file, dump_references(references))
     summary = summarise(config, result)
-    write_atomically(folder.summary_file, json.dumps(summary, indent=1, ensure_ascii=False), durable=True)
+    write_atomically(folder.summary_file, json.dumps(summary, indent=1, ensure_ascii=False))
     before, after = summary["distance_before"], summary["distance"]
     display.message(
         f"FD {before['mean']:.3f} ± {before['sd']:.3f} before, {after['mean']:.3f} ± {after['sd']:.3f} after, "
@@ -270,20 +294,17 @@ def _line(trial: Trial) -> str:
 
 
 def _deciding(config: ExperimentConfig) -> dict[str, Any]:
-    """The settings that must be the same for a search to go on."""
-    settings = config.model_dump(mode="json")
-    kept = {name: settings[name] for name in _DECIDING_SECTIONS}
-    return kept | {name: {key: settings[name][key] for key in keys} for name, keys in _DECIDING_KEYS.items()}
+    """The settings that must be the same for a search to go on, by dotted key."""
+    return {key: value for key, value in flat_settings(config).items() if _decides(key)}
 
 
-def _first_difference(ours: Any, theirs: Any, key: str = "") -> tuple[str, Any, Any] | None:
-    """Dotted key and both values of the first setting that differs."""
-    if not (isinstance(ours, dict) and isinstance(theirs, dict)):
-        return None if ours == theirs else (key, ours, theirs)
-    parts = (_first_difference(ours[name], theirs.get(name), f"{key}.{name}".lstrip(".")) for name in ours)
-    return next((found for found in parts if found is not None), None)
+def _decides(key: str) -> bool:
+    if key in CONTENT_KEYS or key == "decisions.base.file":
+        return False
+    section, _, name = key.partition(".")
+    return section in _DECIDING_SECTIONS or name in _DECIDING_KEYS.get(section, ())
 
 
-def _with_advice(error: RunError, folder: SearchFolder, again: str) -> RunError:
-    """The same failure with what is safe and how to go on."""
-    return RunError(error.message, f"every finished evaluation, in {folder.study_file}", error.resume or again)
+def _searched_contents(contents: Mapping[str, str]) -> dict[str, str]:
+    """Those that a search looks at."""
+    return {key: value for key, value in contents.items() if not key.startswith("reward.")}

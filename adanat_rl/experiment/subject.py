@@ -14,7 +14,14 @@ from adanat_rl.data.loading import load_images
 from adanat_rl.evaluation.build import build_judge
 from adanat_rl.evaluation.evaluator import Evaluator
 from adanat_rl.experiment.build import check_contexts, draw_here, driver_device
-from adanat_rl.generation.build import assemble_generator, evaluated_contexts, with_evaluated_captions
+from adanat_rl.experiment.fitting import check_drawn, drawn_by
+from adanat_rl.experiment.own_policy import load_own_policy
+from adanat_rl.generation.build import (
+    assemble_generator,
+    build_generator,
+    evaluated_contexts,
+    with_evaluated_captions,
+)
 from adanat_rl.generation.masked.schedules import load_schedule
 from adanat_rl.generation.pipeline import GenerationPipeline, load_pipeline, policy_folder
 from adanat_rl.generation.policies.base import GenerationPolicy, SchedulePolicy
@@ -73,6 +80,13 @@ def load_drawer(
     return GenerationPipeline(generator, SchedulePolicy(torch.from_numpy(rows).float()), config.evaluation.batch_size)
 
 
+def _own_drawer(config: ExperimentConfig, own: str) -> GenerationPipeline:
+    torch.set_num_threads(config.resources.torch_threads)
+    settle_process()
+    generator = build_generator(config, driver_device(config))
+    return GenerationPipeline(generator, load_own_policy(own, generator), config.evaluation.batch_size)
+
+
 def shipped_policy(dataset: str) -> str:
     """The asset name of the policy that ships for a data set.
 
@@ -90,10 +104,19 @@ def _shipped_name(dataset: str) -> str:
 
 
 def load_subject(
-    config: ExperimentConfig, policy: str | None, schedule: Path | None, typed: Collection[str] = ()
+    config: ExperimentConfig,
+    policy: str | None,
+    schedule: Path | None,
+    typed: Collection[str] = (),
+    own: str | None = None,
 ) -> Subject:
-    """The same, ready to be judged."""
-    pipeline = load_drawer(config, policy, schedule, typed=typed)
+    """The same, ready to be judged.
+
+    Args:
+        own: `module:function`, which makes a policy for the configured generator.
+    """
+    pipeline = load_drawer(config, policy, schedule, typed=typed) if own is None else _own_drawer(config, own)
+    check_drawn(config, drawn_by(pipeline.generator))
     dataset = load_images(config.data)
     check_contexts(pipeline.generator, dataset)
     evaluation = config.evaluation
@@ -106,6 +129,9 @@ def load_subject(
         draw_here(config),
     )
     horizon = pipeline.generator.horizon
+    if own is not None:
+        looks = pipeline.policy.plan(torch.zeros(1, dtype=torch.int64, device=pipeline.generator.device)) is None
+        return Subject(pipeline.policy, f"{own}, T = {horizon}", evaluator, looks)
     if schedule is not None:
         return Subject(pipeline.policy, f"schedule {schedule.stem}, T = {horizon}", evaluator, False)
     spec = load_policy(policy_folder(policy or shipped_policy(config.data.name))).spec

@@ -11,11 +11,10 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 import numpy as np
-import yaml
 
 from adanat_rl.config.errors import UserError
 from adanat_rl.config.files import read_json_lines
-from adanat_rl.config.loading import validate
+from adanat_rl.config.loading import load_saved
 from adanat_rl.config.metric_keys import (
     EVAL,
     ITERATION,
@@ -24,6 +23,7 @@ from adanat_rl.config.metric_keys import (
 from adanat_rl.config.paths import resolve_path
 from adanat_rl.config.run_paths import RunPaths
 from adanat_rl.config.schema import ExperimentConfig
+from adanat_rl.config.text_files import read_text
 from adanat_rl.evaluation.judge import FD_A, JudgeNames, judge_names
 from adanat_rl.evaluation.probe_design import find_probe
 from adanat_rl.evaluation.reference import References, load_references
@@ -160,16 +160,9 @@ def read_run(folder: RunPaths) -> RunData:
 
 
 def _read_config(folder: RunPaths) -> tuple[str, ExperimentConfig]:
-    try:
-        text = folder.config_file.read_text()
-        settings = yaml.safe_load(text)
-    except FileNotFoundError:
-        raise UserError(f"{folder.path} is no run folder: it has no config.yaml") from None
-    except (OSError, yaml.YAMLError) as error:
-        raise UserError(f"{folder.config_file} cannot be read: {' '.join(str(error).split())}") from None
-    if not isinstance(settings, dict):
-        raise UserError(f"{folder.config_file} holds no settings")
-    return text, validate(settings)
+    if not folder.config_file.exists():
+        raise UserError(f"{folder.path} is no run folder: it has no config.yaml")
+    return read_text(folder.config_file, "run_dir"), load_saved(folder.config_file)
 
 
 def _attempt(path: Path, read: Callable[[Path], T], notes: list[str]) -> T | None:

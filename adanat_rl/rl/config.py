@@ -16,6 +16,7 @@ from ray.tune.registry import register_env
 from torch import Tensor
 
 from adanat_rl.config.schema import ExperimentConfig
+from adanat_rl.envs import GenerationVectorEnv
 from adanat_rl.generation.build import build_decision_space, build_generator
 from adanat_rl.generation.decisions import DecisionSpace, inverse_smoothing
 from adanat_rl.generation.devices import device_for
@@ -27,7 +28,6 @@ from adanat_rl.rl.env_runner import ShardEnvRunner
 from adanat_rl.rl.exploration import action_std
 from adanat_rl.rl.learner import GenerationPPOLearner
 from adanat_rl.rl.rl_module import GenerationRLModule
-from envs import GenerationVectorEnv
 
 GeneratorFactory = Callable[[], Generator]
 _ENV_NAME = "adanat_rl_generation"
@@ -147,6 +147,7 @@ def _env_config(experiment: ExperimentConfig, inputs: RLInputs) -> dict[str, Any
         "keep_features": experiment.keep_features and inputs.policy.needs_features,
         "torch_threads": experiment.resources.torch_threads,
         "action_limit": experiment.decisions.action_limit,
+        "fetch_timeout_s": experiment.resources.shard_timeout_s,
     }
 
 

@@ -74,7 +74,7 @@ def refused(*overrides: str, **arguments) -> str:
         ("ppo=[1]", ["ppo", "[1]", "dictionary"]),
         ("decisions.learned=mask_ratio", ["decisions.learned", '"mask_ratio"']),
         # no override at all
-        ("ppo.lr", ["'ppo.lr'", "KEY=VALUE", "did you mean 'ppo.lr'"]),
+        ("ppo.lr", ["'ppo.lr'", "KEY=VALUE", "type ppo.lr=VALUE"]),
         ("ppo.l", ["'ppo.l'", "KEY=VALUE", "did you mean"]),
         ("=5", ["'=5'", "KEY=VALUE"]),
         ("--lr=1", ["'--lr=1'", "KEY=VALUE"]),
@@ -134,14 +134,15 @@ def test_a_file_is_loaded_and_overridden(tmp_path: Path) -> None:
     file.write_text("name: mine\nppo:\n  lr: 0.001\n  num_epochs: 2\n")
     config = resolve(file=file, overrides=["ppo.num_epochs=7"])
     assert (config.name, config.ppo.lr, config.ppo.num_epochs) == ("mine", 0.001, 7)
-    assert config.training == ExperimentConfig().training
+    assert config.training == resolve(preset="digits").training
+    assert config.decisions == resolve(preset="digits").decisions != ExperimentConfig().decisions
 
 
 @pytest.mark.parametrize("text", ["", "# nothing\n", "{}"])
-def test_an_empty_file_is_the_default_configuration(tmp_path: Path, text: str) -> None:
+def test_an_empty_file_is_the_default_preset(tmp_path: Path, text: str) -> None:
     file = tmp_path / "empty.yaml"
     file.write_text(text)
-    assert resolve(file=file) == ExperimentConfig()
+    assert resolve(file=file) == resolve(preset="digits")
 
 
 @pytest.mark.parametrize(
@@ -183,8 +184,48 @@ def test_a_key_that_is_no_word_is_named(settings: dict) -> None:
     assert str(caught.value)[0] not in ": "  # the message starts with the key
 
 
-def test_preset_and_file_exclude_each_other(tmp_path: Path) -> None:
-    assert "--preset and --config" in refused(preset="digits", file=tmp_path / "x.yaml")
+def test_a_file_names_the_preset_it_starts_from_and_the_command_line_can_name_another(tmp_path: Path) -> None:
+    file = tmp_path / "mine.yaml"
+    file.write_text("preset: mnist\nppo: {num_epochs: 9}\nname: mine\n")
+    of_file, typed, overridden = resolve(file=file), resolve("cc3m", file), resolve("cc3m", file, ["preset=coco"])
+    for config, preset in ((of_file, "mnist"), (typed, "cc3m"), (overridden, "coco")):
+        assert (config.preset, config.name, config.ppo.num_epochs) == (preset, "mine", 9)
+        assert config.generator == resolve(preset).generator
+        assert config.ppo.model_copy(update={"num_epochs": 0}) == resolve(preset).ppo.model_copy(
+            update={"num_epochs": 0}
+        )
+    assert resolve(values={"preset": "mnist"}) == resolve("mnist")
+    assert "'mnst' is no preset" in refused("preset=mnst")
+    assert "did you mean 'mnist'" in refused("preset=mnst")
+
+
+def test_a_group_that_is_overridden_keeps_what_the_preset_says_of_its_other_settings() -> None:
+    assert resolve("mnist", overrides=["ppo={lr: 0.5}"]) == resolve("mnist", overrides=["ppo.lr=0.5"])
+    assert resolve("mnist", values={"decisions.base": {"curve": "linear"}}) == resolve(
+        "mnist", overrides=["decisions.base.curve=linear"]
+    )
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "ppo.lr: 3e-4\nppo: {clip: 0.3}\nreward.fid.credit: group",
+        "ppo: {lr: 3e-4}\nppo.clip: 0.3\nreward: {fid.credit: group}",
+        "ppo:\n  lr: 3e-4\n  clip: 0.3\nreward:\n  fid:\n    credit: group",
+    ],
+)
+def test_keys_are_dotted_or_nested(tmp_path: Path, text: str) -> None:
+    file = tmp_path / "mine.yaml"
+    file.write_text(text)
+    assert load_file(file) == {"ppo": {"lr": 3e-4, "clip": 0.3}, "reward": {"fid": {"credit": "group"}}}
+
+
+def test_a_key_that_is_written_dotted_and_nested_is_refused_with_both_lines(tmp_path: Path) -> None:
+    file = tmp_path / "mine.yaml"
+    file.write_text("ppo:\n  lr: 1\n\nppo.lr: 2\n")
+    assert "line 4: ppo.lr stands here and in line 2" in refused(file=file)
+    file.write_text("reward: {kind: a:B, args: {x: 1}}\nreward.args.x: 2\n")
+    assert "line 2: reward.args.x stands here and in line 1" in refused(file=file)
 
 
 def test_an_unknown_preset_is_named_with_the_nearest() -> None:

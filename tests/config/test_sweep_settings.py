@@ -73,7 +73,6 @@ def test_a_dumped_sweep_is_the_same_sweep() -> None:
         ({"seeds": []}, ["seeds"]),
         ({"metrik": "fd_a"}, ["metrik", "did you mean 'metric'"]),
         ({"metric": "fid"}, ["metric", "fd_a"]),
-        ({"preset": "digits", "config": "x.yaml"}, ["preset and config"]),
     ],
 )
 def test_what_is_wrong_is_named(content: dict, words: list[str]) -> None:

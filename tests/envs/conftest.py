@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 import torch
 
+from adanat_rl.envs import GenerationEnv, GenerationVectorEnv
 from adanat_rl.generation.noise import ImageNoise
-from envs import GenerationEnv, GenerationVectorEnv
 from tests.fakes import PointGenerator
 
 DIGIT_CONTEXTS = np.arange(10)

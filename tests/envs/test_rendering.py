@@ -3,8 +3,8 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from envs import GenerationEnv
-from envs.rendering import rgb_frames
+from adanat_rl.envs import GenerationEnv
+from adanat_rl.envs.rendering import rgb_frames
 from tests.envs.conftest import parts
 
 

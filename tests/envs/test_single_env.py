@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from gymnasium.utils.env_checker import check_env
 
-from envs import GenerationEnv, GenerationVectorEnv
+from adanat_rl.envs import GenerationEnv, GenerationVectorEnv
 from tests.envs.conftest import parts
 from tests.fakes import PointGenerator
 

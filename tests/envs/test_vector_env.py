@@ -6,11 +6,11 @@ import pytest
 import torch
 from gymnasium.vector import AutoresetMode
 
+from adanat_rl.envs import GenerationVectorEnv
 from adanat_rl.generation.decisions import DecisionSpace
 from adanat_rl.generation.masked.contexts import ClassLabels
 from adanat_rl.generation.masked.sampler import MaskedTokenGenerator
 from adanat_rl.generation.noise import ImageNoise, ShardNoise
-from envs import GenerationVectorEnv
 from tests.envs.conftest import parts
 
 

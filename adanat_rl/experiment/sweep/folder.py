@@ -8,14 +8,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any
 
-import yaml
-
 from adanat_rl.config.errors import UserError
 from adanat_rl.config.files import read_json_lines, write_atomically
 from adanat_rl.config.metric_keys import ITERATION
 from adanat_rl.config.run_paths import RunPaths
 from adanat_rl.config.secrets import hide_secrets
-from adanat_rl.config.sweep_settings import SweepConfig, validate_sweep
+from adanat_rl.config.sweep_settings import SweepConfig, read_sweep, validate_sweep
+from adanat_rl.config.yaml_reader import dump_yaml
 from adanat_rl.experiment.lock import LOCK, acquire_lock
 from adanat_rl.experiment.sweep.plan import TrialSpec
 
@@ -102,8 +101,8 @@ class SweepFolder:
             self.release()
             raise
         content = {**sweep.model_dump(mode="json"), "overrides": list(overrides)}
-        text = yaml.safe_dump(content, sort_keys=False, allow_unicode=True)
-        write_atomically(self.sweep_file, hide_secrets(text), durable=True)
+        text = dump_yaml(content)
+        write_atomically(self.sweep_file, hide_secrets(text))
         self.stop_file.unlink(missing_ok=True)
 
     def release(self) -> None:
@@ -118,19 +117,18 @@ class SweepFolder:
         Raises:
             UserError: this is no sweep folder, or its file is damaged.
         """
-        try:
-            content = yaml.safe_load(self.sweep_file.read_text())
-            overrides = tuple(content.pop("overrides"))
-        except FileNotFoundError:
-            raise UserError(f"{self.path} is no sweep: it has no sweep.yaml") from None
-        except (OSError, yaml.YAMLError, KeyError, AttributeError, TypeError) as error:
-            raise UserError(f"{self.sweep_file} cannot be read: {type(error).__name__}: {error}") from None
-        return validate_sweep(content), overrides
+        if not self.sweep_file.exists():
+            raise UserError(f"{self.path} is no sweep: it has no sweep.yaml")
+        content = read_sweep(self.sweep_file, "run_dir")
+        overrides = content.pop("overrides", None)
+        if not isinstance(overrides, list) or not all(isinstance(override, str) for override in overrides):
+            raise UserError(f"{self.sweep_file} is damaged: it has no list of overrides")
+        return validate_sweep(content), tuple(overrides)
 
     def write_trial(self, spec: TrialSpec, status: str, reason: str | None = None) -> None:
         """Notes what a trial has come to."""
         content = {**describe(spec), "status": status, "reason": reason}
-        write_atomically(self._note(spec), json.dumps(content, indent=1, ensure_ascii=False), durable=True)
+        write_atomically(self._note(spec), json.dumps(content, indent=1, ensure_ascii=False))
 
     def read_trial(self, spec: TrialSpec) -> TrialState:
         """What a trial has come to, as far as it is known."""

@@ -15,13 +15,13 @@ from typing import Any
 
 from adanat_rl.config.errors import RunError, UserError
 from adanat_rl.config.metric_keys import ITERATION
-from adanat_rl.config.revision import git_revision
 from adanat_rl.config.schema import ExperimentConfig
 from adanat_rl.config.sweep_settings import SweepConfig
 from adanat_rl.experiment.build import complete_inputs
 from adanat_rl.experiment.cluster import connect, in_ray_job, is_private, this_machine
+from adanat_rl.experiment.environment import git_revision
 from adanat_rl.experiment.progress import Display, open_display
-from adanat_rl.experiment.signals import InterruptGuard, interrupt_guard
+from adanat_rl.experiment.run_folder import disk_error
 from adanat_rl.experiment.sweep.folder import FAILED, PENDING, SweepFolder, TrialState
 from adanat_rl.experiment.sweep.plan import TrialSpec, plan_trials
 from adanat_rl.experiment.sweep.population import Population, population_space
@@ -35,6 +35,7 @@ from adanat_rl.experiment.sweep.trial import (
     Trial,
     replays,
 )
+from adanat_rl.stopping import StopRequest
 from adanat_rl.tracking.destinations import tracking_environment
 from adanat_rl.tracking.sweep_run import SweepRun
 
@@ -46,6 +47,7 @@ def run_sweep(
     path: Path,
     overrides: Sequence[str],
     again: str,
+    stop: StopRequest,
     *,
     quiet: bool = False,
     log_json: bool = False,
@@ -54,6 +56,7 @@ def run_sweep(
 
     Args:
         overrides: settings of all trials that win over those of the file. again: the command to name in messages.
+        stop: heard in every phase.
     """
     if in_ray_job() and not path.is_absolute():
         raise UserError(
@@ -65,10 +68,15 @@ def run_sweep(
         for config in configs:
             check_room(trial_bundles(sweep, config), this_machine(), "this machine")
     folder = SweepFolder(path)
-    folder.prepare(sweep, overrides)
+    safe = f"the trials in {path / 'trials'}, each with its checkpoints"
     try:
+        folder.prepare(sweep, overrides)
         with open_display(sweep.name, quiet=quiet, log_json=log_json) as display:
-            return _Sweep(sweep, folder, tuple(overrides), configs[0], display, again).run()
+            return _Sweep(sweep, folder, tuple(overrides), configs[0], display, again, stop).run()
+    except OSError as error:
+        raise disk_error(error, path, safe, again) or error from error
+    except RunError as error:
+        raise error.advised(safe, again) from error
     finally:
         folder.release()
 
@@ -115,7 +123,9 @@ class _Sweep:
         config: ExperimentConfig,
         display: Display,
         again: str,
+        stop: StopRequest,
     ) -> None:
+        self._stop = stop
         self._sweep = sweep
         self._folder = folder
         self._overrides = overrides
@@ -124,7 +134,8 @@ class _Sweep:
         self._again = again
         self._specs = plan_trials(sweep) or folder.noted_trials()
         self._is_planned = bool(plan_trials(sweep))
-        self._parent = SweepRun(config, folder.path, sweep.name, display.message, git_revision())
+        revision = git_revision(Path(__file__).parents[2])
+        self._parent = SweepRun(config, folder.path, sweep.name, display.warning, revision)
 
     def run(self) -> int:
         """Runs what is left, then reports."""
@@ -132,18 +143,29 @@ class _Sweep:
         num_done = sum(state.is_done for state in states)
         if num_done:
             self._display.message(f"{num_done} of {self._num_trials} trials are done; going on with the others")
-        guard = InterruptGuard()
-        if num_done < self._num_trials:
-            self._parent.begin({"trials": self._num_trials, "metric": self._sweep.metric, **self._params()})
-            with connect(self._config.resources), interrupt_guard() as guard:
-                self._tune(states, guard)
+        try:
+            if num_done < self._num_trials:
+                self._parent.begin({"trials": self._num_trials, "metric": self._sweep.metric, **self._params()})
+                with connect(self._config.resources, check=self._stop.check):
+                    self._stop.install()  # Ray has taken SIGTERM
+                    self._stop.check()
+                    with self._stop.polled():
+                        self._tune(states)
+            self._stop.check()
+        except KeyboardInterrupt:
+            self._stop.note()
+            return self._stopped()
         states = self._folder.write_trials(self._sweep, self._specs, is_over=True)
-        if guard():
-            self._parent.finish("KILLED", {}, {}, "")
-            done = sum(state.is_done for state in states)
-            self._display.message(f"stopped with {done} of {self._num_trials} trials done; go on with: {self._again}")
-            return guard.exit_status
         return self._report(states)
+
+    def _stopped(self) -> int:
+        """What is told of a sweep that somebody stopped; returns the exit status."""
+        with self._stop.polled():
+            states = self._folder.write_trials(self._sweep, self._specs, is_over=True)
+            self._parent.finish("KILLED", {}, {}, "")
+        done = sum(state.is_done for state in states)
+        self._display.message(f"stopped with {done} of {self._num_trials} trials done; go on with: {self._again}")
+        return self._stop.exit_status
 
     @property
     def _num_trials(self) -> int:
@@ -163,7 +185,7 @@ class _Sweep:
             self._folder.write_trial(state.spec, PENDING)
         self._folder.write_trials(self._sweep, self._specs, is_over=False)
 
-    def _tune(self, states: Sequence[TrialState], guard: InterruptGuard) -> None:
+    def _tune(self, states: Sequence[TrialState]) -> None:
         """Hands the trials that are left to Tune."""
         os.environ["TUNE_DISABLE_AUTO_CALLBACK_LOGGERS"] = "1"
         os.environ["TUNE_DISABLE_SIGINT_HANDLER"] = "1"
@@ -174,6 +196,7 @@ class _Sweep:
         os.environ["TUNE_MAX_PENDING_TRIALS_PG"] = str(_PENDING_TRIALS if self._is_planned else 1)
         import ray
         from ray import tune
+        from ray.tune.error import TuneError
 
         for logger in ("ray.tune", "ray.air", "ray.train"):
             logging.getLogger(logger).setLevel(logging.CRITICAL)
@@ -199,7 +222,7 @@ class _Sweep:
         else:
             num_samples = self._sweep.search.num_samples
             searcher = OptunaTrials(self._sweep, self._specs, self._begin, self._sweep.metric)
-        watcher = Watcher(self._folder, self._sweep, self._display, lambda: self._specs, self._num_trials)
+        watcher = Watcher(self._folder, self._sweep, self._display, lambda: self._specs, self._num_trials, self._stop)
         tuner = tune.Tuner(
             tune.with_resources(Trial, partial(_placement, self._sweep, self._overrides, self._folder.path)),
             param_space={
@@ -218,7 +241,7 @@ class _Sweep:
             run_config=tune.RunConfig(
                 name=self._folder.scheduler_folder.name,
                 storage_path=str(self._folder.path),
-                stop=StopWhen(guard, self._folder.stop_file),
+                stop=StopWhen(self._stop, self._folder, lambda: self._specs),
                 callbacks=[watcher],
                 verbose=0,
                 failure_config=tune.FailureConfig(max_failures=0),
@@ -229,6 +252,8 @@ class _Sweep:
             with warnings.catch_warnings():  # a trial that takes over is a new process on purpose
                 warnings.filterwarnings("ignore", message="Consider boosting PBT performance")
                 tuner.fit()
+        except TuneError as error:  # with the traceback of what failed in the driver as its text
+            raise RunError(f"the driver of the sweep failed: {str(error).strip().splitlines()[-1]}") from error
         finally:
             shutil.rmtree(self._folder.scheduler_folder, ignore_errors=True)
 

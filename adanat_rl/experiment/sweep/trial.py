@@ -21,9 +21,10 @@ from adanat_rl.config.schema import ExperimentConfig
 from adanat_rl.config.secrets import has_hidden_secret
 from adanat_rl.config.sweep_settings import SweepConfig
 from adanat_rl.experiment.cluster import quiet_environment
-from adanat_rl.experiment.sweep.folder import FAILED, FINISHED, INTERRUPTED, RUNNING, STOPPED, SweepFolder
+from adanat_rl.experiment.sweep.folder import FAILED, FINISHED, INTERRUPTED, RUNNING, SweepFolder
 from adanat_rl.experiment.sweep.plan import TrialSpec
 from adanat_rl.experiment.sweep.searchers import TRIAL
+from adanat_rl.stopping import StopRequest
 
 SWEEP_FOLDER, WORKING_FOLDER = "sweep_folder", "working_folder"
 TRACKING_URI, TRACKING_ENVIRONMENT = "tracking_uri", "tracking_environment"  # as they were typed, not as saved
@@ -46,6 +47,7 @@ class Trial(Trainable):
         for name, value in config[TRACKING_ENVIRONMENT].items():
             os.environ.setdefault(name, value)
         self._exit = ExitStack()
+        self._stop = StopRequest()
         self._training: Any = None
         self._last: dict[str, Any] = {}
         self._news = ""
@@ -64,7 +66,12 @@ class Trial(Trainable):
         if self._was_done:
             return {**self._last, "done": True}
         try:
-            return self._train()
+            with self._stop.watching(self._folder.stop_file):
+                return self._train()
+        except KeyboardInterrupt:  # its checkpoint is written
+            self._stop.note()
+            with self._stop.polled():
+                return self._interrupted()
         except BaseException as error:
             self._note_failure(error)
             raise
@@ -94,14 +101,16 @@ class Trial(Trainable):
         return False
 
     def cleanup(self) -> None:
-        """Notes why the trial ends, if it is not at its end."""
+        """Notes that a trial that is not at its end goes on later. That the scheduler has ended it, the driver notes:
+        a driver that dies is none.
+        """
         state = self._folder.read_trial(self._spec)
         if state.status == RUNNING and self._sweep.scheduler.kind != "pbt":
-            interrupted = self._folder.stop_file.exists()
-            self._folder.write_trial(self._spec, INTERRUPTED if interrupted else STOPPED)
+            self._folder.write_trial(self._spec, INTERRUPTED)
         self._close("KILLED")
 
     def _train(self) -> dict[str, Any]:
+        self._stop.check()
         training = self._started()
         row = training.advance()
         if row is not None:
@@ -114,8 +123,15 @@ class Trial(Trainable):
             self._folder.write_trial(self._spec, FINISHED)
             return {**self._last, NEWS: news, "done": True}
         if row is None:  # told to stop
-            self._folder.write_trial(self._spec, INTERRUPTED)
-        return {**self._last, NEWS: news, "done": row is None}
+            return self._interrupted()
+        return {**self._last, NEWS: news, "done": False}
+
+    def _interrupted(self) -> dict[str, Any]:
+        """Told to stop: it goes on with the next start."""
+        if self._training is not None:
+            self._training.save()
+        self._folder.write_trial(self._spec, INTERRUPTED)
+        return {**self._last, NEWS: "", "done": True}
 
     def _started(self) -> Any:
         """The training, built now if it is not yet there."""
@@ -136,9 +152,9 @@ class Trial(Trainable):
         display = PlainDisplay(lambda text: print(text, file=log))
         parent = run_uid(self._folder.tracking_file)
         self._tracker = self._exit.enter_context(
-            open_tracker(config, folder, display.message, parent, self._folder.path)
+            open_tracker(config, folder, display.warning, parent, self._folder.path)
         )
-        self._training = Training(config, folder, display, self._tracker, self._folder.stop_file.exists)
+        self._training = Training(config, folder, display, self._tracker, self._stop)
         self._exit.callback(self._training.close)
         self._training.begin()
         return self._training

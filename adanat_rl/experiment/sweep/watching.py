@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Sequence
-from pathlib import Path
 from typing import Any
 
 from ray.tune import Callback, Stopper
@@ -11,33 +11,43 @@ from ray.tune import Callback, Stopper
 from adanat_rl.config.metric_keys import ITERATION
 from adanat_rl.config.sweep_settings import SweepConfig
 from adanat_rl.experiment.progress import Display
-from adanat_rl.experiment.signals import InterruptGuard
-from adanat_rl.experiment.sweep.folder import FAILED, SweepFolder
+from adanat_rl.experiment.sweep.folder import FAILED, RUNNING, STOPPED, SweepFolder
 from adanat_rl.experiment.sweep.plan import TrialSpec
 from adanat_rl.experiment.sweep.searchers import TRIAL
 from adanat_rl.experiment.sweep.trial import NEWS
+from adanat_rl.stopping import StopRequest
+
+_GRACE_S = 60.0  # for trials to write their checkpoints
 
 
 class StopWhen(Stopper):
-    """Ends everything once a signal has come; the trials see a file and write their checkpoints.
+    """Ends everything once a signal has come: the trials see a file, write their checkpoints and end by themselves;
+    those that have not within the grace period are ended by Tune.
 
     Args:
-        guard: knows of the signal. file: that the trials look for.
+        stop: knows of the signal. folder: with the file that the trials look for. specs: the trials that there are.
     """
 
-    def __init__(self, guard: InterruptGuard, file: Path) -> None:
-        self._guard = guard
-        self._file = file
+    def __init__(self, stop: StopRequest, folder: SweepFolder, specs: Callable[[], Sequence[TrialSpec]]) -> None:
+        self._stop = stop
+        self._folder = folder
+        self._specs = specs
+        self._since: float | None = None
 
     def __call__(self, trial_id: str, result: Any) -> bool:
         """A single trial is never stopped here."""
         return False
 
     def stop_all(self) -> bool:
-        """Whether a signal has come."""
-        if self._guard():
-            self._file.touch()
-        return self._guard()
+        """Whether a signal has come and no trial is still on its way to a checkpoint."""
+        if not self._stop():
+            return False
+        if self._since is None:
+            self._since = time.monotonic()
+            self._folder.stop_file.touch()
+        if time.monotonic() - self._since > _GRACE_S:
+            return True
+        return all(self._folder.read_trial(spec).status != RUNNING for spec in self._specs())
 
 
 class Watcher(Callback):
@@ -45,6 +55,7 @@ class Watcher(Callback):
 
     Args:
         specs: the trials that there are, as they are now. num_trials: that there will be.
+        stop: tells trials that were ended from trials that are to go on.
     """
 
     def __init__(
@@ -54,12 +65,14 @@ class Watcher(Callback):
         display: Display,
         specs: Callable[[], Sequence[TrialSpec]],
         num_trials: int,
+        stop: StopRequest,
     ) -> None:
         self._folder = folder
         self._sweep = sweep
         self._display = display
         self._specs = specs
         self._num_trials = num_trials
+        self._stop = stop
         self._num_shown = 0
 
     def on_trial_result(
@@ -78,7 +91,12 @@ class Watcher(Callback):
         self._show()
 
     def on_trial_complete(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
-        """A trial has ended in good order."""
+        """A trial has ended in good order: by itself, which it notes, or because the scheduler ended it."""
+        spec = self._spec(trial)
+        if spec is not None and not self._stop():
+            state = self._folder.read_trial(spec)
+            if state.status == RUNNING:
+                self._folder.write_trial(state.spec, STOPPED)
         self._show()
 
     def on_trial_error(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
@@ -91,7 +109,7 @@ class Watcher(Callback):
             lines = str(getattr(trial, "error_msg", None) or "its process died").strip().splitlines()
             self._folder.write_trial(state.spec, FAILED, lines[-1] if lines else "its process died")
         reason = self._folder.read_trial(spec).reason
-        self._display.message(f"warning: trial {spec.name} failed: {reason}; the others go on")
+        self._display.warning(f"trial {spec.name} failed: {reason}; the others go on")
         self._show()
 
     def _show(self) -> None:
