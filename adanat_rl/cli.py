@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 from adanat_rl.config.errors import RunError, UserError, nearest
+from adanat_rl.config.secrets import hide_secrets
 from adanat_rl.config.side_thread import any_given_up
 from adanat_rl.console.failures import EXIT_DONE as EXIT_DONE
 from adanat_rl.console.failures import EXIT_FAILED as EXIT_FAILED
@@ -86,8 +87,8 @@ class Invocation:
 
     @property
     def again(self) -> str:
-        """The command that does the same once more."""
-        return shlex.join(["adanat-rl", self.command, *self.argv])
+        """The command that does the same once more; `***` for a password in an address."""
+        return hide_secrets(shlex.join(["adanat-rl", self.command, *self.argv]))
 
 
 def run_command(command: str, argv: Sequence[str] | None, body: Callable[[Invocation], int]) -> int:

@@ -17,6 +17,7 @@ from pydantic.fields import FieldInfo
 from adanat_rl.config.errors import UserError, nearest
 from adanat_rl.config.problems import hint_for_key, one_line, shown
 from adanat_rl.config.schema import DEFAULT_PRESET, ExperimentConfig
+from adanat_rl.config.secrets import hide_secrets
 from adanat_rl.config.typed_settings import (
     accepts_text,
     leaves,
@@ -138,12 +139,15 @@ def validate(settings: dict[str, Any]) -> ExperimentConfig:
 
 
 def dump(config: ExperimentConfig, *, ascii_only: bool = False) -> str:
-    """The resolved configuration as YAML, every key present.
+    """The resolved configuration as YAML, every key present; `***` for a password in `tracking.uri`.
 
     Args:
         ascii_only: whether other letters are escaped.
     """
-    return dump_yaml(config.model_dump(mode="json"), ascii_only=ascii_only)
+    settings = config.model_dump(mode="json")
+    if config.tracking.uri is not None:
+        settings["tracking"]["uri"] = hide_secrets(config.tracking.uri)
+    return dump_yaml(settings, ascii_only=ascii_only)
 
 
 def json_schema(*, ascii_only: bool = False) -> str:

@@ -535,7 +535,10 @@ class TrackingConfig(Section):
     """Where MLflow keeps what happened."""
 
     enabled: bool = setting(True, "Whether the run is sent to MLflow; metrics.jsonl is written in any case.")
-    uri: str | None = setting(None, "Tracking server; null: mlflow.db beside the run folder.")
+    uri: str | None = setting(
+        None,
+        "Tracking server; null: mlflow.db beside the run folder, and the server of MLFLOW_TRACKING_URI if that is set.",
+    )
     experiment: str = setting("adanat-rl", "Name of the MLflow experiment.")
     system_metrics: bool = setting(True, "Whether CPU, memory and disk are sampled too.")
 
@@ -606,7 +609,11 @@ class PretrainingConfig(Section):
 class ExperimentConfig(Section):
     """One training run."""
 
-    name: str = setting("digits", "Name of the run in tables, in MLflow, and of its folder.", pattern=r"^\w[\w.-]*$")
+    name: str = setting(
+        "digits",
+        "Name of the run in tables, and of its folder; MLflow and reports show that of the folder.",
+        pattern=r"^\w[\w.-]*$",
+    )
     seed: Annotated[int, Field(ge=0, lt=2**32)] = setting(0, "Seed of the run: networks, shards, discriminator.")
     run_dir: str | None = setting(None, "Folder of the run; null: runs/NAME.")
     preset: str = setting(
