@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from adanat_rl.forking import protect_forked_processes
 from adanat_rl.registration import register_environments
 from adanat_rl.version import __version__
 
@@ -22,4 +23,5 @@ def __getattr__(name: str) -> Any:
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
 
 
+protect_forked_processes()
 register_environments()

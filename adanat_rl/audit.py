@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Sequence
-from pathlib import Path
 
 from adanat_rl.cli import EXIT_DONE, EXIT_FAILED, CommandParser, Invocation, run_command
+from adanat_rl.console.options import add_run_folder, named_run_folder
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -20,15 +20,13 @@ def _main(invocation: Invocation) -> int:
         description="Check a run folder: checkpoints by manifest, trajectories exactly once, metric rows without gaps.",
         allow_abbrev=False,
     )
-    parser.add_argument(
-        "--run-dir", metavar="DIR", type=Path, default=Path("runs/digits"), help="the run (default: runs/digits)"
-    )
-    arguments = parser.parse_args(invocation.argv)
+    add_run_folder(parser, "run")
+    path = named_run_folder(parser.parse_args(invocation.argv))
     from adanat_rl.experiment.auditing import audit
     from adanat_rl.experiment.findings import print_findings
     from adanat_rl.experiment.run_folder import RunFolder
 
-    return EXIT_DONE if print_findings(audit(RunFolder(arguments.run_dir))) else EXIT_FAILED
+    return EXIT_DONE if print_findings(audit(RunFolder(path))) else EXIT_FAILED
 
 
 if __name__ == "__main__":

@@ -12,13 +12,14 @@ from adanat_rl.cli import (
     CommandParser,
     Invocation,
     command_parser,
+    print_settings,
     resolve_arguments,
     run_command,
 )
 from adanat_rl.config.errors import RunError, UserError
-from adanat_rl.config.loading import dump
 from adanat_rl.config.reward_settings import COMPOSITE, REWARD_KINDS
 from adanat_rl.config.schema import ExperimentConfig
+from adanat_rl.console.options import whole_numbers
 
 if TYPE_CHECKING:
     from adanat_rl.rewards.base import RewardBatch
@@ -40,17 +41,15 @@ def _main(invocation: Invocation) -> int:
     parser.add_argument(
         "--num-images",
         metavar="N",
-        type=int,
+        type=whole_numbers(4, 10**6),
         help="generated images to score (default: 48; a shard for a reward of sets)",
     )
     arguments = parser.parse_args(invocation.argv)
     kind = _take_kind(parser, arguments.overrides)
     arguments.overrides += [f"reward.kind={kind}", "reward.parts=[]"]
     config: ExperimentConfig = resolve_arguments(arguments)
-    if arguments.num_images is not None and arguments.num_images < 4:
-        raise UserError(f"--num-images: {arguments.num_images} is not accepted: expected at least 4")
     if arguments.dry_run:
-        print(dump(config), end="")
+        print_settings(config)
         return EXIT_DONE
     return _check(config, arguments.num_images)
 
@@ -108,15 +107,15 @@ def _draw(config: ExperimentConfig, parts: RewardParts, count: int) -> RewardBat
 
 
 def _print(name: str, findings: Sequence[Finding]) -> None:
-    from rich.console import Console
     from rich.table import Table
 
+    from adanat_rl.console.tables import print_table
     from adanat_rl.rewards.conformance import failures
 
     table = Table("rule", "", "found", title=f"reward {name}", title_justify="left")
     for finding in findings:
         table.add_row(finding.rule, finding.status, finding.detail)
-    Console(width=None if sys.stdout.isatty() else 160).print(table)
+    print_table(table)
     bad = len(failures(findings))
     broken = f"{bad} {'rule is' if bad == 1 else 'rules are'} broken"
     print(f"{name}: {broken if bad else 'keeps the contract'}")

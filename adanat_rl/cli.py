@@ -3,19 +3,23 @@
 from __future__ import annotations
 
 import argparse
-import errno
 import importlib
 import os
 import shlex
 import sys
-import tempfile
-import traceback
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NoReturn
 
 from adanat_rl.config.errors import RunError, UserError, nearest
+from adanat_rl.config.side_thread import any_given_up
+from adanat_rl.console.failures import EXIT_DONE as EXIT_DONE
+from adanat_rl.console.failures import EXIT_FAILED as EXIT_FAILED
+from adanat_rl.console.failures import EXIT_USAGE as EXIT_USAGE
+from adanat_rl.console.failures import status_of_output, unexpected
+from adanat_rl.console.options import path_argument
+from adanat_rl.console.streams import can_print, settle_streams
 from adanat_rl.stopping import StopRequest
 from adanat_rl.version import __version__
 
@@ -38,24 +42,31 @@ COMMANDS = {
     "schema": "print the JSON schema of the configuration",
 }
 
-EXIT_DONE, EXIT_FAILED, EXIT_USAGE = 0, 1, 2
+_OTHER_NAMES = {  # of commands, in other libraries
+    "fit": "train", "learn": "train", "run": "train", "resume": "train", "continue": "train", "eval": "evaluate",
+    "test": "evaluate", "validate": "evaluate", "benchmark": "evaluate", "tune": "sweep", "hpo": "sweep",
+    "multirun": "sweep", "generate": "sample", "draw": "sample", "predict": "sample", "plot": "report",
+    "mlflow": "ui", "dashboard": "ui", "check": "doctor", "info": "doctor", "import": "import-checkpoint",
+    "convert": "import-checkpoint", "config": "schema", "verify": "audit", "fsck": "audit", "preprocess": "prepare",
+}  # fmt: skip
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Entry point of `adanat-rl`."""
+    settle_streams()
     arguments = list(sys.argv[1:] if argv is None else argv)
-    if not arguments or arguments[0] in {"-h", "--help"}:
+    if len(arguments) > 1 and arguments[0] == "help":
+        arguments = [arguments[1], "--help"]
+    if not arguments or arguments[0] in {"-h", "--help", "help"}:
         print(_overview())
-        return EXIT_DONE
-    if arguments[0] == "--version":
+        return status_of_output("adanat-rl", EXIT_DONE)
+    if arguments[0] in {"--version", "-V", "version"}:
         print(f"adanat-rl {__version__}")
-        return EXIT_DONE
+        return status_of_output("adanat-rl", EXIT_DONE)
     command, *rest = arguments
     if command not in COMMANDS:
-        print(
-            f"adanat-rl: {command!r} is no command; accepted: {', '.join(COMMANDS)}{nearest(command, COMMANDS)}",
-            file=sys.stderr,
-        )
+        hint = _hint_for_command(command, rest)
+        print(f"adanat-rl: {command!r} is no command; accepted: {', '.join(COMMANDS)}{hint}", file=sys.stderr)
         return EXIT_USAGE
     module = importlib.import_module(f"adanat_rl.{command.replace('-', '_')}")
     return int(module.main(rest))
@@ -81,11 +92,22 @@ class Invocation:
 
 def run_command(command: str, argv: Sequence[str] | None, body: Callable[[Invocation], int]) -> int:
     """Runs a command's body; failures become one line and an exit status, never a traceback."""
+    settle_streams()
+    status = _run_command(command, argv, body)
+    if any_given_up():  # a thread hangs in somebody's code: the interpreter could not end in good order
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(status)
+    return status
+
+
+def _run_command(command: str, argv: Sequence[str] | None, body: Callable[[Invocation], int]) -> int:
     prefix = f"adanat-rl {command}"
     stop = StopRequest()
     try:
         with stop.installed():
-            return body(Invocation(command, tuple(sys.argv[1:] if argv is None else argv), stop))
+            status = body(Invocation(command, tuple(sys.argv[1:] if argv is None else argv), stop))
+        return status_of_output(prefix, status)
     except UserError as error:
         print(f"{prefix}: {error}", file=sys.stderr)
         return EXIT_USAGE
@@ -96,44 +118,34 @@ def run_command(command: str, argv: Sequence[str] | None, body: Callable[[Invoca
         if error.resume:
             print(f"  go on with: {error.resume}", file=sys.stderr)
         return EXIT_FAILED
-    except BrokenPipeError:  # the reader of our output has gone, such as `| head`
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return EXIT_FAILED
     except KeyboardInterrupt:
         print(f"{prefix}: {stop.word}", file=sys.stderr)
         return stop.exit_status
     except Exception as error:
-        return _unexpected(prefix, error)
-
-
-def _unexpected(prefix: str, error: Exception) -> int:
-    """One line; the traceback goes into a file, because this is an error of ours."""
-    if isinstance(error, OSError) and error.errno in {errno.ENOSPC, errno.EDQUOT, errno.EACCES, errno.EROFS}:
-        where = f" ({error.filename})" if error.filename else ""
-        print(f"{prefix}: cannot write: {error.strerror}{where}", file=sys.stderr)
-        return EXIT_FAILED
-    text = "".join(traceback.format_exception(error))
-    try:
-        with tempfile.NamedTemporaryFile("w", prefix="adanat-rl-", suffix=".log", delete=False) as file:
-            file.write(text)
-        where = f"traceback in {file.name}"
-    except OSError:
-        where = text
-    first_line = str(error).strip().splitlines()
-    print(
-        f"{prefix}: unexpected {type(error).__name__}: {first_line[0] if first_line else ''}; {where}", file=sys.stderr
-    )
-    return EXIT_FAILED
+        return unexpected(prefix, error)
 
 
 class CommandParser(argparse.ArgumentParser):
     """A parser whose errors look like all other user errors, and that takes settings anywhere among the options."""
 
     takes_subject = False
+    keys: Sequence[str] = ()  # of the settings that the command takes
 
     def parse_args(self, args: Any = None, namespace: Any = None) -> Any:
-        """Options and `KEY=VALUE` settings in any order; the first word that is no setting is the subject."""
-        arguments = self.parse_intermixed_args(args, namespace)
+        """Options and `KEY=VALUE` settings in any order; the first word that is no setting is the subject.
+
+        What people are used to type elsewhere is understood where it is plain, and what was understood is printed.
+        """
+        from adanat_rl.config.loading import preset_names
+        from adanat_rl.console.habits import understand
+
+        options = {name: action.nargs != 0 for action in self._actions for name in action.option_strings}
+        command = self.prog.rpartition(" ")[2]
+        typed = understand(command, list(sys.argv[1:] if args is None else args), options, self.keys, preset_names)
+        arguments = self.parse_intermixed_args(typed.words, namespace)
+        is_quiet = getattr(arguments, "quiet", False) or getattr(arguments, "log_json", False)
+        if typed.notes and not is_quiet:
+            print(f"{self.prog}: took {'; '.join(typed.notes)}", file=sys.stderr)
         if self.takes_subject:
             words = arguments.overrides
             subjects = [word for word in words if "=" not in word or Path(word).exists()]
@@ -147,7 +159,7 @@ class CommandParser(argparse.ArgumentParser):
         option = message.rpartition("unrecognized arguments: ")[2].split(" ")[0] if "unrecognized" in message else ""
         options = [name for action in self._actions for name in action.option_strings]
         hint = nearest(option.partition("=")[0], options) if option else ""
-        raise UserError(f"{message}{hint}; see --help")
+        raise UserError(f"{' '.join(message.split())}{hint}; see {self.prog} --help")
 
 
 def command_parser(
@@ -173,9 +185,13 @@ def command_parser(
             parser.takes_subject = True
             words, help_line = "SUBJECT|KEY=VALUE", f"first {subject}; then {help_line}"
         parser.add_argument("overrides", nargs="*", metavar=words, help=help_line)
-        source = parser.add_mutually_exclusive_group()
-        source.add_argument("--preset", metavar="NAME", help="settings that ship with the package (default: digits)")
-        source.add_argument("--config", metavar="FILE.yaml", type=Path, help="settings of your own")
+        parser.keys = setting_keys(settings)
+        parser.add_argument(
+            "--preset", metavar="NAME", help="settings to start from (default: that of the file, or digits)"
+        )
+        parser.add_argument(
+            "--config", metavar="FILE.yaml", type=path_argument, help="settings of your own, over those of the preset"
+        )
         parser.add_argument("--run-dir", metavar="DIR", help=f"folder of the run (default: {folder})")
         parser.add_argument("--dry-run", action="store_true", help="print the resolved settings and launch nothing")
     return parser
@@ -194,7 +210,7 @@ def add_subject_options(parser: argparse.ArgumentParser, start: str = "", defaul
         help=f"{start}an exported policy, run folder, or asset:NAME (default: {default})",
     )
     what.add_argument(
-        "--schedule", metavar="FILE.json", type=Path, help=f"{start}a schedule instead: T rows of 4 numbers"
+        "--schedule", metavar="FILE.json", type=path_argument, help=f"{start}a schedule instead: T rows of 4 numbers"
     )
 
 
@@ -209,6 +225,10 @@ def resolve_arguments(arguments: argparse.Namespace, **top_level: Any) -> Any:
     """The configuration of parsed arguments."""
     from adanat_rl.config.loading import resolve
 
+    for override in arguments.overrides:
+        key, _, name = override.partition("=")
+        if key.strip() == "preset" and arguments.preset not in (None, name):
+            raise UserError(f"--preset {arguments.preset} and {override}: give one of the two")
     return resolve(arguments.preset, arguments.config, arguments.overrides, run_dir=arguments.run_dir, **top_level)
 
 
@@ -228,9 +248,40 @@ def typed_keys(arguments: argparse.Namespace) -> list[str]:
     return [override.partition("=")[0].strip() for override in arguments.overrides]
 
 
-def run_directory(config: Any) -> Path:
-    """The run folder of a configuration."""
-    return Path(config.run_dir).expanduser() if config.run_dir else Path("runs") / config.name
+def setting_keys(sections: Sequence[str]) -> list[str]:
+    """Dotted keys of the settings in some sections."""
+    from adanat_rl.config.loading import leaf_fields
+
+    return [key for key, _ in leaf_fields() if key.split(".")[0] in sections]
+
+
+def run_directory(config: Any, suffix: str = "") -> Path:
+    """The folder of a configuration.
+
+    Args:
+        suffix: what the folder has behind the name of the run, unless it was named.
+    """
+    return Path(config.run_dir).expanduser() if config.run_dir else Path("runs") / f"{config.name}{suffix}"
+
+
+def print_settings(config: Any) -> None:
+    """Prints a configuration as YAML that gives it again, also where the terminal lacks some of its letters."""
+    from adanat_rl.config.loading import dump
+
+    text = dump(config)
+    print(text if can_print(text) else dump(config, ascii_only=True), end="")
+
+
+def _hint_for_command(word: str, rest: Sequence[str]) -> str:
+    """What was probably meant by a first word that is no command."""
+    if word.startswith("-") or "=" in word:
+        return f"; the command comes first: adanat-rl train {shlex.join([word, *rest])}"
+    from adanat_rl.config.loading import preset_names
+
+    if word in preset_names():
+        return f"; type adanat-rl train --preset {word}"
+    meant = _OTHER_NAMES.get(word.lower().replace("_", "-"))
+    return f" (did you mean {meant!r}?)" if meant else nearest(word, COMMANDS)
 
 
 def _overview() -> str:

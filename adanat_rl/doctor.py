@@ -11,11 +11,11 @@ from adanat_rl.cli import (
     EXIT_FAILED,
     Invocation,
     command_parser,
+    print_settings,
     resolve_arguments,
     run_command,
     run_directory,
 )
-from adanat_rl.config.loading import dump
 
 SECTIONS = ("generator", "evaluation", "resources", "tracking")
 
@@ -33,7 +33,7 @@ def _main(invocation: Invocation) -> int:
         arguments.overrides.append(f"resources.ray_address={arguments.address}")
     config = resolve_arguments(arguments)
     if arguments.dry_run:
-        print(dump(config), end="")
+        print_settings(config)
         return EXIT_DONE
     from adanat_rl.experiment.cluster import quiet_environment
 

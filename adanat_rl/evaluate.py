@@ -18,6 +18,7 @@ from adanat_rl.cli import (
     add_display_options,
     add_subject_options,
     command_parser,
+    print_settings,
     resolve_arguments,
     run_command,
     run_directory,
@@ -25,7 +26,6 @@ from adanat_rl.cli import (
 )
 from adanat_rl.config.errors import UserError
 from adanat_rl.config.files import write_atomically
-from adanat_rl.config.loading import dump
 from adanat_rl.config.paths import ASSET_PREFIX
 from adanat_rl.config.run_paths import RunPaths
 from adanat_rl.config.schema import ExperimentConfig
@@ -52,14 +52,17 @@ def _main(invocation: Invocation) -> int:
         help="one more baseline: a schedule, as `search` finds it, or a reference file; may be given again",
     )
     parser.add_argument(
-        "--output", metavar="FILE.json", type=Path, help="where the numbers go (default: evaluations/NAME_TIME.json, in the run folder or in runs)"
+        "--output",
+        metavar="FILE.json",
+        type=Path,
+        help="where the numbers go (default: evaluations/NAME_TIME.json, in the run folder or in runs)",
     )
     add_display_options(parser)
     arguments = parser.parse_args(invocation.argv)
     wanted = _wanted(arguments)
     config = resolve_arguments(arguments)
     if arguments.dry_run:
-        print(dump(config), end="")
+        print_settings(config)
         return EXIT_DONE
     return _evaluate(config, arguments, wanted)
 
@@ -152,16 +155,19 @@ def _evaluate(config: ExperimentConfig, arguments: argparse.Namespace, wanted: _
     from adanat_rl.evaluation.reference import join_baselines, load_baselines
     from adanat_rl.experiment.build import build_baselines, draw_here
     from adanat_rl.experiment.cluster import quiet_environment
+    from adanat_rl.experiment.fitting import check_baselines
     from adanat_rl.experiment.progress import open_display
     from adanat_rl.experiment.subject import load_subject
 
     quiet_environment()
-    more = [row for file in arguments.baseline for row in load_baselines(file.expanduser())]
+    more = {file: load_baselines(file.expanduser()) for file in arguments.baseline}
     output = _output_file(config, arguments, wanted)
     if output.is_dir():
         raise UserError(f"--output: {output} is a folder, expected a file name")
     subject = load_subject(config, wanted.policy, wanted.schedule, typed_keys(arguments), wanted.own)
-    baselines = join_baselines([*build_baselines(config), *more])
+    for file, rows in more.items():
+        check_baselines(rows, f"--baseline: {file}", subject.evaluator.generator.context_spec.num_contexts)
+    baselines = join_baselines([*build_baselines(config), *(row for rows in more.values() for row in rows)])
     evaluation = config.evaluation
     seeds = list(range(evaluation.seed + 1, evaluation.seed + 1 + evaluation.num_seeds))
     controls = possible_controls(subject.evaluator.generator) if subject.looks_at_images else ()
@@ -188,7 +194,7 @@ def _evaluate(config: ExperimentConfig, arguments: argparse.Namespace, wanted: _
             from adanat_rl.tracking.mlflow_runs import log_evaluation
 
             home = run_directory(config) if arguments.run_dir is not None else Path("runs") / config.name
-            log_evaluation(config, output, subject.title, display.message, home)
+            log_evaluation(config, output, subject.title, display.warning, home)
     return EXIT_DONE
 
 

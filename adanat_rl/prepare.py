@@ -9,9 +9,17 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from adanat_rl.cli import EXIT_DONE, Invocation, add_display_options, command_parser, resolve_arguments, run_command
+from adanat_rl.cli import (
+    EXIT_DONE,
+    Invocation,
+    add_display_options,
+    command_parser,
+    print_settings,
+    resolve_arguments,
+    run_command,
+    run_directory,
+)
 from adanat_rl.config.errors import UserError
-from adanat_rl.config.loading import dump
 
 if TYPE_CHECKING:
     from adanat_rl.experiment.progress import Display
@@ -39,7 +47,7 @@ def _main(invocation: Invocation) -> int:
     if arguments.statistics and config.evaluation.inception is None:
         raise UserError("evaluation.inception: null is not accepted: --statistics needs the weights of Inception-v3")
     if arguments.dry_run:
-        print(dump(config), end="")
+        print_settings(config)
         return EXIT_DONE
     import torch
 
@@ -49,7 +57,7 @@ def _main(invocation: Invocation) -> int:
 
     require_named(config, {key for work in chosen for key in _READ[work]})
     arguments.device = arguments.device or ("cuda" if torch.cuda.is_available() else "cpu")
-    folder = Path(config.run_dir).expanduser() if config.run_dir else Path("runs") / f"{config.name}-prepared"
+    folder = run_directory(config, "-prepared")
     shown = open_display("prepare", quiet=arguments.quiet, log_json=arguments.log_json)
     with torch_threads(config.resources.driver_threads), shown as display:
         for work in chosen:
@@ -113,7 +121,7 @@ def _captions(config: Any, arguments: argparse.Namespace, folder: Path, display:
     if not len(source.captions):
         raise UserError(f"data.name: {config.data.name} at {config.data.path} has classes and no captions")
     for note in source.notes:
-        display.message(f"warning: {note}")
+        display.warning(note)
     encoder = build_text_encoder(config.text, config.generator, arguments.device)
     table = _place(config.generator.captions, folder / "captions")
     write_caption_table(table, source.captions, encoder, arguments.batch_size, _progress(display))
@@ -167,7 +175,7 @@ def _place(configured: str | None, default: Path) -> Path:
 
 def _tell_notes(dataset: Any, display: Display) -> None:
     for note in getattr(getattr(dataset, "source", None), "notes", ()):
-        display.message(f"warning: {note}")
+        display.warning(note)
 
 
 def _progress(display: Display) -> Callable[[int, int], None]:

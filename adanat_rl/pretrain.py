@@ -4,10 +4,17 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Sequence
-from pathlib import Path
 
-from adanat_rl.cli import EXIT_DONE, Invocation, add_display_options, command_parser, resolve_arguments, run_command
-from adanat_rl.config.loading import dump
+from adanat_rl.cli import (
+    EXIT_DONE,
+    Invocation,
+    add_display_options,
+    command_parser,
+    print_settings,
+    resolve_arguments,
+    run_command,
+    run_directory,
+)
 
 SECTIONS = ("name", "seed", "run_dir", "data", "pretraining", "evaluation", "resources")
 
@@ -23,12 +30,11 @@ def _main(invocation: Invocation) -> int:
     arguments = parser.parse_args(invocation.argv)
     config = resolve_arguments(arguments)
     if arguments.dry_run:
-        print(dump(config), end="")
+        print_settings(config)
         return EXIT_DONE
     from adanat_rl.experiment.pretraining_job import pretrain
 
-    folder = Path(config.run_dir) if config.run_dir else Path("runs") / f"{config.name}-pretraining"
-    pretrain(config, folder, quiet=arguments.quiet, log_json=arguments.log_json)
+    pretrain(config, run_directory(config, "-pretraining"), quiet=arguments.quiet, log_json=arguments.log_json)
     return EXIT_DONE
 
 

@@ -14,6 +14,7 @@ from adanat_rl.cli import (
     add_display_options,
     add_subject_options,
     command_parser,
+    print_settings,
     resolve_arguments,
     run_command,
     run_directory,
@@ -21,8 +22,8 @@ from adanat_rl.cli import (
 )
 from adanat_rl.config.errors import UserError
 from adanat_rl.config.files import write_atomically
-from adanat_rl.config.loading import dump
 from adanat_rl.config.schema import ExperimentConfig
+from adanat_rl.console.options import whole_numbers
 
 SECTIONS = ("name", "seed", "data", "generator", "decisions", "reward", "evaluation", "resources")
 
@@ -38,14 +39,14 @@ def _main(invocation: Invocation) -> int:
     parser.add_argument(
         "--num-images",
         metavar="N",
-        type=int,
+        type=whole_numbers(8, 10**6),
         default=320,
         help="half-drawn images, as many of each class (default: 320)",
     )
     parser.add_argument(
         "--num-repeats",
         metavar="R",
-        type=int,
+        type=whole_numbers(3, 10**4),
         default=8,
         help="how often each is finished with each level (default: 8)",
     )
@@ -69,14 +70,8 @@ def _main(invocation: Invocation) -> int:
     take_settings_of_run(arguments)
     config = resolve_arguments(arguments)
     offsets = _parse_offsets(arguments.offsets)
-    for option, value, least in (
-        ("--num-images", arguments.num_images, 8),
-        ("--num-repeats", arguments.num_repeats, 3),
-    ):
-        if value < least:
-            raise UserError(f"{option}: {value} is not accepted: expected at least {least}")
     if arguments.dry_run:
-        print(dump(config), end="")
+        print_settings(config)
         return EXIT_DONE
     return _probe(config, arguments, offsets)
 
@@ -92,8 +87,7 @@ def _parse_offsets(text: str) -> tuple[float, ...]:
 
 
 def _probe(config: ExperimentConfig, arguments: argparse.Namespace, offsets: tuple[float, ...]) -> int:
-    from rich.console import Console
-
+    from adanat_rl.console.tables import print_table
     from adanat_rl.evaluation.probe import run_probe
     from adanat_rl.evaluation.probe_design import ProbeDesign, probe_file
     from adanat_rl.evaluation.probe_findings import probe_table, sentences
@@ -124,7 +118,7 @@ def _probe(config: ExperimentConfig, arguments: argparse.Namespace, offsets: tup
         if arguments.log_json:
             print(json.dumps({"probe": probe}), flush=True)
     if not (arguments.quiet or arguments.log_json):
-        Console(width=None if sys.stdout.isatty() else 160).print(probe_table(probe))
+        print_table(probe_table(probe))
         print("\n".join(probe["sentences"]))
         print(f"numbers: {output}; figures: {', '.join(str(path) for path in pictures)}")
     return EXIT_DONE

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Sequence
-from pathlib import Path
 
 from adanat_rl.cli import EXIT_DONE, CommandParser, Invocation, run_command
+from adanat_rl.console.options import add_run_folder, named_run_folder
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -20,24 +20,18 @@ def _main(invocation: Invocation) -> int:
         description="Make figures and report.html of a run or of a sweep again.",
         allow_abbrev=False,
     )
-    parser.add_argument(
-        "--run-dir",
-        metavar="DIR",
-        type=Path,
-        default=Path("runs/digits"),
-        help="the run or sweep (default: runs/digits)",
-    )
-    arguments = parser.parse_args(invocation.argv)
+    add_run_folder(parser, "run or sweep")
+    path = named_run_folder(parser.parse_args(invocation.argv))
     from adanat_rl.experiment.run_folder import RunFolder
     from adanat_rl.plots.report import write_report
 
-    if (arguments.run_dir / "trials.json").exists():
+    if (path / "trials.json").exists():
         from adanat_rl.plots.ablation.report import write_ablation_report
 
-        print(write_ablation_report(arguments.run_dir).sentence)
-        print(f"report: {arguments.run_dir / 'report.html'}")
+        print(write_ablation_report(path).sentence)
+        print(f"report: {path / 'report.html'}")
         return EXIT_DONE
-    folder = RunFolder(arguments.run_dir)
+    folder = RunFolder(path)
     folder.saved_config()  # refuses what is no run folder
     write_report(folder)
     print(f"report: {folder.report_file}")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import os
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -15,16 +16,43 @@ from adanat_rl.cli import (
     Invocation,
     add_subject_options,
     command_parser,
+    print_settings,
     resolve_arguments,
     run_command,
     typed_keys,
 )
 from adanat_rl.config.errors import UserError
-from adanat_rl.config.loading import dump
+from adanat_rl.config.problems import shown
+from adanat_rl.console.options import path_argument, whole_number, whole_numbers
 
 if TYPE_CHECKING:
     from adanat_rl.generation.pipeline import PipelineOutput
 
+_MOST_IMAGES = 1_000_000
+_FILES = frozenset((".png", ".npz"))
+_OTHER_FILES = frozenset(
+    f".{kind}"
+    for kind in [
+        "jpg",
+        "jpeg",
+        "jpe",
+        "gif",
+        "webp",
+        "bmp",
+        "tif",
+        "tiff",
+        "svg",
+        "pdf",
+        "ppm",
+        "npy",
+        "pt",
+        "pth",
+        "safetensors",
+        "json",
+        "zip",
+        "tar",
+    ]
+)
 SECTIONS = ("generator", "text", "evaluation", "resources")
 
 
@@ -39,26 +67,38 @@ def _main(invocation: Invocation) -> int:
     drawn = parser.add_mutually_exclusive_group()
     drawn.add_argument("--context", metavar="LABELS", help="what to draw, such as 3,3,7 or 0-9 (default: every class)")
     drawn.add_argument(
-        "--prompts", metavar="FILE.txt", type=Path, help="captions to draw, one a line, encoded with text.encoder"
+        "--prompts",
+        metavar="FILE.txt",
+        type=path_argument,
+        help="captions to draw, one a line, encoded with text.encoder",
     )
-    parser.add_argument("--per-context", metavar="N", type=int, default=8, help="images of each label (default: 8)")
     parser.add_argument(
-        "--seed", metavar="S", type=int, default=0, help="seed of the first image; the others follow (default: 0)"
+        "--per-context",
+        metavar="N",
+        type=whole_numbers(1, _MOST_IMAGES),
+        default=8,
+        help="images of each label (default: 8)",
+    )
+    parser.add_argument(
+        "--seed",
+        metavar="S",
+        type=whole_numbers(0, 2**32 - 1),
+        default=0,
+        help="seed of the first image; the others follow (default: 0)",
     )
     parser.add_argument("--steps", action="store_true", help="show the half-drawn images too: one row per image")
     parser.add_argument(
         "--output",
         metavar="PATH",
-        type=Path,
+        type=path_argument,
         default=Path("samples.png"),
-        help="FILE.png, FILE.npz or a folder (default: samples.png)",
+        help="FILE.png, FILE.npz, or a folder for a PNG of each image (default: samples.png)",
     )
     arguments = parser.parse_args(invocation.argv)
     config = resolve_arguments(arguments)
-    if arguments.per_context < 1:
-        raise UserError(f"--per-context: {arguments.per_context} is not accepted: expected at least 1")
+    check_output(arguments.output)
     if arguments.dry_run:
-        print(dump(config), end="")
+        print_settings(config)
         return EXIT_DONE
     from adanat_rl.experiment.subject import load_drawer
     from adanat_rl.generation.text.build import read_prompts
@@ -66,6 +106,11 @@ def _main(invocation: Invocation) -> int:
     prompts = None if arguments.prompts is None else read_prompts(arguments.prompts)
     pipeline = load_drawer(config, arguments.policy, arguments.schedule, prompts, typed_keys(arguments))
     labels = parse_labels(arguments.context, pipeline.generator.context_spec.num_contexts)
+    if len(labels) * arguments.per_context > _MOST_IMAGES:
+        raise UserError(
+            f"--per-context: {len(labels)} labels with {arguments.per_context:,} images each are more than "
+            f"{_MOST_IMAGES:,}; draw them in parts, with --seed"
+        )
     context = np.repeat(labels, arguments.per_context)
     seeds = np.arange(arguments.seed, arguments.seed + len(context))
     output = pipeline(context, seeds, keep_steps=arguments.steps)
@@ -84,14 +129,36 @@ def parse_labels(text: str | None, num_classes: int) -> np.ndarray:
     labels: list[int] = []
     for part in text.split(","):
         first, dash, last = part.strip().partition("-")
-        if not first.isdigit() or (dash and not last.isdigit()):
+        begin = whole_number(first)
+        end = whole_number(last) if dash else begin
+        if begin is None or end is None or end < begin:
             raise UserError(
-                f"--context: {text!r} is not accepted: expected labels 0 … {num_classes - 1}, such as 3,3,7 or 0-9"
+                f"--context: {shown(text)} is not accepted: expected labels 0 … {num_classes - 1}, such as 3,3,7 or 0-9"
             )
-        labels += range(int(first), int(last) + 1) if dash else [int(first)]
-    if not labels:
-        raise UserError(f"--context: {text!r} names no label; expected labels 0 … {num_classes - 1}")
+        if end >= num_classes:
+            raise UserError(f"--context: {end} is no label; accepted: 0 … {num_classes - 1}")
+        labels += range(begin, end + 1)
     return np.array(labels)
+
+
+def check_output(path: Path) -> None:
+    """Whether images can be written there, before they are drawn.
+
+    Raises:
+        UserError: a kind of file that is not written here, a folder where a file is meant or the other way round, or
+            no permission.
+    """
+    suffix = path.suffix.lower()
+    if suffix in _FILES:
+        if path.is_dir():
+            raise UserError(f"--output: {path} is a folder, expected a file name")
+    elif suffix in _OTHER_FILES or path.is_file():
+        raise UserError(f"--output: {path} is not accepted: expected FILE.png, FILE.npz or a folder")
+    home = next(parent for parent in (path, *path.absolute().parents) if parent.exists())
+    if home.is_dir() and not os.access(home, os.W_OK):
+        raise UserError(f"--output: no permission to write in {home}")
+    if not home.is_dir() and home != path:
+        raise UserError(f"--output: {home} is a file, expected a folder")
 
 
 def _write(arguments: argparse.Namespace, output: PipelineOutput, context: np.ndarray, seeds: np.ndarray) -> str:
@@ -99,18 +166,17 @@ def _write(arguments: argparse.Namespace, output: PipelineOutput, context: np.nd
     from adanat_rl.experiment.gallery import image_grid, png_bytes, write_npz
 
     path: Path = arguments.output
-    if path.suffix == ".npz":
+    suffix = path.suffix.lower()
+    if suffix == ".npz":
         write_npz(path, output, context, seeds)
         return f"{len(context)} images: {path}"
-    if path.suffix == ".png":
+    if suffix == ".png":
         if output.steps is None:
             grid = image_grid(output.images, arguments.per_context)
         else:
             grid = image_grid(output.steps.reshape(-1, *output.images.shape[1:]), output.steps.shape[1])
         write_atomically(path, png_bytes(grid))
         return f"{len(context)} images: {path}"
-    if path.suffix or path.is_file():
-        raise UserError(f"--output: {path} is not accepted: expected FILE.png, FILE.npz or a folder")
     for label, seed, image in zip(context, seeds, output.images, strict=True):
         write_atomically(path / f"label_{label}_seed_{seed}.png", png_bytes(image_grid(image[None], 1)))
     return f"{len(context)} images in {path}"

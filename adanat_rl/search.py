@@ -7,8 +7,16 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from adanat_rl.cli import EXIT_DONE, Invocation, add_display_options, command_parser, resolve_arguments, run_command
-from adanat_rl.config.loading import dump
+from adanat_rl.cli import (
+    EXIT_DONE,
+    Invocation,
+    add_display_options,
+    command_parser,
+    print_settings,
+    resolve_arguments,
+    run_command,
+    run_directory,
+)
 from adanat_rl.config.schema import ExperimentConfig
 
 SECTIONS = ("name", "run_dir", "data", "generator", "decisions", "evaluation", "search", "resources")
@@ -28,32 +36,25 @@ def _main(invocation: Invocation) -> int:
 
     if arguments.dry_run:
         description = describe_search(config)
-        print(dump(config), end="")
+        print_settings(config)
         print(description)
         return EXIT_DONE
-    path = _folder(config)
-    status = search(
-        config, path, invocation.again, invocation.stop, quiet=arguments.quiet, log_json=arguments.log_json
-    )
+    path = run_directory(config, "-search")
+    status = search(config, path, invocation.again, invocation.stop, quiet=arguments.quiet, log_json=arguments.log_json)
     if status == EXIT_DONE and not arguments.quiet:
         _show(config, path, arguments.log_json)
     return status
 
 
-def _folder(config: ExperimentConfig) -> Path:
-    return Path(config.run_dir).expanduser() if config.run_dir else Path("runs") / f"{config.name}-search"
-
-
 def _show(config: ExperimentConfig, path: Path, log_json: bool) -> None:
-    from rich.console import Console
-
+    from adanat_rl.console.tables import print_table
     from adanat_rl.experiment.searching import SearchFolder, schedule_table
 
     summary = json.loads(SearchFolder(path).summary_file.read_text())
     if log_json:
         print(json.dumps({"search": summary}), flush=True)
     else:
-        Console(width=None if sys.stdout.isatty() else 160).print(schedule_table(summary))
+        print_table(schedule_table(summary))
 
 
 if __name__ == "__main__":

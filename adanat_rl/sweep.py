@@ -6,8 +6,10 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from adanat_rl.cli import EXIT_DONE, Invocation, add_display_options, command_parser, run_command
+from adanat_rl.cli import EXIT_DONE, Invocation, add_display_options, command_parser, run_command, setting_keys
 from adanat_rl.config.errors import UserError
+from adanat_rl.console.options import path_argument, whole_numbers
+from adanat_rl.train import SECTIONS as TRAIN_SECTIONS
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -17,10 +19,15 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def _main(invocation: Invocation) -> int:
     parser = command_parser("sweep")
-    parser.add_argument("file", metavar="FILE.yaml", type=Path, help="the sweep, such as tune_configs/credit.yaml")
+    parser.keys = setting_keys(TRAIN_SECTIONS)
+    parser.add_argument(
+        "file", metavar="FILE.yaml", type=path_argument, help="the sweep, such as tune_configs/credit.yaml"
+    )
     parser.add_argument("overrides", nargs="*", metavar="KEY=VALUE", help="settings of all trials")
-    parser.add_argument("--run-dir", metavar="DIR", help="folder of the sweep (default: runs/NAME)")
-    parser.add_argument("--seeds", metavar="N", type=int, help="as many seeds instead of those of the file")
+    parser.add_argument("--run-dir", metavar="DIR", type=path_argument, help="folder of the sweep (default: runs/NAME)")
+    parser.add_argument(
+        "--seeds", metavar="N", type=whole_numbers(1), help="as many seeds instead of those of the file"
+    )
     parser.add_argument("--address", metavar="ADDRESS", help="short for resources.ray_address")
     parser.add_argument("--dry-run", action="store_true", help="list the trials and what they take; launch nothing")
     add_display_options(parser)
@@ -35,7 +42,7 @@ def _main(invocation: Invocation) -> int:
     overrides = list(arguments.overrides)
     if arguments.address is not None:
         overrides.append(f"resources.ray_address={arguments.address}")
-    folder = Path(arguments.run_dir).expanduser() if arguments.run_dir else Path("runs") / sweep.name
+    folder = arguments.run_dir or Path("runs") / sweep.name
     from adanat_rl.experiment.cluster import quiet_environment
 
     quiet_environment()

@@ -11,13 +11,13 @@ from adanat_rl.cli import (
     Invocation,
     add_display_options,
     command_parser,
+    print_settings,
     resolve_arguments,
     run_command,
     run_directory,
     take_settings_of_run,
 )
 from adanat_rl.config.errors import UserError
-from adanat_rl.config.loading import dump
 from adanat_rl.config.schema import ExperimentConfig
 
 SECTIONS = (
@@ -101,7 +101,7 @@ def _dry_run(config: ExperimentConfig, machine: str | None) -> int:
     described = None if machine is None else parse_machine(machine)
     config = complete_known_inputs(config)
     text = describe_run(config, Path(run_directory(config)), described)
-    print(dump(config), end="")
+    print_settings(config)
     print(text)
     return EXIT_DONE
 

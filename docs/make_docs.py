@@ -30,6 +30,7 @@ from adanat_rl.config.loading import settings_markdown
 ROOT = Path(__file__).parent
 README = ROOT.parent / "README.md"
 INK, MUTED, FILL, ACCENT = "#1f2937", "#6b7280", "#f1f5f9", "#2563eb"
+UNDRAWN = {"registration", "forking", "version"}  # single modules at the bottom
 WIDTH, ROW, BOX, BOX_WIDTH, BOX_RIGHT = 10.0, 0.62, 0.44, 1.5, 6.0
 
 
@@ -38,7 +39,7 @@ def layer_rows() -> list[list[str]]:
     contracts = tomllib.loads((ROOT.parent / "pyproject.toml").read_text())["tool"]["importlinter"]["contracts"]
     rows = [[name.strip() for name in layer.split("|")] for layer in contracts[0]["layers"]]
     rows = [["commands"] if "train" in row else row for row in rows]
-    drawn = [[name for name in row if name not in {"cli", "registration", "version"}] for row in rows]
+    drawn = [[name for name in row if name not in {"cli", *UNDRAWN}] for row in rows]
     return [row for row in drawn if row]
 
 
@@ -61,7 +62,7 @@ def _box(module: str, boxes: set[str]) -> str:
         return ""
     if parts[1] in boxes:
         return parts[1]
-    return "commands" if len(parts) == 2 and parts[1] not in {"registration", "version"} else ""
+    return "commands" if len(parts) == 2 and parts[1] not in UNDRAWN else ""
 
 
 def architecture() -> bytes:

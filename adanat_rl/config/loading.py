@@ -15,7 +15,7 @@ from pydantic import BaseModel, ValidationError
 from pydantic.fields import FieldInfo
 
 from adanat_rl.config.errors import UserError, nearest
-from adanat_rl.config.problems import hint_for_key, one_line
+from adanat_rl.config.problems import hint_for_key, one_line, shown
 from adanat_rl.config.schema import DEFAULT_PRESET, ExperimentConfig
 from adanat_rl.config.typed_settings import (
     accepts_text,
@@ -134,15 +134,23 @@ def validate(settings: dict[str, Any]) -> ExperimentConfig:
         raise UserError(one_line(error)) from None
 
 
-def dump(config: ExperimentConfig) -> str:
-    """The resolved configuration as YAML, every key present."""
-    return dump_yaml(config.model_dump(mode="json"))
+def dump(config: ExperimentConfig, *, ascii_only: bool = False) -> str:
+    """The resolved configuration as YAML, every key present.
+
+    Args:
+        ascii_only: whether other letters are escaped.
+    """
+    return dump_yaml(config.model_dump(mode="json"), ascii_only=ascii_only)
 
 
-def json_schema() -> str:
-    """JSON schema of the configuration file, for editors."""
+def json_schema(*, ascii_only: bool = False) -> str:
+    """JSON schema of the configuration file, for editors.
+
+    Args:
+        ascii_only: whether other letters are escaped.
+    """
     schema = {"$schema": "https://json-schema.org/draft/2020-12/schema", **ExperimentConfig.model_json_schema()}
-    return json.dumps(schema, indent=2, ensure_ascii=False)
+    return json.dumps(schema, indent=2, ensure_ascii=ascii_only)
 
 
 def leaf_fields(model: type[BaseModel] = ExperimentConfig) -> Iterable[tuple[str, FieldInfo]]:
@@ -207,11 +215,12 @@ def _override_value(key: str, text: str) -> Any:
     if is_text and text not in ("", "null", "~") and text[0] not in "'\"":
         return text
     try:
-        return typed_value(parse_yaml(text, f"{key}={text[:80]}"), annotation, key, key)
+        node = parse_yaml(text, shown(f"{key}={text}"))
     except UserError:
         if is_text or annotation is Any:
             return text
         raise
+    return typed_value(node, annotation, key, key)
 
 
 def _annotation(key: str) -> Any:

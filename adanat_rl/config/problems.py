@@ -27,17 +27,17 @@ SYNONYMS = {
     "n_epochs": "ppo.num_epochs",
     "max_grad_norm": "ppo.grad_clip",
     "gradient_clip_val": "ppo.grad_clip",
-    "num_iterations": "training.num_iterations",
+    "num_epoch": "ppo.num_epochs",
     "iterations": "training.num_iterations",
     "max_iterations": "training.num_iterations",
-    "num_env_runners": "resources.num_env_runners",
+    "num_envs": "resources.num_env_runners",
+    "n_envs": "resources.num_env_runners",
+    "num_rollout_workers": "resources.num_env_runners",
     "random_seed": "seed",
     "experiment_name": "tracking.experiment",
     "run_name": "name",
     "exp_name": "name",
     "hidden_dim": "policy.hidden_size",
-    "timesteps": "generator.horizon",
-    "num_steps": "generator.horizon",
 }
 
 

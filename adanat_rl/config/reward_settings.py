@@ -2,29 +2,32 @@
 
 from __future__ import annotations
 
+import math
 import re
 from typing import Any, Literal
 
 from pydantic import model_validator
 
 from adanat_rl.config.errors import nearest
-from adanat_rl.config.section import Decay, Section, setting
+from adanat_rl.config.section import MAX_FLOAT, Decay, Section, setting
 
 
 class AdversarialConfig(Section):
     """The discriminator that is trained along with the policy."""
 
-    channels: int = setting(32, "Channels of its first layer.", source="measured", ge=1)
+    channels: int = setting(32, "Channels of its first layer.", source="measured", ge=1, le=4096)
     first_stride: Literal[1, 2] = setting(
         1, "Stride of its first layer: with 1 it looks at patches of 10×10 pixels, with 2 of 18×18.", source="measured"
     )
-    lr: float = setting(1e-3, "Adam's learning rate.", source="measured", gt=0)
+    lr: float = setting(1e-3, "Adam's learning rate.", source="measured", gt=0, le=MAX_FLOAT)
     adam_betas: tuple[Decay, Decay] = setting((0.5, 0.99), "Adam's decay rates.", source="measured")
     batch_size: int = setting(
-        128, "Real and generated images of one update, each.", unit="images", source="measured", ge=1
+        128, "Real and generated images of one update, each.", unit="images", source="measured", ge=1, le=65_536
     )
-    num_updates: int = setting(4, "Updates in each iteration.", source="measured", ge=1)
-    num_warmup_updates: int = setting(150, "Updates before the first policy update.", source="measured", ge=0)
+    num_updates: int = setting(4, "Updates in each iteration.", source="measured", ge=1, le=1_000_000)
+    num_warmup_updates: int = setting(
+        150, "Updates before the first policy update.", source="measured", ge=0, le=100_000_000
+    )
     real_target: float = setting(
         0.95,
         "Label of real images (one-sided smoothing), for the loss cross_entropy.",
@@ -46,6 +49,7 @@ class AdversarialConfig(Section):
         "Projected: at least 8, for groups of its batch norm stay whole.",
         unit="images",
         ge=1,
+        le=65_536,
     )
     discriminator: Literal["patch", "projected"] = setting(
         "patch", "patch: a small network for small images; projected: heads on DINO features (the paper's)."
@@ -55,7 +59,7 @@ class AdversarialConfig(Section):
         None, "Trained heads to start from (projected), made by `import-checkpoint`; null: random ones."
     )
     condition_width: int = setting(
-        512, "Width of the class embedding (projected); a caption's has its own.", source="paper", ge=1
+        512, "Width of the class embedding (projected); a caption's has its own.", source="paper", ge=1, le=65_536
     )
     scoring: Literal["independent", "official"] = setting(
         "independent",
@@ -82,7 +86,7 @@ class ImageRewardConfig(Section):
 
     weights: str = setting("weights/image_reward.safetensors", "Its weights, made by `import-checkpoint`.")
     vocabulary: str = setting("weights/bert-base-uncased/vocab.txt", "BERT's vocabulary: the file, or its folder.")
-    block_rows: int = setting(8, "Images of one pass.", unit="images", ge=1)
+    block_rows: int = setting(8, "Images of one pass.", unit="images", ge=1, le=65_536)
 
 
 class FrechetRewardConfig(Section):
@@ -98,6 +102,7 @@ class FrechetRewardConfig(Section):
         "Images whose distance is taken together; a divisor of training.shard_size; null: the whole shard.",
         unit="images",
         ge=4,
+        le=65_536,
     )
     weights: str | None = setting(
         None,
@@ -125,7 +130,7 @@ class ClipScoreRewardConfig(Section):
     """CLIPScore of an image and its caption."""
 
     encoder: str | None = setting(None, "Folder of a CLIP of transformers: configuration, weights, tokenizer.")
-    block_rows: int = setting(32, "Images of one pass.", unit="images", ge=1)
+    block_rows: int = setting(32, "Images of one pass.", unit="images", ge=1, le=65_536)
 
 
 class AestheticRewardConfig(Section):
@@ -135,20 +140,20 @@ class AestheticRewardConfig(Section):
     head: str | None = setting(
         None, "The head: safetensors with weight `[1, D]` and bias `[1]`, or the like of LAION's."
     )
-    block_rows: int = setting(32, "Images of one pass.", unit="images", ge=1)
+    block_rows: int = setting(32, "Images of one pass.", unit="images", ge=1, le=65_536)
 
 
 class PassCostConfig(Section):
     """A price for NAT passes; a part of a composite reward."""
 
-    price: float = setting(1.0, "What a NAT pass costs.", unit="per pass", ge=0)
+    price: float = setting(1.0, "What a NAT pass costs.", unit="per pass", ge=0, le=MAX_FLOAT)
 
 
 class RewardPart(Section):
     """One part of a composite reward; its settings are those of its kind."""
 
     kind: str = setting("adversarial", "A kind of reward other than composite, or module:Class.")
-    weight: float = setting(1.0, "Factor of its scores in the sum.")
+    weight: float = setting(1.0, "Factor of its scores in the sum.", ge=-MAX_FLOAT, le=MAX_FLOAT)
     normalize: bool = setting(
         True, "Whether its scores are standardised over the train batch before they are weighted."
     )
@@ -222,5 +227,17 @@ def _check_kind(kind: str, args: dict[str, Any]) -> None:
     if kind not in REWARD_KINDS and not re.fullmatch(_OWN_KIND, kind):
         hint = nearest(kind, REWARD_KINDS)
         raise ValueError(f"kind: {kind!r} is no reward; accepted: {', '.join(REWARD_KINDS)}, or module:Class{hint}")
+    place = _not_finite(args)
+    if place is not None:
+        raise ValueError(f"args: {place} is no finite number")
     if kind in REWARD_KINDS and args:
         raise ValueError(f"args: only an own reward (module:Class) takes args; use reward.{kind}.*")
+
+
+def _not_finite(value: Any, place: str = "") -> str | None:
+    """Where NaN or infinity stands in arguments, such as `.weights.1`; they would not survive JSON and MLflow."""
+    if isinstance(value, float):
+        return None if math.isfinite(value) else place.lstrip(".")
+    inner = value.items() if isinstance(value, dict) else enumerate(value) if isinstance(value, list | tuple) else ()
+    found = (_not_finite(item, f"{place}.{key}") for key, item in inner)
+    return next((where for where in found if where is not None), None)

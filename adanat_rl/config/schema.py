@@ -8,12 +8,16 @@ from __future__ import annotations
 
 from typing import Annotated, Literal
 
-from pydantic import Field, model_validator
+from pydantic import Field, field_validator, model_validator
 
 from adanat_rl.config.reward_settings import RewardConfig
-from adanat_rl.config.section import Decay, Section, setting
+from adanat_rl.config.schedule_rule import LEAST_SAMPLING_TEMPERATURE, schedule_problem
+from adanat_rl.config.section import MAX_DECISION, MAX_FLOAT, MAX_SECONDS, Decay, Section, check_name, setting
 
 DEFAULT_PRESET = "digits"
+_MOST_STEPS = 2**24
+Row = tuple[float, float, float, float]
+Channels = Annotated[int, Field(ge=1, le=4096)]
 DecisionName = Literal["mask_ratio", "confidence_temperature", "sampling_temperature", "guidance_scale"]
 
 
@@ -35,14 +39,20 @@ class DataConfig(Section):
         None,
         "Class folders in the order of their numbers: JSON {folder: name}, JSON list or lines; null: sorted by name.",
     )
-    image_size: int = setting(256, "Side of the centre crop of images from files.", unit="pixels", source="paper", ge=1)
+    image_size: int = setting(
+        256, "Side of the centre crop of images from files.", unit="pixels", source="paper", ge=1, le=8192
+    )
     horizontal_flip: bool = setting(
         False, "Mirror every second image in training, by coin; the paper does for ImageNet.", source="paper"
     )
-    num_workers: int = setting(4, "Threads that decode images, in each process.", unit="threads", ge=1)
-    prefetch: int = setting(2, "Batches of images prepared ahead.", unit="batches", ge=1)
+    num_workers: int = setting(4, "Threads that decode images, in each process.", unit="threads", ge=1, le=1024)
+    prefetch: int = setting(2, "Batches of images prepared ahead.", unit="batches", ge=1, le=4096)
     max_damaged: int = setting(
-        16, "Damaged images that are replaced by others, with a warning; one more is an error.", unit="images", ge=0
+        16,
+        "Damaged images that are replaced by others, with a warning; one more is an error.",
+        unit="images",
+        ge=0,
+        le=1_000_000_000,
     )
     tokens: str | None = setting(None, "Folder of images that `prepare --tokens` encoded; null: images are decoded.")
     statistics: str | None = setting(
@@ -92,14 +102,18 @@ class GeneratorConfig(Section):
         "The all-masked first step is kept for all class labels if it takes no more: one NAT pass less an image.",
         unit="MiB",
         ge=0,
+        le=1_048_576,
     )
     aesthetic_score: float = setting(6.0, "Aesthetic score that aMUSEd is asked for.", ge=0, le=10)
     decode_precision: Literal["float32", "bfloat16", "float16"] = setting(
         "float32", "Arithmetic of the tokenizer's decoder; float32: as torch has it, TF32 for convolutions on a GPU."
     )
-    decode_rows: int = setting(256, "Images that the tokenizer decodes at once.", unit="images", ge=1)
+    decode_rows: int = setting(256, "Images that the tokenizer decodes at once.", unit="images", ge=1, le=65_536)
     block_rows: int = setting(
-        64, "Rows of one network call; results do not depend on the batch because every call has this size.", ge=1
+        64,
+        "Rows of one network call; results do not depend on the batch because every call has this size.",
+        ge=1,
+        le=65_536,
     )
 
 
@@ -111,9 +125,13 @@ class TextConfig(Section):
     )
     tokenizer: str | None = setting(None, "Folder of its tokenizer, if that lies elsewhere.")
     pad_token_id: int | None = setting(
-        0, "What captions are filled up with to 77 tokens; null: the tokenizer's own.", source="paper", ge=0
+        0,
+        "What captions are filled up with to 77 tokens; null: the tokenizer's own.",
+        source="paper",
+        ge=0,
+        le=2**31 - 1,
     )
-    batch_size: int = setting(32, "Captions of one pass of the encoder.", unit="captions", ge=1)
+    batch_size: int = setting(32, "Captions of one pass of the encoder.", unit="captions", ge=1, le=65_536)
     precision: Literal["float32", "bfloat16", "float16"] = setting("float32", "Arithmetic of the encoder.")
     cache: str | None = setting(None, "Folder where embeddings of prompts are kept; null: they are not.")
 
@@ -122,16 +140,29 @@ class BaseScheduleConfig(Section):
     """The hand-made schedule that actions are offsets to."""
 
     curve: Literal["cosine", "linear", "constant"] = setting("cosine", "Mask ratio over the steps.", source="paper")
-    curve_power: float = setting(1.0, "Exponent p on the part of the steps done before the curve is taken.", gt=0)
+    curve_power: float = setting(
+        1.0, "Exponent p on the part of the steps done before the curve is taken.", gt=0, le=100
+    )
     confidence_temperature: float = setting(
         4.5,
         "Temperature of the Gumbel noise on confidences at the start; falls linearly to 0.",
         source="measured",
         ge=0,
+        le=MAX_DECISION,
     )
-    sampling_temperature: float = setting(1.0, "Temperature of the token draw in every step.", source="paper", gt=0)
+    sampling_temperature: float = setting(
+        1.0,
+        "Temperature of the token draw in every step.",
+        source="paper",
+        ge=LEAST_SAMPLING_TEMPERATURE,
+        le=MAX_DECISION,
+    )
     guidance_scale: float = setting(
-        2.0, "Classifier-free guidance in the last step; rises linearly from 0.", source="measured", ge=0
+        2.0,
+        "Classifier-free guidance in the last step; rises linearly from 0.",
+        source="measured",
+        ge=0,
+        le=MAX_DECISION,
     )
     convention: Literal["maskgit", "adanat", "amused"] = setting(
         "maskgit",
@@ -139,9 +170,17 @@ class BaseScheduleConfig(Section):
         "(t+1)/T, guidance constant, temperature ∝ 1-t/(T-1).",
     )
     file: str | None = setting(None, "JSON file with T rows of 4 numbers; replaces the formula.")
-    values: tuple[tuple[float, float, float, float], ...] | None = setting(
+    values: tuple[Row, ...] | None = setting(
         None, "T rows of 4 numbers; replaces formula and file. A run keeps here what its file held when it began."
     )
+
+    @field_validator("values")
+    @classmethod
+    def _rows_in_range(cls, rows: tuple[Row, ...] | None) -> tuple[Row, ...] | None:
+        problem = None if rows is None else schedule_problem(rows)
+        if problem is not None:
+            raise ValueError(f"values: {problem}")
+        return rows
 
 
 class DecisionsConfig(Section):
@@ -163,7 +202,7 @@ class DecisionsConfig(Section):
         True, "Leave decisions without effect (ratio, confidence temperature at the last step) out of the likelihood."
     )
     sampling_temperature_floor: float = setting(
-        0.01, "Least sampling temperature; 0: none, as in the official code.", source="measured", ge=0
+        0.01, "Least sampling temperature; 0: none, as in the official code.", source="measured", ge=0, le=MAX_DECISION
     )
     base_floor: float | None = setting(
         0.1,
@@ -172,7 +211,7 @@ class DecisionsConfig(Section):
         gt=0,
         lt=1,
     )
-    action_limit: float = setting(8.0, "Bound of the environment's action space, ±.", gt=0)
+    action_limit: float = setting(8.0, "Bound of the environment's action space, ±.", gt=0, le=1000)
 
     @model_validator(mode="after")
     def _each_once(self) -> DecisionsConfig:
@@ -190,7 +229,7 @@ class PolicyConfig(Section):
         "adaptive", "adaptive: looks at the image; per_class, static: learned tables, the baselines.", source="paper"
     )
     hidden_size: int = setting(
-        32, "Width of actor and critic network; the paper's is 512.", source="measured", ge=4, multiple_of=4
+        32, "Width of actor and critic network; the paper's is 512.", source="measured", ge=4, multiple_of=4, le=4096
     )
     average_decay: float = setting(
         0.98,
@@ -205,25 +244,34 @@ class PolicyConfig(Section):
 class ExplorationConfig(Section):
     """Standard deviation of the actions: initial, minus decay every interval, never below the minimum."""
 
-    std: float = setting(0.6, "Initial standard deviation of the action noise.", source="paper", gt=0)
-    decay: float = setting(0.3, "What an interval takes off.", source="paper", ge=0)
-    decay_interval_iterations: int = setting(500, "Length of an interval.", unit="iterations", source="paper", ge=1)
-    min_std: float = setting(0.1, "Least standard deviation.", source="paper", gt=0)
+    std: float = setting(0.6, "Initial standard deviation of the action noise.", source="paper", ge=1e-6, le=100)
+    decay: float = setting(0.3, "What an interval takes off.", source="paper", ge=0, le=100)
+    decay_interval_iterations: int = setting(
+        500, "Length of an interval.", unit="iterations", source="paper", ge=1, le=1_000_000_000
+    )
+    min_std: float = setting(0.1, "Least standard deviation.", source="paper", ge=1e-6, le=100)
 
 
 class PPOConfig(Section):
     """Proximal policy optimisation."""
 
-    lr: float = setting(3e-4, "Adam's learning rate for actor and critic.", source="measured", gt=0)
+    lr: float = setting(3e-4, "Adam's learning rate for actor and critic.", source="measured", gt=0, le=MAX_FLOAT)
     adam_betas: tuple[Decay, Decay] = setting((0.9, 0.999), "Adam's decay rates.", source="paper")
-    num_epochs: int = setting(5, "Passes over a train batch.", source="paper", ge=1)
+    num_epochs: int = setting(5, "Passes over a train batch.", source="paper", ge=1, le=10_000)
     minibatch_size: int | None = setting(
-        None, "Env steps of a minibatch; null: the whole train batch at once.", unit="env steps", source="paper", ge=1
+        None,
+        "Env steps of a minibatch; null: the whole train batch at once.",
+        unit="env steps",
+        source="paper",
+        ge=1,
+        le=1_073_741_824,
     )
-    clip: float = setting(0.2, "Clipping range of the likelihood ratio.", source="paper", gt=0)
-    value_coefficient: float = setting(0.5, "Weight of the squared error of the critic.", source="paper", ge=0)
+    clip: float = setting(0.2, "Clipping range of the likelihood ratio.", source="paper", gt=0, le=MAX_FLOAT)
+    value_coefficient: float = setting(
+        0.5, "Weight of the squared error of the critic.", source="paper", ge=0, le=MAX_FLOAT
+    )
     entropy_coefficient: float = setting(
-        0.01, "Weight of the entropy; without effect while the std is a schedule.", source="paper", ge=0
+        0.01, "Weight of the entropy; without effect while the std is a schedule.", source="paper", ge=0, le=MAX_FLOAT
     )
     advantage: Literal["critic", "group_relative", "leave_one_out"] = setting(
         "critic",
@@ -237,6 +285,7 @@ class PPOConfig(Section):
         "training.shard_size.",
         unit="images",
         ge=2,
+        le=1_000_000,
     )
     normalize_rewards: bool = setting(
         True, "Standardise rewards over the train batch; not for group_relative, which has its own.", source="paper"
@@ -247,8 +296,10 @@ class PPOConfig(Section):
         "What holds the policy near the base schedule: kl: divergence of its action distribution from one around the "
         "base schedule; l2: squared distance of its mean action, in pre-activations.",
     )
-    leash_coefficient: float = setting(0.01, "Weight of the leash in the loss.", ge=0)
-    grad_clip: float | None = setting(None, "Largest global norm of a gradient; null: no limit.", source="paper", gt=0)
+    leash_coefficient: float = setting(0.01, "Weight of the leash in the loss.", ge=0, le=MAX_FLOAT)
+    grad_clip: float | None = setting(
+        None, "Largest global norm of a gradient; null: no limit.", source="paper", gt=0, le=MAX_FLOAT
+    )
     features: Literal["auto", "keep", "recompute", "disk"] = setting(
         "auto",
         "NAT features of the train batch: keep those of the rollout (needs one process), recompute them in memory, or "
@@ -260,6 +311,7 @@ class PPOConfig(Section):
         "by rounding. null: as many as a gradient step has.",
         unit="env steps",
         ge=1,
+        le=1_073_741_824,
     )
     precision: Literal["float32", "tf32", "bfloat16"] = setting(
         "float32", "Arithmetic of actor and critic while they learn; their weights stay float32."
@@ -269,12 +321,24 @@ class PPOConfig(Section):
 class TrainingConfig(Section):
     """The length of a run and the size of its batches."""
 
-    num_iterations: int = setting(350, "Policy updates of the whole run.", unit="iterations", source="measured", ge=1)
+    num_iterations: int = setting(
+        350, "Policy updates of the whole run.", unit="iterations", source="measured", ge=1, le=1_000_000_000
+    )
     trajectories_per_iteration: int = setting(
-        512, "Images drawn for one policy update; the paper draws 4096.", unit="trajectories", source="measured", ge=2
+        512,
+        "Images drawn for one policy update; the paper draws 4096.",
+        unit="trajectories",
+        source="measured",
+        ge=2,
+        le=1_048_576,
     )
     shard_size: int = setting(
-        128, "Trajectories of one shard, the unit of work of an env runner.", unit="trajectories", source="paper", ge=1
+        128,
+        "Trajectories of one shard, the unit of work of an env runner.",
+        unit="trajectories",
+        source="paper",
+        ge=1,
+        le=65_536,
     )
 
     @model_validator(mode="after")
@@ -290,8 +354,8 @@ class TrainingConfig(Section):
 class CheckpointConfig(Section):
     """When the state of a run goes to disk."""
 
-    interval_iterations: int = setting(10, "Iterations between checkpoints.", unit="iterations", ge=1)
-    keep: int = setting(3, "Checkpoints kept, the newest ones.", ge=2)
+    interval_iterations: int = setting(10, "Iterations between checkpoints.", unit="iterations", ge=1, le=1_000_000_000)
+    keep: int = setting(3, "Checkpoints kept, the newest ones.", ge=2, le=1_000_000)
     keep_best: bool = setting(
         False, "Whether the checkpoint of the best evaluation is kept too: best by the judge, not by the reward."
     )
@@ -309,20 +373,21 @@ class CheckpointConfig(Section):
 class EvaluationConfig(Section):
     """How good the policy is."""
 
-    interval_iterations: int = setting(50, "Iterations between evaluations.", unit="iterations", ge=1)
-    num_images: int = setting(1797, "Images of one evaluation.", unit="images", source="measured", ge=4)
+    interval_iterations: int = setting(50, "Iterations between evaluations.", unit="iterations", ge=1, le=1_000_000_000)
+    num_images: int = setting(1797, "Images of one evaluation.", unit="images", source="measured", ge=4, le=10_000_000)
     num_final_images: int | None = setting(
         None,
         "Images of each repetition of the final evaluation, where a training evaluates fewer; null: num_images.",
         unit="images",
         source="paper",
         ge=4,
+        le=10_000_000,
     )
     num_seeds: int = setting(
-        5, "Repetitions of the final evaluation, each with its own seeds; one has no spread.", ge=1
+        5, "Repetitions of the final evaluation, each with its own seeds; one has no spread.", ge=1, le=1000
     )
     seed: int = setting(1000, "First seed of the evaluation images; kept apart from training.", ge=0, lt=2**31)
-    batch_size: int = setting(256, "Images drawn at once.", unit="images", ge=1)
+    batch_size: int = setting(256, "Images drawn at once.", unit="images", ge=1, le=65_536)
     judge: Literal["classifiers", "inception"] = setting(
         "classifiers", "classifiers: two that ship with a small data set; inception: FID, with data.statistics."
     )
@@ -344,20 +409,25 @@ class EvaluationConfig(Section):
         "fd_a", "What tells the best evaluation, for early stopping, checkpoints.keep_best."
     )
     early_stop_patience: int | None = setting(
-        None, "The run ends after so many evaluations without a better one; null: never.", unit="evaluations", ge=1
+        None,
+        "The run ends after so many evaluations without a better one; null: never.",
+        unit="evaluations",
+        ge=1,
+        le=1_000_000_000,
     )
-    early_stop_min_delta: float = setting(0.0, "By how much an evaluation must be better.", ge=0)
+    early_stop_min_delta: float = setting(0.0, "By how much an evaluation must be better.", ge=0, le=MAX_FLOAT)
     hacking_window: int = setting(
         4,
         "Evaluations over which a rising reward is compared with the judge; 0: reward hacking is not looked for.",
         unit="evaluations",
         ge=0,
+        le=1_000_000,
     )
     hacking_tolerance: float = setting(
-        0.1, "By which part distance, recall or diversity must get worse over the window to count.", ge=0
+        0.1, "By which part distance, recall or diversity must get worse over the window to count.", ge=0, le=MAX_FLOAT
     )
     num_grid_contexts: int = setting(
-        16, "Contexts in the sample grid, at most; evenly spread over all of them.", unit="contexts", ge=1
+        16, "Contexts in the sample grid, at most; evenly spread over all of them.", unit="contexts", ge=1, le=4096
     )
     reference: str | None = setting(
         "asset:digits/reference.json",
@@ -368,8 +438,10 @@ class EvaluationConfig(Section):
 class SearchConfig(Section):
     """The search for the best static schedule (command `search`)."""
 
-    num_generations: int = setting(60, "Generations of CMA-ES.", unit="generations", source="measured", ge=1)
-    population: int = setting(16, "Schedules of a generation.", unit="schedules", source="measured", ge=2)
+    num_generations: int = setting(
+        60, "Generations of CMA-ES.", unit="generations", source="measured", ge=1, le=100_000
+    )
+    population: int = setting(16, "Schedules of a generation.", unit="schedules", source="measured", ge=2, le=10_000)
     sigma: float = setting(
         0.4,
         "Initial spread of the schedules around the base schedule, in pre-activations.",
@@ -378,7 +450,9 @@ class SearchConfig(Section):
         le=10,
     )
     seed: int = setting(0, "Seed of the search.", ge=0, lt=2**31)
-    num_seeds: int = setting(8, "Image seeds on which the finalists compete, never those of an evaluation.", ge=1)
+    num_seeds: int = setting(
+        8, "Image seeds on which the finalists compete, never those of an evaluation.", ge=1, le=1000
+    )
 
 
 class ResourcesConfig(Section):
@@ -389,36 +463,71 @@ class ResourcesConfig(Section):
         "local: a private cluster (inside a Ray job: the job's); auto: a running one; or HOST:PORT.",
         pattern=r"^(local|auto|[^\s:/]+:\d{1,5})$",
     )
-    num_env_runners: int = setting(2, "Env-runner actors that draw shards; 0: the driver draws.", ge=0)
-    num_reward_actors: int = setting(1, "Reward-model actors, of each part of a composite; 0: the driver scores.", ge=0)
+    num_env_runners: int = setting(2, "Env-runner actors that draw shards; 0: the driver draws.", ge=0, le=10_000)
+    num_reward_actors: int = setting(
+        1, "Reward-model actors, of each part of a composite; 0: the driver scores.", ge=0, le=10_000
+    )
     num_learners: Literal[0, 1] = setting(0, "Learner actors; 0: the driver learns.")
-    num_cpus_per_env_runner: float = setting(0.4, "CPUs that Ray reserves for an env runner.", unit="CPUs", gt=0)
-    num_cpus_per_reward_actor: float = setting(0.2, "CPUs that Ray reserves for a reward actor.", unit="CPUs", gt=0)
-    num_cpus_per_learner: float = setting(1.0, "CPUs that Ray reserves for a learner actor.", unit="CPUs", gt=0)
-    num_gpus_per_env_runner: float = setting(0.0, "GPUs of an env runner; may be a fraction.", unit="GPUs", ge=0)
-    num_gpus_per_reward_actor: float = setting(0.0, "GPUs of a reward actor; may be a fraction.", unit="GPUs", ge=0)
-    num_gpus_per_learner: float = setting(0.0, "GPUs of a learner; may be a fraction.", unit="GPUs", ge=0)
+    num_cpus_per_env_runner: float = setting(
+        0.4, "CPUs that Ray reserves for an env runner.", unit="CPUs", ge=1e-4, le=4096
+    )
+    num_cpus_per_reward_actor: float = setting(
+        0.2, "CPUs that Ray reserves for a reward actor.", unit="CPUs", ge=1e-4, le=4096
+    )
+    num_cpus_per_learner: float = setting(
+        1.0, "CPUs that Ray reserves for a learner actor.", unit="CPUs", ge=1e-4, le=4096
+    )
+    num_gpus_per_env_runner: float = setting(
+        0.0, "GPUs of an env runner; may be a fraction.", unit="GPUs", ge=0, le=1024
+    )
+    num_gpus_per_reward_actor: float = setting(
+        0.0, "GPUs of a reward actor; may be a fraction.", unit="GPUs", ge=0, le=1024
+    )
+    num_gpus_per_learner: float = setting(0.0, "GPUs of a learner; may be a fraction.", unit="GPUs", ge=0, le=1024)
     num_gpus_per_driver: float = setting(
-        0.0, "GPUs of the driver, which evaluates; above 0 it takes the first one it sees.", unit="GPUs", ge=0
+        0.0, "GPUs of the driver, which evaluates; above 0 it takes the first one it sees.", unit="GPUs", ge=0, le=1024
     )
     torch_threads: int = setting(
-        1, "Threads of torch where images are drawn and scored; part of what makes results reproducible.", ge=1
+        1, "Threads of torch where images are drawn and scored; part of what makes results reproducible.", ge=1, le=1024
     )
     driver_threads: int = setting(
-        2, "Batches that driver and learner work on at once, and threads of torch in a gradient step.", ge=1
+        2, "Batches that driver and learner work on at once, and threads of torch in a gradient step.", ge=1, le=1024
     )
-    start_timeout_s: float = setting(120.0, "How long workers may take to start.", unit="seconds", gt=0)
+    start_timeout_s: float = setting(120.0, "How long workers may take to start.", unit="seconds", gt=0, le=MAX_SECONDS)
     shard_timeout_s: float = setting(
-        120.0, "An env runner without a result for this long is replaced.", unit="seconds", gt=0
+        120.0, "An env runner without a result for this long is replaced.", unit="seconds", gt=0, le=MAX_SECONDS
     )
     no_runner_timeout_s: float = setting(
-        300.0, "The run ends with an error after this long without any env runner.", unit="seconds", gt=0
+        300.0,
+        "The run ends with an error after this long without any env runner.",
+        unit="seconds",
+        gt=0,
+        le=MAX_SECONDS,
     )
-    max_deals_per_shard: int = setting(4, "How often one shard may be dealt before the run ends with an error.", ge=1)
+    max_deals_per_shard: int = setting(
+        4, "How often one shard may be dealt before the run ends with an error.", ge=1, le=1_000_000
+    )
     reward_timeout_s: float = setting(
-        120.0, "A reward actor without an answer for this long is replaced.", unit="seconds", gt=0
+        120.0,
+        "A reward without an answer for this long: its actor is replaced; in the driver it ends the run.",
+        unit="seconds",
+        gt=0,
+        le=MAX_SECONDS,
     )
-    max_reward_retries: int = setting(3, "Retries of a failed score or reward update on a fresh actor.", ge=0)
+    max_reward_retries: int = setting(
+        3, "Retries of a failed score or reward update on a fresh actor.", ge=0, le=1_000_000
+    )
+    learner_timeout_s: float = setting(
+        1800.0, "A learner actor without an answer for this long is replaced.", unit="seconds", gt=0, le=MAX_SECONDS
+    )
+    max_learner_retries: int = setting(2, "Retries of a failed update on a fresh learner actor.", ge=0, le=1_000_000)
+    cluster_timeout_s: float = setting(
+        30.0,
+        "The run ends with an error when Ray's own processes do not answer for this long.",
+        unit="seconds",
+        gt=0,
+        le=MAX_SECONDS,
+    )
 
 
 class TrackingConfig(Section):
@@ -436,24 +545,28 @@ class PretrainingConfig(Section):
     tokenizer: Literal["patch", "conv"] = setting(
         "patch", "patch: k-means over square patches; conv: a small convolutional VQ autoencoder, 4×4 pixels a token."
     )
-    vocab_size: int = setting(128, "Codes of the tokenizer.", source="measured", ge=2)
-    patch_size: int = setting(2, "Side of a patch (tokenizer patch).", unit="pixels", source="measured", ge=1)
+    vocab_size: int = setting(128, "Codes of the tokenizer.", source="measured", ge=2, le=65_536)
+    patch_size: int = setting(2, "Side of a patch (tokenizer patch).", unit="pixels", source="measured", ge=1, le=1024)
     tokenizer_channels: int = setting(
-        64, "Channels of its convolutions (tokenizer conv).", source="measured", ge=2, multiple_of=2
+        64, "Channels of its convolutions (tokenizer conv).", source="measured", ge=2, multiple_of=2, le=4096
     )
-    code_width: int = setting(16, "Width of a code (tokenizer conv).", source="measured", ge=1)
+    code_width: int = setting(16, "Width of a code (tokenizer conv).", source="measured", ge=1, le=4096)
     num_tokenizer_steps: int = setting(
-        900, "Training steps of the tokenizer (conv).", unit="steps", source="measured", ge=10
+        900, "Training steps of the tokenizer (conv).", unit="steps", source="measured", ge=10, le=100_000_000
     )
-    width: int = setting(96, "Width of the NAT.", source="measured", ge=8)
-    depth: int = setting(3, "Blocks of the NAT.", source="measured", ge=1)
-    num_heads: int = setting(4, "Attention heads of the NAT; a divisor of its width.", source="measured", ge=1)
-    num_steps: int = setting(8000, "Training steps of the NAT.", unit="steps", source="measured", ge=10)
-    batch_size: int = setting(128, "Images of a training step.", unit="images", source="measured", ge=1)
+    width: int = setting(96, "Width of the NAT.", source="measured", ge=8, le=8192)
+    depth: int = setting(3, "Blocks of the NAT.", source="measured", ge=1, le=256)
+    num_heads: int = setting(4, "Attention heads of the NAT; a divisor of its width.", source="measured", ge=1, le=1024)
+    num_steps: int = setting(8000, "Training steps of the NAT.", unit="steps", source="measured", ge=10, le=100_000_000)
+    batch_size: int = setting(128, "Images of a training step.", unit="images", source="measured", ge=1, le=65_536)
     lr: float = setting(
-        2e-3, "Peak learning rate of AdamW; 100 steps of warm-up, then a cosine to 5 %.", source="measured", gt=0
+        2e-3,
+        "Peak learning rate of AdamW; 100 steps of warm-up, then a cosine to 5 %.",
+        source="measured",
+        gt=0,
+        le=MAX_FLOAT,
     )
-    weight_decay: float = setting(0.05, "AdamW's weight decay.", source="measured", ge=0)
+    weight_decay: float = setting(0.05, "AdamW's weight decay.", source="measured", ge=0, le=MAX_FLOAT)
     dropout: float = setting(0.1, "Dropout of the NAT.", source="measured", ge=0, lt=1)
     label_dropout: float = setting(
         0.1, "Part of the labels replaced by the null label, for guidance.", source="measured", ge=0, lt=1
@@ -462,13 +575,13 @@ class PretrainingConfig(Section):
         0.995, "Decay of the averaged weights, the ones that are kept.", source="measured", ge=0, lt=1
     )
     num_classifier_steps: int = setting(
-        1200, "Training steps of each classifier.", unit="steps", source="measured", ge=1
+        1200, "Training steps of each classifier.", unit="steps", source="measured", ge=1, le=100_000_000
     )
-    classifier_channels: tuple[int, int] = setting(
+    classifier_channels: tuple[Channels, Channels] = setting(
         (32, 24), "Channels of the first convolution of judge A and of judge B.", source="measured"
     )
     reward_classifier_channels: int = setting(
-        16, "Channels of the first convolution of classifier C, the reward model.", source="measured", ge=1
+        16, "Channels of the first convolution of classifier C, the reward model.", source="measured", ge=1, le=4096
     )
     precision: Literal["float32", "bfloat16"] = setting(
         "float32", "Arithmetic of the NAT while it is trained; its weights stay float32."
@@ -513,6 +626,22 @@ class ExperimentConfig(Section):
     tracking: TrackingConfig = setting(TrackingConfig(), "MLflow.")
     search: SearchConfig = setting(SearchConfig(), "Search for a static schedule, for `search`.")
     pretraining: PretrainingConfig = setting(PretrainingConfig(), "Tokenizer, NAT and judges, for `pretrain`.")
+
+    @field_validator("name")
+    @classmethod
+    def _name_of_a_folder(cls, name: str) -> str:
+        return check_name(name, most_bytes=200)
+
+    @model_validator(mode="after")
+    def _fits_somewhere(self) -> ExperimentConfig:
+        steps = self.training.trajectories_per_iteration * self.generator.horizon
+        if steps > _MOST_STEPS:
+            raise ValueError(
+                f"training.trajectories_per_iteration: {self.training.trajectories_per_iteration} with "
+                f"generator.horizon={self.generator.horizon} are {steps:,} env steps in one train batch; "
+                f"{_MOST_STEPS:,} are the most"
+            )
+        return self
 
     @model_validator(mode="after")
     def _whole_groups(self) -> ExperimentConfig:

@@ -2,22 +2,27 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, ClassVar, Literal
 
-from pydantic import BaseModel, ValidationError, field_validator, model_validator
+from pydantic import BaseModel, Field, ValidationError, field_validator, model_validator
 from pydantic.fields import FieldInfo
 
 from adanat_rl.config.errors import UserError
 from adanat_rl.config.loading import leaf_fields, one_line, resolve
-from adanat_rl.config.problems import hint_for_key
+from adanat_rl.config.problems import hint_for_key, shown
 from adanat_rl.config.schema import ExperimentConfig
-from adanat_rl.config.section import Section, setting
+from adanat_rl.config.section import MAX_FLOAT, Section, check_name, setting
 from adanat_rl.config.typed_settings import named_plain, section_of, typed_settings, typed_value
 from adanat_rl.config.yaml_reader import Entries, Items, Node, read_yaml
 
 Value = Any  # of a setting, as YAML holds it
+Bound = Annotated[float, Field(ge=-MAX_FLOAT, le=MAX_FLOAT)]
+Seed = Annotated[int, Field(ge=0, lt=2**32)]
+WholeBound = Annotated[int, Field(ge=-(2**53), le=2**53)]
+_MOST_SEEDS, _MOST_TRIALS = 1_000, 10_000
 _NOT_SWEPT = {"seed": "use `seeds`", "run_dir": "each trial has its own", "name": "each trial has its own"}
 
 
@@ -26,9 +31,9 @@ class Parameter(Section):
 
     grid: tuple[Value, ...] | None = setting(None, "Every value, with every value of the other grids.")
     choice: tuple[Value, ...] | None = setting(None, "One of these values, drawn.")
-    uniform: tuple[float, float] | None = setting(None, "A number between two.")
-    log_uniform: tuple[float, float] | None = setting(None, "A number between two, uniform in its logarithm.")
-    integer: tuple[int, int] | None = setting(None, "A whole number between two, both included.")
+    uniform: tuple[Bound, Bound] | None = setting(None, "A number between two.")
+    log_uniform: tuple[Bound, Bound] | None = setting(None, "A number between two, uniform in its logarithm.")
+    integer: tuple[WholeBound, WholeBound] | None = setting(None, "A whole number between two, both included.")
 
     @model_validator(mode="after")
     def _exactly_one(self) -> Parameter:
@@ -64,7 +69,7 @@ class SearchMethod(Section):
         "grid: nothing is left to choose; random: drawn beforehand; tpe, cmaes: Optuna's samplers, which learn from "
         "the trials before.",
     )
-    num_samples: int = setting(1, "Draws of the parameters that are no grids.", unit="draws", ge=1)
+    num_samples: int = setting(1, "Draws of the parameters that are no grids.", unit="draws", ge=1, le=10_000)
     seed: int = setting(0, "Seed of the draws.", ge=0, lt=2**31)
 
 
@@ -75,9 +80,13 @@ class Scheduler(Section):
         "none", "asha: stops the worse trials at each rung; pbt: worse trials go on from better ones, changed a little."
     )
     grace_iterations: int = setting(
-        50, "Iterations before the first rung (asha), or between changes (pbt).", unit="iterations", ge=1
+        50,
+        "Iterations before the first rung (asha), or between changes (pbt).",
+        unit="iterations",
+        ge=1,
+        le=1_000_000_000,
     )
-    reduction_factor: float = setting(3.0, "One in so many goes on at a rung (asha).", gt=1)
+    reduction_factor: float = setting(3.0, "One in so many goes on at a rung (asha).", gt=1, le=1000)
     quantile: float = setting(0.25, "Part of the trials that takes over, and that is taken over (pbt).", gt=0, le=0.5)
     resample_probability: float = setting(0.25, "How often a changed parameter is drawn anew (pbt).", ge=0, le=1)
     seed: int = setting(0, "Seed of its draws.", ge=0, lt=2**31)
@@ -86,13 +95,14 @@ class Scheduler(Section):
 class SweepResources(Section):
     """What a trial takes beside what its settings say of env runners, reward actors, learners and GPUs."""
 
-    cpus_per_trial: float = setting(1.0, "CPUs of a trial's driver.", unit="CPUs", gt=0)
-    max_concurrent: int | None = setting(None, "Trials at once; null: as many as there is room for.", ge=1)
+    cpus_per_trial: float = setting(1.0, "CPUs of a trial's driver.", unit="CPUs", gt=0, le=4096)
+    max_concurrent: int | None = setting(None, "Trials at once; null: as many as there is room for.", ge=1, le=10_000)
 
 
 class SweepConfig(Section):
     """A sweep."""
 
+    _free_text: ClassVar[frozenset[str]] = frozenset({"title"})
     name: str = setting("sweep", "Name of the sweep and of its folder.", pattern=r"^\w[\w.-]*$")
     title: str = setting("", "What it asks, for its report.")
     preset: str | None = setting(None, "Preset that the trials start from; null: that of the file, or digits.")
@@ -100,7 +110,7 @@ class SweepConfig(Section):
     settings: dict[str, Value] = setting({}, "Settings of all trials, by dotted key.")
     arms: dict[str, dict[str, Value]] = setting({}, "Named sets of settings, by dotted key; each is tried.")
     parameters: dict[str, Parameter] = setting({}, "Settings that vary, by dotted key.")
-    seeds: tuple[int, ...] = setting((0,), "Seeds of each combination; a number means as many, from 0.")
+    seeds: tuple[Seed, ...] = setting((0,), "Seeds of each combination; a number means as many, from 0.")
     search: SearchMethod = setting(SearchMethod(), "Who chooses.")
     scheduler: Scheduler = setting(Scheduler(), "Who stops.")
     metric: Literal["fd_a", "fd_b", "precision", "recall"] = setting(
@@ -109,10 +119,20 @@ class SweepConfig(Section):
     direction: Literal["min", "max"] | None = setting(None, "null: min for distances, max for the others.")
     resources: SweepResources = setting(SweepResources(), "What a trial takes.")
 
+    @field_validator("name")
+    @classmethod
+    def _name_of_a_folder(cls, name: str) -> str:
+        return check_name(name, most_bytes=100)
+
     @field_validator("seeds", mode="before")
     @classmethod
     def _count_of_seeds(cls, value: Any) -> Any:
-        return tuple(range(value)) if isinstance(value, int) and not isinstance(value, bool) else value
+        count = int(value) if isinstance(value, float) and value.is_integer() else value
+        if not isinstance(count, int) or isinstance(count, bool):
+            return value
+        if count > _MOST_SEEDS:
+            raise ValueError(f"seeds: {shown(count)} is not accepted: {_MOST_SEEDS:,} are the most")
+        return tuple(range(count))
 
     @model_validator(mode="after")
     def _whole(self) -> SweepConfig:
@@ -120,7 +140,16 @@ class SweepConfig(Section):
             raise ValueError(
                 f"seeds: {list(self.seeds)} is not accepted: expected different numbers from 0, or a count"
             )
+        if len(self.seeds) > _MOST_SEEDS:
+            raise ValueError(f"seeds: {len(self.seeds):,} of them are not accepted: {_MOST_SEEDS:,} are the most")
         drawn = [key for key, parameter in self.parameters.items() if parameter.kind != "grid"]
+        grids = math.prod(len(one.values) for one in self.parameters.values() if one.kind == "grid")
+        draws = self.search.num_samples if drawn else 1
+        if (trials := grids * draws * max(1, len(self.arms)) * len(self.seeds)) > _MOST_TRIALS:
+            raise ValueError(
+                f"parameters: {max(1, len(self.arms)):,} arms × {grids:,} points of the grids × {draws:,} draws × "
+                f"{len(self.seeds):,} seeds are {trials:,} trials; {_MOST_TRIALS:,} are the most"
+            )
         method = self.search.method
         if method == "grid" and drawn:
             raise ValueError(

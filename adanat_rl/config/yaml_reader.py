@@ -109,8 +109,8 @@ def parse_yaml(text: str, where: str) -> Node:
         hint = "; indent with spaces, not tabs" if "'\\t'" in reason else ""
         raise UserError(f"{where} is no YAML{line}: {reason}{hint}") from None
     except yaml.reader.ReaderError as error:
-        line = text.count("\n", 0, error.position) + 1
-        raise UserError(f"{where} is no YAML, line {line}: character {error.character:#06x} is not accepted") from None
+        line = f", line {text.count(chr(10), 0, error.position) + 1}"
+        raise UserError(f"{where} is no YAML{line}: character {error.character:#06x} is not accepted") from None
     except (yaml.YAMLError, ValueError, OverflowError) as error:  # such as an escape behind the last character there is
         if isinstance(error, UserError):
             raise
@@ -130,9 +130,13 @@ def plain(node: Node) -> Any:
     return {key: plain(value) for key, _, value in node.entries}
 
 
-def dump_yaml(content: Mapping[str, Any]) -> str:
-    """A mapping of plain Python objects as YAML that readers of YAML 1.1 and 1.2 take for the same."""
-    return yaml.dump(content, Dumper=_Dumper, sort_keys=False, allow_unicode=True)
+def dump_yaml(content: Mapping[str, Any], *, ascii_only: bool = False) -> str:
+    """A mapping of plain Python objects as YAML that readers of YAML 1.1 and 1.2 take for the same.
+
+    Args:
+        ascii_only: whether other letters are escaped.
+    """
+    return yaml.dump(content, Dumper=_Dumper, sort_keys=False, allow_unicode=not ascii_only)
 
 
 class _Dumper(yaml.SafeDumper):

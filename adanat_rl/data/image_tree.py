@@ -122,3 +122,17 @@ def _images(folder: Path, prefix: str = "") -> Iterator[str]:
     yield from (prefix + image for image in images)
     for inner in folders:
         yield from _images(folder / inner, f"{prefix}{inner}/")
+
+
+def count_classes(root: Path, class_list: Path | None = None) -> int:
+    """How many classes an `ImageTree` of the same arguments has, by the names of its folders alone.
+
+    Raises:
+        UserError: the folder or the list is missing.
+    """
+    if class_list is not None:
+        return len(read_class_list(class_list))
+    try:
+        return max(1, len(_folders(root)[0]))
+    except OSError as error:
+        raise UserError(f"data.path: {root}: {error.strerror or error}") from None

@@ -160,6 +160,6 @@ def _expand_braces(pattern: str) -> list[str]:
     head, brace, rest = pattern.partition("{")
     inside, closing, tail = rest.partition("}")
     first, dots, last = inside.partition("..")
-    if not (brace and closing and dots and first.isdigit() and last.isdigit()):
+    if not (brace and closing and dots and first.isdecimal() and last.isdecimal()):
         return [pattern]
     return [f"{head}{number:0{len(first)}d}{tail}" for number in range(int(first), int(last) + 1)]

@@ -145,7 +145,11 @@ class ClassifierJudge:
 
     @torch.no_grad()
     def __call__(self, images: Tensor, labels: Tensor) -> dict[str, float]:
-        """All quality metrics of images `[N, C, H, W]` that were drawn for labels `[N]`."""
+        """All quality metrics of images `[N, C, H, W]` that were drawn for labels `[N]`, N ≥ 4.
+
+        Raises:
+            UserError: fewer images. NonFiniteError: an extractor gave NaN or infinite features.
+        """
         features = self._first(images)
         precision, recall = precision_recall(self._real, features, self._radii)
         return {

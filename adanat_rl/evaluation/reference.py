@@ -15,9 +15,11 @@ from typing import Any
 
 import numpy as np
 import torch
+from pydantic import ConfigDict, TypeAdapter, ValidationError, with_config
 
 from adanat_rl.config.errors import UserError
-from adanat_rl.generation.masked.schedules import load_schedule
+from adanat_rl.config.json_files import read_json
+from adanat_rl.generation.masked.schedules import DECISION_NAMES, check_schedule, load_schedule
 from adanat_rl.generation.policies.base import ClassSchedulePolicy, GenerationPolicy, SchedulePolicy
 
 STORED_DIGITS = 5  # of a decision, behind the point
@@ -74,23 +76,56 @@ def load_references(path: Path) -> References:
     Raises:
         UserError: it is missing, damaged or of another format.
     """
+    content = read_json(path, "reference file")
+    found = content.get("format") if isinstance(content, dict) else None
+    if found != _FORMAT or isinstance(found, bool):
+        raise UserError(f"{path} has format {found!r}, expected {_FORMAT}")
     try:
-        content = json.loads(path.read_text())
-        if content["format"] != _FORMAT:
-            raise UserError(f"{path} has format {content['format']!r}, expected {_FORMAT}")
-        baselines = [
-            Baseline(**{**row, "decisions": np.array(row["decisions"], np.float32)}) for row in content["baselines"]
-        ]
-        for row in baselines:
-            if row.decisions.ndim not in (2, 3):
-                raise UserError(
-                    f"{path}: decisions of {row.name} have {row.decisions.ndim} axes, expected [T, K] or [C, T, K]"
-                )
-        return References(content["dataset"], content["command"], tuple(baselines), content.get("trained", {}))
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        if isinstance(error, UserError):
-            raise
-        raise UserError(f"reference file {path} cannot be read: {type(error).__name__}: {error}") from None
+        whole = _CONTENT.validate_json(json.dumps(content), strict=True)
+    except ValidationError as error:
+        problem = error.errors(include_url=False)[0]
+        where = ".".join(map(str, problem["loc"]))
+        raise UserError(f"reference file {path} cannot be read: {where}: {problem['msg']}") from None
+    baselines = tuple(_baseline(path, row) for row in whole.baselines)
+    return References(whole.dataset, whole.command, baselines, whole.trained)
+
+
+@with_config(ConfigDict(extra="forbid"))
+@dataclass(frozen=True)
+class _Row:
+    """A baseline as it stands in a file."""
+
+    name: str
+    title: str
+    how: str
+    decisions: list[Any]
+    settings: dict[str, Any] = field(default_factory=dict)
+    numbers: dict[str, dict[str, Any]] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class _Content:
+    dataset: str
+    command: str
+    baselines: list[_Row]
+    trained: dict[str, Any] = field(default_factory=dict)
+
+
+_CONTENT = TypeAdapter(_Content)
+
+
+def _baseline(path: Path, row: _Row) -> Baseline:
+    """A row with its decisions as numbers of the right shape and range."""
+    try:
+        decisions = np.array(row.decisions, np.float64)
+    except (ValueError, TypeError, OverflowError) as error:
+        raise UserError(f"reference file {path} cannot be read: decisions of {row.name}: {error}") from None
+    if decisions.ndim not in (2, 3):
+        raise UserError(f"{path}: decisions of {row.name} have {decisions.ndim} axes, expected [T, K] or [C, T, K]")
+    if decisions.shape[-1] != len(DECISION_NAMES):
+        raise UserError(f"{path}: decisions of {row.name} have {decisions.shape[-1]} columns, expected 4")
+    check_schedule(decisions, f"{path}: decisions of {row.name}")
+    return Baseline(row.name, row.title, row.how, decisions.astype(np.float32), row.settings, row.numbers)
 
 
 def load_baselines(path: Path) -> tuple[Baseline, ...]:
@@ -99,10 +134,7 @@ def load_baselines(path: Path) -> tuple[Baseline, ...]:
     Raises:
         UserError: it is neither of them, missing or damaged.
     """
-    try:
-        content = json.loads(path.read_text())
-    except (OSError, ValueError):
-        content = None  # which of its ways of being unreadable it is, `load_schedule` says
+    content = read_json(path, "schedule file")
     if isinstance(content, dict) and "baselines" in content:
         return load_references(path).baselines
     schedule, label = load_schedule(path), _label(path)

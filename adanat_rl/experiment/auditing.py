@@ -181,7 +181,11 @@ def _results(folder: RunFolder) -> Iterator[Finding]:
             detail = "can be read" if isinstance(content, dict) else "holds no JSON object"
         except (OSError, ValueError, RecursionError) as error:
             detail = f"is damaged: {(str(error).splitlines() or [''])[0]}"
-        fix = "the same command of the run makes it again" if file in (folder.summary_file, folder.evaluation_file) else ""
+        fix = (
+            "the same command of the run makes it again"
+            if file in (folder.summary_file, folder.evaluation_file)
+            else ""
+        )
         yield Finding(file.name, isinstance(content, dict), detail, fix=fix)
 
 

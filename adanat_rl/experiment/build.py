@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import ExitStack
 from dataclasses import dataclass
 
 import torch
+from ray.exceptions import RayError
 
-from adanat_rl.config.errors import UserError
+from adanat_rl.config.errors import RunError, UserError
 from adanat_rl.config.paths import resolve_path
 from adanat_rl.config.schema import ExperimentConfig
+from adanat_rl.config.side_thread import SideThread
 from adanat_rl.data.dataset import RealImages
 from adanat_rl.data.loading import load_images, load_source
 from adanat_rl.evaluation.build import build_judge
@@ -17,6 +20,7 @@ from adanat_rl.evaluation.drawing import DrawHere
 from adanat_rl.evaluation.evaluator import Evaluator
 from adanat_rl.evaluation.reference import Baseline, load_references
 from adanat_rl.experiment.cluster import filtered_stderr
+from adanat_rl.experiment.fitting import check_fit, check_references
 from adanat_rl.experiment.inputs import missing_inputs, require_inputs, with_absolute_paths
 from adanat_rl.generation.build import build_generator, evaluated_contexts, inline_base_schedule, load_captions
 from adanat_rl.generation.devices import device_for
@@ -25,8 +29,10 @@ from adanat_rl.generation.policies.build import PolicySpec
 from adanat_rl.generation.threads import settle_process
 from adanat_rl.rewards.build import reward_class
 from adanat_rl.rewards.composite import reward_service
+from adanat_rl.rewards.ray_errors import reason
 from adanat_rl.rewards.service import RewardService
-from adanat_rl.rl.algorithm import GenerationPPO
+from adanat_rl.rl.algorithm import GenerationPPO, RolloutInterruptedError
+from adanat_rl.rl.cluster_watch import ClusterWatch
 from adanat_rl.rl.config import RLInputs, build_algorithm_config, generator_factory
 
 _COMPARED_CAPTIONS = 64
@@ -51,6 +57,7 @@ def build_scene(config: ExperimentConfig) -> Scene:
     """Data, generator and evaluator."""
     torch.set_num_threads(config.resources.torch_threads)
     settle_process()
+    check_fit(config)
     dataset = load_images(config.data)
     device = driver_device(config)
     generator = build_generator(config, device)
@@ -113,10 +120,17 @@ def check_captions(config: ExperimentConfig) -> None:
 
 
 def build_baselines(config: ExperimentConfig) -> tuple[Baseline, ...]:
-    """The baselines that a policy of this configuration is compared with."""
+    """The baselines that a policy of this configuration is compared with.
+
+    Raises:
+        UserError: their file is missing, damaged, or of other data.
+    """
     if config.evaluation.reference is None:
         return ()
-    return load_references(resolve_path(config.evaluation.reference, "evaluation.reference")).baselines
+    name = config.evaluation.reference
+    references = load_references(resolve_path(name, "evaluation.reference"))
+    check_references(references, name, config.data.name, None)
+    return references.baselines
 
 
 def complete_inputs(config: ExperimentConfig) -> ExperimentConfig:
@@ -126,6 +140,7 @@ def complete_inputs(config: ExperimentConfig) -> ExperimentConfig:
         UserError: naming the setting, and of a missing file what it is and where it comes from.
     """
     require_inputs(config)
+    check_fit(config)
     config = with_absolute_paths(config)
     decisions = inline_base_schedule(config.decisions, config.generator.horizon)
     config = config.model_copy(update={"decisions": decisions})
@@ -144,6 +159,7 @@ def complete_known_inputs(config: ExperimentConfig) -> ExperimentConfig:
     """
     if not missing_inputs(config):
         return complete_inputs(config)
+    check_fit(config)
     reward_class(config)
     return config
 
@@ -151,7 +167,14 @@ def complete_known_inputs(config: ExperimentConfig) -> ExperimentConfig:
 def build_algorithm(
     config: ExperimentConfig, scene: Scene, interrupted: Callable[[], bool]
 ) -> tuple[GenerationPPO, RewardService]:
-    """The algorithm with its reward service attached; needs a running Ray."""
+    """The algorithm with its reward service attached; needs a running Ray.
+
+    Args:
+        interrupted: asked all the time, from the start of the workers on.
+
+    Raises:
+        RunError: a worker does not start, or Ray fails. RolloutInterruptedError: it was interrupted.
+    """
     inputs = RLInputs(
         policy=PolicySpec.of(config.policy, scene.generator),
         effect_mask=scene.generator.decision_space.effect_mask,
@@ -163,8 +186,24 @@ def build_algorithm(
             config, config.resources.num_gpus_per_learner, "resources.num_gpus_per_learner"
         ),
     )
-    rewards = reward_service(config)
-    with filtered_stderr(*_HARMLESS):
-        algorithm = build_algorithm_config(config, inputs, GenerationPPO).build_algo()
-    algorithm.attach(rewards, interrupted)
-    return algorithm, rewards
+    watch = ClusterWatch(config.resources.cluster_timeout_s)
+
+    def check() -> None:
+        watch()
+        if interrupted():
+            raise RolloutInterruptedError
+
+    def start() -> tuple[GenerationPPO, RewardService]:
+        with ExitStack() as started:
+            rewards = reward_service(config, check)
+            started.callback(rewards.close)
+            algorithm = build_algorithm_config(config, inputs, GenerationPPO).build_algo()
+            algorithm.attach(rewards, interrupted, watch)
+            started.pop_all()
+        return algorithm, rewards
+
+    try:
+        with filtered_stderr(*_HARMLESS):
+            return SideThread("adanat-rl start").run(start, check=check)
+    except RayError as error:
+        raise RunError(f"the workers do not start: {reason(error)}") from error

@@ -143,7 +143,7 @@ def newest_readable(folder: Path) -> tuple[Snapshot | None, list[str]]:
 
     Nothing is moved: for commands that only look.
     """
-    problems = []
+    problems: list[str] = []
     for path in reversed(checkpoint_folders(folder).values()):
         try:
             return read_snapshot(path), problems
@@ -234,8 +234,10 @@ class CheckpointStore:
                 self._set_aside(other)
             return snapshot
         if damaged or self.has_damaged:
+            count = len(damaged) or len(list((self._folder / _DAMAGED).iterdir()))
             raise RunError(
-                f"all checkpoints in {self._folder} are damaged",
+                f"all {count} checkpoints in {self._folder} are damaged; put a copy of one back, or begin anew with "
+                "--start-over, which puts what is there aside",
                 safe=f"the damaged ones, in {self._folder}, and the metric rows; nothing is deleted",
             )
         return None

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import atexit
+import getpass
 import logging
 import os
 import secrets
-import shutil
+import shlex
 import sys
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -17,11 +19,18 @@ import psutil
 
 from adanat_rl.config.errors import RunError, UserError
 from adanat_rl.config.schema import ResourcesConfig
+from adanat_rl.config.side_thread import DeadlineError, SideThread, any_given_up
+from adanat_rl.experiment.cluster_folder import cluster_folder
+from adanat_rl.experiment.limits import address_space, usable_cpus
 from adanat_rl.experiment.reaper import reaper
 
-_FOLDER_PREFIX = "adanat-ray-"
+_SHUTDOWN_TIMEOUT_S = 20.0
 _OBJECT_STORE_BYTES = 256 * 2**20
 _LARGE_OBJECT_STORE_BYTES = 4 * 2**30  # where there are GPUs: states of full-size policies go through it
+
+
+def _nothing() -> None:
+    pass
 
 
 def quiet_environment() -> None:
@@ -32,11 +41,26 @@ def quiet_environment() -> None:
         "MLFLOW_LOGGING_LEVEL": "ERROR",
         "MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT": "true",
         "PYTHONWARNINGS": "ignore",
+        # Under `uv run` Ray would start each worker by uv in an uploaded copy of the working directory.
+        "RAY_ENABLE_UV_RUN_RUNTIME_ENV": "0",
     }
     for name, value in defaults.items():
         os.environ.setdefault(name, value)
+    _name_this_user()
     for logger in ("ray", "ray.rllib", "ray.tune"):
         logging.getLogger(logger).setLevel(logging.ERROR)
+
+
+def _name_this_user() -> None:
+    """A container may run us as a user whom nobody knows, without a home; libraries ask for both when imported."""
+    try:
+        Path.home()
+    except RuntimeError:
+        os.environ["HOME"] = tempfile.gettempdir()
+    try:
+        getpass.getuser()
+    except (KeyError, OSError):
+        os.environ["USER"] = f"uid{os.getuid()}"
 
 
 def in_ray_job() -> bool:
@@ -85,89 +109,162 @@ def this_machine() -> dict[str, float]:
 
 
 @contextmanager
-def connect(resources: ResourcesConfig, num_rewards: int = 1) -> Iterator[None]:
+def connect(resources: ResourcesConfig, num_rewards: int = 1, check: Callable[[], None] = _nothing) -> Iterator[None]:
     """Starts or joins the cluster, and leaves it.
 
     Args:
-        num_rewards: see `required_cpus`.
+        num_rewards: see `required_cpus`. check: asked while Ray starts; what it raises ends the wait.
 
     Raises:
         UserError: the cluster, or this machine, is smaller than what the workers reserve.
-        RunError: the cluster does not answer.
+        RunError: the cluster does not start, or does not answer, in time.
     """
     quiet_environment()
     check_this_machine(resources, num_rewards)
-    if is_private(resources):
-        store = _LARGE_OBJECT_STORE_BYTES if required_gpus(resources, num_rewards) else _OBJECT_STORE_BYTES
-        with _private_cluster(store):
-            yield
-    else:
-        with _running_cluster(resources, num_rewards):
-            yield
+    joined = _private_cluster if is_private(resources) else _running_cluster
+    with joined(resources, num_rewards, check):
+        yield
 
 
 @contextmanager
-def _private_cluster(object_store_bytes: int) -> Iterator[None]:
+def _private_cluster(resources: ResourcesConfig, num_rewards: int, check: Callable[[], None]) -> Iterator[None]:
     """A cluster of this process alone: its files lie in a temporary folder, its token only in the environment.
 
     Whatever happens to this process, nothing of the cluster stays behind.
     """
-    import ray  # takes a second to import
-
-    _remove_stale_folders()
-    folder = Path(tempfile.mkdtemp(prefix=f"{_FOLDER_PREFIX}{os.getpid()}-"))
-    os.environ.setdefault("RAY_AUTH_TOKEN", secrets.token_hex(32))  # Ray switches token mode on by itself
+    store = _LARGE_OBJECT_STORE_BYTES if required_gpus(resources, num_rewards) else _OBJECT_STORE_BYTES
+    _forget_other_clusters()
     python_path = os.pathsep.join(filter(None, [str(Path.cwd()), os.environ.get("PYTHONPATH", "")]))
-    with reaper(os.getpid(), folder):
+    with cluster_folder() as (folder, rays), reaper(os.getpid(), folder, _last_words()) as watcher:
+        settings: dict[str, Any] = {
+            "address": "local",
+            "num_cpus": usable_cpus(),
+            "include_dashboard": False,
+            "object_store_memory": store,
+            "runtime_env": {"env_vars": {"PYTHONPATH": python_path}},  # own rewards are found beside the caller
+            "_temp_dir": str(rays),
+            "_node_ip_address": "127.0.0.1",  # whatever this machine is called, and whatever its network does
+            # Workers that Ray starts beforehand lack our environment; none of ours would ever run in one.
+            "_system_config": {"prestart_worker_first_driver": False},
+        }
+        side = SideThread("adanat-rl Ray")
         try:
-            ray.init(
-                address="local",
-                num_cpus=usable_cpus(),
-                include_dashboard=False,
-                log_to_driver=False,
-                logging_level=logging.ERROR,
-                object_store_memory=object_store_bytes,
-                runtime_env={"env_vars": {"PYTHONPATH": python_path}},  # own rewards are found beside the caller
-                _temp_dir=str(folder),
-                # Workers that Ray starts beforehand lack our environment; none of ours would ever run in one.
-                _system_config={"prestart_worker_first_driver": False},
-            )
+            _start_ray(side, settings, check, resources.start_timeout_s)
+        except (KeyboardInterrupt, RunError, DeadlineError) as error:
+            if any_given_up():
+                watcher.leave_to_the_end()
+            if isinstance(error, DeadlineError):
+                raise RunError(
+                    f"the private Ray cluster does not start within resources.start_timeout_s = "
+                    f"{resources.start_timeout_s:g} s"
+                ) from None
+            raise
         except Exception as error:  # Ray raises a bare Exception here
-            raise RunError(f"the private Ray cluster does not start: {_first_line(error)}") from error
+            raise RunError(f"the private Ray cluster does not start: {_first_line(error)}{_hint()}") from error
+        servers = _servers_here()
         try:
             yield
         finally:
-            ray.shutdown()
+            if not _leave(side, servers):
+                watcher.leave_to_the_end()
 
 
 @contextmanager
-def _running_cluster(resources: ResourcesConfig, num_rewards: int) -> Iterator[None]:
+def _running_cluster(resources: ResourcesConfig, num_rewards: int, check: Callable[[], None]) -> Iterator[None]:
     """Joins the cluster of the Ray job that this process is, or the one at the address."""
     import ray
 
     address = None if resources.ray_address == "local" else resources.ray_address
+    side = SideThread("adanat-rl Ray")
     try:
-        ray.init(address=address, log_to_driver=False, logging_level=logging.ERROR)
+        _start_ray(side, {"address": address}, check, None)  # Ray has a deadline for this
     except (ConnectionError, RuntimeError) as error:
         raise RunError(f"no Ray cluster at {resources.ray_address}: {_first_line(error)}") from None
+    servers = _servers_here()
     try:
         _check_size(resources, num_rewards, ray.cluster_resources(), f"the cluster at {resources.ray_address}")
         yield
     finally:
-        ray.shutdown()
+        _leave(side, servers)
+
+
+def _start_ray(
+    side: SideThread,
+    settings: Mapping[str, Any],
+    check: Callable[[], None],
+    timeout_s: float | None,
+) -> None:
+    """`ray.init`, watched; outside the main thread it leaves the handlers of signals alone, too."""
+
+    def start() -> None:
+        import ray  # takes a second to import
+
+        ray.init(**settings, log_to_driver=False, logging_level=logging.ERROR)
+        _silence_ray()
+
+    side.run(start, timeout_s=timeout_s, check=check)
+
+
+def _silence_ray() -> None:
+    """Ends the thread that prints what Ray thinks of its own processes, 25 lines at a time: we name who died."""
+    from ray._private.worker import global_worker
+
+    global_worker.threads_stopped.set()
+    global_worker.gcs_error_subscriber.close()
+
+
+def _leave(side: SideThread, servers: Mapping[str, psutil.Process]) -> bool:
+    """Leaves the cluster; False if it is broken: then Ray is not asked to, since it may hang or end this process."""
+    import ray
+
+    from adanat_rl.rl.cluster_watch import BROKEN
+
+    whole = all(process.is_running() and process.status() not in BROKEN for process in servers.values())
+    try:
+        if whole:
+            side.run(ray.shutdown, timeout_s=_SHUTDOWN_TIMEOUT_S)
+            return True
+    except DeadlineError:
+        pass
+    atexit.unregister(ray._private.worker.shutdown)
+    return False
+
+
+def _servers_here() -> Mapping[str, psutil.Process]:
+    from adanat_rl.rl.cluster_watch import servers_here  # imports Ray
+
+    return servers_here()
+
+
+def _forget_other_clusters() -> None:
+    """What other clusters have left in the environment must not reach a private one."""
+    for name in ("RAY_ADDRESS", "RAY_AUTH_TOKEN_PATH", "RAY_NAMESPACE", "RAY_TMPDIR", "RAY_OVERRIDE_RESOURCES"):
+        os.environ.pop(name, None)
+    # Ray switches token mode on by itself, and reads the token once in the life of a process.
+    os.environ["RAY_AUTH_TOKEN"] = os.environ.get("RAY_AUTH_TOKEN") or secrets.token_hex(32)
+    for name in ("no_proxy", "NO_PROXY"):  # a proxy knows nothing of this machine's loopback
+        hosts = [host for host in os.environ.get(name, "").split(",") if host]
+        os.environ[name] = ",".join(dict.fromkeys([*hosts, "127.0.0.1", "localhost"]))
+
+
+def _last_words() -> str:
+    """What is said when this process ends without a word."""
+    words = [Path(sys.argv[0]).name, *sys.argv[1:]]
+    again = shlex.join(words) if words[0] == "adanat-rl" else "the same command"
+    return (
+        f"adanat-rl: process {os.getpid()} was ended without a word, from outside (kill, want of memory) or by code in "
+        f"it (os._exit, a crash)\n  safe: the checkpoints in its run folder\n  go on with: {again}"
+    )
+
+
+def _hint() -> str:
+    limit = address_space()
+    return "" if limit is None else f" (`ulimit -v` allows {limit / 1e9:.1f} GB of addresses; Ray and torch need more)"
 
 
 def is_private(resources: ResourcesConfig) -> bool:
     """Whether a run starts a cluster of its own on this machine."""
     return resources.ray_address == "local" and not in_ray_job()
-
-
-def _remove_stale_folders() -> None:
-    """Deletes the folders of private clusters whose driver was killed before it could."""
-    for folder in Path(tempfile.gettempdir()).glob(f"{_FOLDER_PREFIX}*"):
-        owner = folder.name.removeprefix(_FOLDER_PREFIX).partition("-")[0]
-        if owner.isdigit() and not psutil.pid_exists(int(owner)):
-            shutil.rmtree(folder, ignore_errors=True)
 
 
 def _check_size(resources: ResourcesConfig, num_rewards: int, available: dict[str, Any], where: str) -> None:
@@ -194,11 +291,6 @@ def _shares(resources: ResourcesConfig, num_rewards: int, unit: str) -> str:
         if count and each:
             parts.append(f"{count} {name}{'s' if count > 1 else ''} × {each:g}")
     return ", ".join(parts)
-
-
-def usable_cpus() -> int:
-    """CPUs that this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else (os.cpu_count() or 1)
 
 
 def _usable_gpus() -> int:

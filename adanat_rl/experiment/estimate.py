@@ -10,10 +10,11 @@ from pathlib import Path
 import numpy as np
 
 from adanat_rl.config.schema import ExperimentConfig
-from adanat_rl.experiment.cluster import required_cpus, required_gpus, usable_cpus
+from adanat_rl.experiment.cluster import required_cpus, required_gpus
 from adanat_rl.experiment.duration import Duration, assumptions, estimate_duration
 from adanat_rl.experiment.footprint import Costs, Work, costs_of, judge_network, policy_networks, work_of
 from adanat_rl.experiment.inputs import Input, inputs_of
+from adanat_rl.experiment.limits import usable_cpus
 from adanat_rl.experiment.machines import Machine
 from adanat_rl.experiment.measuring import num_parameters
 from adanat_rl.experiment.outline import Outline, UnknownNetworkError, outline_of

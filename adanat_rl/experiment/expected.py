@@ -2,18 +2,18 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-from safetensors import SafetensorError, safe_open
-
 from adanat_rl.config.catalogue import published_file
 from adanat_rl.config.errors import UserError
+from adanat_rl.config.json_files import read_json
 from adanat_rl.config.paths import ASSET_PREFIX, resolve_path
+from adanat_rl.generation import weight_header
 from adanat_rl.generation.build import amused_folder
+from adanat_rl.generation.weight_header import WeightHeader
 
 Source = Literal["its file", "expected"]
 
@@ -26,7 +26,7 @@ class Header:
     arguments: Mapping[str, Any]
 
 
-def read_header(name: str, key: str) -> Header | None:
+def read_header(name: str, key: str) -> WeightHeader | None:
     """What the header of a weight file says; None if there is no such file.
 
     Raises:
@@ -35,12 +35,7 @@ def read_header(name: str, key: str) -> Header | None:
     if not name.startswith(ASSET_PREFIX) and not Path(name).expanduser().is_file():
         return None
     path = resolve_path(name, key)
-    try:
-        with safe_open(path, framework="pt") as file:
-            metadata = dict(file.metadata() or {})
-        return Header(metadata.get("kind", "unknown format"), json.loads(metadata.get("arguments", "{}")))
-    except (SafetensorError, OSError, ValueError) as error:
-        raise UserError(f"{path} is damaged or no safetensors file: {error}") from None
+    return weight_header.read_header(path)
 
 
 def expected_network(name: str) -> Header | None:
@@ -72,10 +67,9 @@ def amused_settings(
     """
     path = amused_folder(Path(weights).expanduser()) / part / "config.json"
     if path.is_file():
-        try:
-            settings = json.loads(path.read_text())
-        except (OSError, ValueError) as error:
-            raise UserError(f"{path} is damaged: {error}") from None
+        settings = read_json(path)
+        if not isinstance(settings, dict):
+            raise UserError(f"{path} holds no settings")
         return {name: value for name, value in settings.items() if not name.startswith("_")}, "its file"
     if part == "vqvae":
         return dict(_AMUSED_VQVAE), "expected"

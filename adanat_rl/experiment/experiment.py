@@ -341,12 +341,7 @@ class Experiment:
 
     def _failures(self) -> dict[str, int]:
         """What was repaired since the run began, over all its starts."""
-        counters = self._algorithm.dealer_counters
-        now = {
-            "lost_env_runners": counters.lost_runners,
-            "redealt_shards": counters.redealt_shards,
-            "replaced_reward_actors": self._rewards.num_replaced_actors,
-        }
+        now = {**self._algorithm.failure_counters(), **self._rewards.failure_counters()}
         return {name: count + self._failures_before.get(name, 0) for name, count in now.items()}
 
     def _evaluate(self, row: dict[str, Any], iteration: int) -> Mapping[str, float]:

@@ -11,17 +11,17 @@ from collections.abc import Callable
 from importlib import metadata
 from pathlib import Path
 
-import psutil
 from packaging.requirements import Requirement
 
 from adanat_rl.config.errors import RunError, UserError
 from adanat_rl.config.schema import ExperimentConfig
-from adanat_rl.experiment.cluster import required_cpus, required_gpus, usable_cpus
+from adanat_rl.experiment.cluster import required_cpus, required_gpus
 from adanat_rl.experiment.findings import Finding
+from adanat_rl.experiment.limits import address_space, available_memory, usable_cpus
 
 _MIN_FREE_BYTES = 2 * 10**9
+_MIN_ADDRESSES = 64 * 10**9
 _MIN_SHARED_MEMORY_BYTES = 300 * 10**6
-_OPTIONAL = ("text", "diffusers", "dev")
 
 
 def examine(config: ExperimentConfig, run_dir: Path) -> list[Finding]:
@@ -71,7 +71,7 @@ def _packages() -> list[Finding]:
             wrong.append(f"{requirement.name} is {version}, needs {requirement.specifier}")
     detail = "; ".join(wrong) or f"all {count} at versions that fit"
     findings.append(Finding("packages", not wrong, detail, "pip install -c constraints.txt adanat-rl"))
-    for extra in _OPTIONAL:
+    for extra in sorted(metadata.metadata("adanat-rl").get_all("Provides-Extra") or []):
         missing = [
             requirement.name
             for requirement in map(Requirement, metadata.requires("adanat-rl") or [])
@@ -119,12 +119,15 @@ def _workers(config: ExperimentConfig) -> list[Finding]:
 
 
 def _memory() -> list[Finding]:
-    free = psutil.virtual_memory().available
+    free = available_memory()
     findings = [
         Finding(
             "memory", free > _MIN_FREE_BYTES, f"{free / 1e9:.1f} GB free", "close other programs; 2 GB should be free"
         )
     ]
+    if (limit := address_space()) is not None:
+        fix = "raise it: ulimit -v unlimited; torch and Ray map far more than they use"
+        findings.append(Finding("ulimit -v", limit > _MIN_ADDRESSES, f"{limit / 1e9:.1f} GB of addresses", fix))
     shared = Path("/dev/shm")
     if shared.is_dir():
         room = shutil.disk_usage(shared).free

@@ -14,14 +14,16 @@ import torch
 from torch import Tensor, nn
 
 from adanat_rl.config.errors import UserError
+from adanat_rl.config.paths import resolve_path
 from adanat_rl.config.schema import DecisionsConfig, ExperimentConfig, GeneratorConfig
-from adanat_rl.experiment.expected import Header, Source, amused_settings, expected_network, read_header
+from adanat_rl.experiment.expected import Source, amused_settings, expected_network, read_header
 from adanat_rl.generation.build import NAT_CLASSES, TOKENIZER_CLASSES, build_decision_space
 from adanat_rl.generation.decisions import DecisionSpace
 from adanat_rl.generation.masked.schedules import GUIDANCE_SCALE
 from adanat_rl.generation.policies.build import PolicySpec
 from adanat_rl.generation.precision import weight_dtype
 from adanat_rl.generation.text.table import MANIFEST, table_info
+from adanat_rl.generation.weight_header import lay_out, network_arguments
 
 META = torch.device("meta")
 _CLIP_LENGTH = 77
@@ -176,14 +178,19 @@ def network_of(name: str, key: str, classes: Mapping[str, type[nn.Module]]) -> t
         UnknownNetworkError: it is missing, and nothing says what will be in it.
         UserError: it is damaged or of another kind.
     """
-    header, source = _header(name, key)
-    if header.kind not in classes:
-        raise UserError(f"{name} holds: {header.kind}; accepted here: {', '.join(classes)}")
-    try:
-        return on_meta(classes[header.kind], **header.arguments), source
-    except (TypeError, ValueError) as error:
-        reason = f"{type(error).__name__}: {error}"
-        raise UserError(f"{name}: cannot build a {header.kind} of its arguments: {reason}") from None
+    header = read_header(name, key)
+    if header is None:
+        expected = expected_network(name)
+        if expected is None:
+            raise UnknownNetworkError(f"{key}: {name} is missing, and nothing is known of it beforehand")
+        if expected.kind not in classes:
+            raise UserError(f"{key}: {name} will hold: {expected.kind}; accepted here: {', '.join(classes)}")
+        return on_meta(classes[expected.kind], **expected.arguments), "expected"
+    path = resolve_path(name, key)
+    arguments = network_arguments(path, header, classes)
+    cls, kind = classes[header.kind or ""], header.kind or ""
+    network = lay_out(lambda: cls(**arguments), path, kind, header.tensors, header.metadata.get("stored_as"))
+    return network.to(META).requires_grad_(False).eval(), "its file"
 
 
 def _nat(config: ExperimentConfig) -> tuple[Any, Source]:
@@ -196,16 +203,6 @@ def _tokenizer(config: ExperimentConfig) -> tuple[Any, Source]:
     if config.generator.kind == "amused":
         return _amused_tokenizer(config)
     return network_of(config.generator.tokenizer, "generator.tokenizer", TOKENIZER_CLASSES)
-
-
-def _header(name: str, key: str) -> tuple[Header, Source]:
-    found = read_header(name, key)
-    if found is not None:
-        return found, "its file"
-    expected = expected_network(name)
-    if expected is None:
-        raise UnknownNetworkError(f"{key}: {name} is missing, and nothing is known of it beforehand")
-    return expected, "expected"
 
 
 def _amused_nat(config: ExperimentConfig) -> tuple[Any, Source]:

@@ -42,7 +42,9 @@ class FunctionPolicy:
         try:
             decision = torch.as_tensor(self._function(observation), dtype=torch.float32)
         except Exception as error:
-            raise RunError(f"{self._name} failed at step {observation.step}: {type(error).__name__}: {error}") from error
+            raise RunError(
+                f"{self._name} failed at step {observation.step}: {type(error).__name__}: {error}"
+            ) from error
         if tuple(decision.shape) != expected or not bool(torch.isfinite(decision).all()):
             raise RunError(
                 f"{self._name} gave decisions of shape {tuple(decision.shape)} at step {observation.step}; "
@@ -81,4 +83,6 @@ def load_own_policy(name: str, generator: Generator) -> GenerationPolicy:
         return cast(GenerationPolicy, made)
     if callable(made):
         return FunctionPolicy(made, name, generator.decision_space.base_schedule.shape[-1])
-    raise UserError(f"{name} gave a {type(made).__name__}; expected a generation policy, or a function of an observation")
+    raise UserError(
+        f"{name} gave a {type(made).__name__}; expected a generation policy, or a function of an observation"
+    )

@@ -121,7 +121,8 @@ def _pretrain(
         card = _model_card(config, dataset, tokenizer, judge, classifiers, nat, table, elapsed)
         write_atomically(folder / _CARD, card)
         write_atomically(folder / "pretraining.jsonl", "".join(json.dumps(row) + "\n" for row in rows))
-        for file in sorted(folder.iterdir(), key=lambda file: (file.name == _CARD, file.name)):
+        made = [file for file in folder.iterdir() if file.name != LOCK]
+        for file in sorted(made, key=lambda file: (file.name == _CARD, file.name)):
             file.replace(target / file.name)
         display.message(f"weights, curve.png, samples.png, MODEL_CARD.md: {target}")
         display.message(
@@ -130,17 +131,19 @@ def _pretrain(
 
 
 def _prepare(folder: Path) -> IO[Any]:
-    """Makes the folder and the one aside; returns the lock."""
+    """Makes the folder and the one aside, which is emptied; returns the lock, which lies in it."""
+    aside = folder / _UNFINISHED
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        lock = acquire_lock(folder)
-        shutil.rmtree(folder / _UNFINISHED, ignore_errors=True)
-        if any(entry.name != LOCK for entry in folder.iterdir()):
-            lock.close()
+        if any(entry.name != _UNFINISHED for entry in folder.iterdir()):
             raise UserError(f"run_dir: {folder} is not empty; choose another --run-dir")
-        (folder / _UNFINISHED).mkdir()
+        aside.mkdir(exist_ok=True)
+        lock = acquire_lock(aside)
     except OSError as error:
         raise UserError(f"run_dir: cannot make {folder}: {error.strerror}; choose another --run-dir") from None
+    for entry in aside.iterdir():
+        if entry.name != LOCK:
+            shutil.rmtree(entry) if entry.is_dir() else entry.unlink()
     return lock
 
 

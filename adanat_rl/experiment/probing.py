@@ -16,6 +16,7 @@ from adanat_rl.evaluation.drawing import EvaluationSet, draw_set
 from adanat_rl.evaluation.probe_drawing import Scorer, starting_schedule
 from adanat_rl.experiment.build import driver_device
 from adanat_rl.experiment.checkpoints import newest_readable
+from adanat_rl.experiment.fitting import check_drawn, check_fit, drawn_by
 from adanat_rl.generation.build import build_generator
 from adanat_rl.generation.generator import Generator
 from adanat_rl.generation.masked.schedules import load_schedule
@@ -61,7 +62,9 @@ def load_probe_subject(
         UserError: something is missing, damaged or does not fit. RunError: the reward failed.
     """
     torch.set_num_threads(config.resources.torch_threads)
+    check_fit(config)
     generator, start, title = _load_start(config, policy, schedule)
+    check_drawn(config, drawn_by(generator))
     parts = build_reward_parts(config)
     if not parts.model.sees_images:
         raise UserError(f"reward.kind: {parts.name} does not look at images, and the probe asks for the effect on them")

@@ -14,11 +14,12 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
 from adanat_rl.config.metric_keys import EVAL, HACKING_DETECTED, HACKING_ITERATION, REWARD_MEAN
+from adanat_rl.console.tables import print_table
 from adanat_rl.evaluation.judge import FD_A
 from adanat_rl.evaluation.table import comparison_table
 
 _PLAIN_INTERVAL_S = 15.0
-_TABLE_WIDTH = 160  # where there is no terminal to ask
+_WARNING = "warning: "
 
 
 class Display(Protocol):
@@ -30,6 +31,10 @@ class Display(Protocol):
 
     def message(self, text: str) -> None:
         """One line that stays."""
+        ...
+
+    def warning(self, text: str) -> None:
+        """Something that went wrong and that the command goes on from: shown however quiet a display is."""
         ...
 
     def table(self, comparison: dict[str, Any]) -> None:
@@ -44,9 +49,11 @@ class QuietDisplay:
         """Nothing."""
 
     def message(self, text: str) -> None:
-        """Nothing, unless it is a warning."""
-        if text.startswith("warning"):
-            print(text, file=sys.stderr)
+        """Nothing."""
+
+    def warning(self, text: str) -> None:
+        """A line on standard error."""
+        print(_warning(text), file=sys.stderr, flush=True)
 
     def table(self, comparison: dict[str, Any]) -> None:
         """Nothing."""
@@ -62,6 +69,10 @@ class JsonDisplay:
     def message(self, text: str) -> None:
         """`{"message": …}`."""
         print(json.dumps({"message": text}), flush=True)
+
+    def warning(self, text: str) -> None:
+        """`{"warning": …}`."""
+        print(json.dumps({"warning": text.removeprefix(_WARNING)}), flush=True)
 
     def table(self, comparison: dict[str, Any]) -> None:
         """`{"comparison": …}`."""
@@ -97,9 +108,13 @@ class PlainDisplay:
         """The line."""
         self._write(text)
 
+    def warning(self, text: str) -> None:
+        """The line, with what it is."""
+        self._write(_warning(text))
+
     def table(self, comparison: dict[str, Any]) -> None:
         """The table, as wide as it needs to be."""
-        Console(width=_TABLE_WIDTH).print(comparison_table(comparison))
+        print_table(comparison_table(comparison))
 
 
 class LiveDisplay:
@@ -118,6 +133,10 @@ class LiveDisplay:
     def message(self, text: str) -> None:
         """A line above the bar."""
         self._progress.console.print(text, highlight=False, markup=False)
+
+    def warning(self, text: str) -> None:
+        """The same, with what it is."""
+        self.message(_warning(text))
 
     def table(self, comparison: dict[str, Any]) -> None:
         """The table above the bar."""
@@ -159,6 +178,11 @@ def _numbers(row: dict[str, Any]) -> str:
     if row.get(HACKING_DETECTED):
         parts.append(f"reward hacked since iteration {row[HACKING_ITERATION]:.0f}")
     return "".join("  " + part for part in parts)
+
+
+def _warning(text: str) -> str:
+    """The line of a warning, whether or not it says that it is one."""
+    return text if text.startswith(_WARNING) else _WARNING + text
 
 
 def is_evaluation(row: dict[str, Any]) -> bool:

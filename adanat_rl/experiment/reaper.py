@@ -1,13 +1,16 @@
 """A small process that ends a private Ray cluster when its driver is gone, however it went.
 
 Most of Ray's processes die with the driver by themselves; its agents notice only after a minute. Run as a script with
-the driver's process id and the cluster's temporary folder; standard input is a pipe whose end means that the driver is
-gone or done. Uses nothing but psutil.
+the driver's process id, the cluster's temporary folder, and what to say if the driver goes without a word. Standard
+input is a pipe: a byte means that the driver will end in good order, its end that the driver is gone or done. A process
+that the driver forked may keep the pipe open, so the reaper also looks whether its parent is still the driver. Uses
+nothing but psutil.
 """
 
 from __future__ import annotations
 
 import contextlib
+import os
 import select
 import shutil
 import subprocess
@@ -15,42 +18,105 @@ import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import IO
 
 import psutil
 
 _LOOK_INTERVAL_S = 1.0
 _GRACE_S = 5.0
+_GOODBYE = b"."
+
+
+class Reaper:
+    """The driver's end of the pipe."""
+
+    def __init__(self, pipe: IO[bytes]) -> None:
+        self._pipe = pipe
+        self.waits = True
+
+    def leave_to_the_end(self) -> None:
+        """The cluster is broken: it is cleared away only when this process is gone, since Ray may end this process
+        with it.
+        """
+        self.waits = False
+
+    def say_goodbye(self) -> None:
+        """What comes now is an end in good order, and nothing that the reaper has to speak of."""
+        with contextlib.suppress(OSError):  # somebody ended the reaper
+            self._pipe.write(_GOODBYE)
+            self._pipe.flush()
 
 
 @contextmanager
-def reaper(driver: int, folder: Path) -> Iterator[None]:
-    """Watches over the cluster that a process has in a folder; on leaving, what is left of them is removed."""
+def reaper(driver: int, folder: Path, last_words: str) -> Iterator[Reaper]:
+    """Watches over the cluster that a process has in a folder; on leaving, what is left of them is removed.
+
+    Args:
+        last_words: printed to standard error if the driver is ended without having left this block.
+    """
     process = subprocess.Popen(
-        [sys.executable, str(Path(__file__)), str(driver), str(folder)],
+        # -P: the folder of the script is not searched for modules, which would hide others of the same name
+        [sys.executable, "-P", str(Path(__file__)), str(driver), str(folder), last_words],
         stdin=subprocess.PIPE,
         stdout=subprocess.DEVNULL,
-        stderr=subprocess.DEVNULL,
         start_new_session=True,  # Ctrl-C is for the driver
     )
+    assert process.stdin is not None
+    handle = Reaper(process.stdin)
     try:
-        yield
+        yield handle
     finally:
-        process.communicate()
+        handle.say_goodbye()
+        if handle.waits:
+            with contextlib.suppress(OSError):
+                process.stdin.close()
+            if process.wait() != 0:  # somebody ended the reaper: its work is done here
+                clear_away(_processes_of(folder), folder)
 
 
-def watch(driver: int, folder: Path) -> None:
-    """Remembers the cluster's processes until standard input ends; then ends those that are left."""
+def watch(driver: int, folder: Path, last_words: str) -> None:
+    """Remembers the cluster's processes until the driver is gone; then ends those that are left."""
     seen: set[psutil.Process] = set()
-    while not select.select([sys.stdin], [], [], _LOOK_INTERVAL_S)[0]:
+    said_goodbye = False
+    while os.getppid() == driver:
+        if select.select([0], [], [], _LOOK_INTERVAL_S)[0]:
+            found = os.read(0, 1)
+            if not found:
+                break
+            said_goodbye = True
         seen |= _cluster_processes(driver, folder)
-    for process in list(seen):
-        seen |= _descendants(process)
-    left = [process for process in seen - {psutil.Process()} if process.is_running()]
+    if not said_goodbye:
+        with contextlib.suppress(OSError, ValueError):
+            print(last_words, file=sys.stderr, flush=True)
+    clear_away(seen, folder)
+
+
+def clear_away(processes: set[psutil.Process], folder: Path) -> None:
+    """Ends processes with all that came from them, and deletes the folder."""
+    for process in list(processes):
+        processes = processes | _descendants(process)
+    left = [process for process in processes - {psutil.Process()} if process.is_running()]
     for process in left:
         with contextlib.suppress(psutil.Error):
             process.kill()
     psutil.wait_procs(left, timeout=_GRACE_S)
     shutil.rmtree(folder, ignore_errors=True)
+
+
+def clear_stale(folder: Path) -> None:
+    """Clears away a cluster whose driver and reaper were both killed."""
+    clear_away(_processes_of(folder), folder)
+
+
+def _processes_of(folder: Path) -> set[psutil.Process]:
+    """Processes of this user, but not this one, that were started with the folder's name."""
+    found = set()
+    for process in psutil.process_iter(["cmdline", "uids"]):
+        uids, arguments = process.info["uids"], process.info["cmdline"] or []
+        is_ours = process.pid != os.getpid() and uids and uids.real == os.getuid()
+        if is_ours and any(f"{folder}/" in argument for argument in arguments):
+            found.add(process)
+    return found
 
 
 def _cluster_processes(driver: int, folder: Path) -> set[psutil.Process]:
@@ -62,7 +128,7 @@ def _cluster_processes(driver: int, folder: Path) -> set[psutil.Process]:
     found: set[psutil.Process] = set()
     for child in children:
         with contextlib.suppress(psutil.Error):  # one may be ending just now
-            if str(folder) in " ".join(child.cmdline()):
+            if child.pid != os.getpid() and str(folder) in " ".join(child.cmdline()):
                 found |= {child} | _descendants(child)
     return found
 
@@ -75,4 +141,4 @@ def _descendants(process: psutil.Process) -> set[psutil.Process]:
 
 
 if __name__ == "__main__":
-    watch(int(sys.argv[1]), Path(sys.argv[2]))
+    watch(int(sys.argv[1]), Path(sys.argv[2]), sys.argv[3])

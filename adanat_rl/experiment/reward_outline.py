@@ -117,7 +117,12 @@ def _adversarial(config: ExperimentConfig, outline: Outline) -> RewardOutline:
 def _patch(config: ExperimentConfig, outline: Outline) -> PatchLogits:
     settings = config.reward.adversarial
     network = on_meta(
-        PatchDiscriminator, outline.num_contexts or 1, settings.channels, settings.first_stride, frozen=False
+        PatchDiscriminator,
+        outline.num_contexts or 1,
+        settings.channels,
+        settings.first_stride,
+        outline.image_shape[0],
+        frozen=False,
     )
     return PatchLogits(network, settings.micro_batch_size)
 

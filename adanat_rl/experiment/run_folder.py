@@ -138,7 +138,9 @@ class RunFolder(RunPaths):
             raise UserError(f"run_dir: no permission to write in {error.filename}; choose another --run-dir") from None
         except (FileExistsError, NotADirectoryError):
             raise UserError(f"run_dir: {self.path} is a file, expected a folder") from None
-        except OSError as error:  # as on /proc, which makes no folders
+        except OSError as error:
+            if error.errno in _DISK_ERRORS:
+                raise
             raise UserError(f"run_dir: cannot use {self.path}: {error.strerror}; choose another --run-dir") from None
 
     def _check_kind(self, known_files: Sequence[str]) -> None:
@@ -182,11 +184,8 @@ class RunFolder(RunPaths):
     def _found_differences(self, config: ExperimentConfig, may_change: Sequence[str]) -> list[Difference]:
         assert self.identity is not None
         saved = self._saved_settings()
-        free = list(may_change)
         here = flat_settings(config)
-        for key in _REPLACED_BY_NAME:
-            if _value_at(saved, key) != here.get(key):
-                free.append(key)
+        free = [*may_change, *(key for key in _REPLACED_BY_NAME if _value_at(saved, key) != here.get(key))]
         recorded = self._recorded_identity()
         if recorded is None:  # nothing was finished, or by a version that recorded none: the settings as saved
             recorded = identity_of(validate(saved), {}) if saved else Identity({}, {})

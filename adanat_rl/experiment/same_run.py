@@ -20,7 +20,9 @@ from adanat_rl.config.schema import ExperimentConfig
 from adanat_rl.experiment.contents import CONTENT_KEYS
 
 # Settings that may change between a start and a resume: they touch neither what is learned nor what numbers mean.
-_FREE_SECTIONS = frozenset(("name", "run_dir", "preset", "checkpoints", "resources", "tracking", "search", "pretraining"))
+_FREE_SECTIONS = frozenset(
+    ("name", "run_dir", "preset", "checkpoints", "resources", "tracking", "search", "pretraining")
+)
 _FREE_KEYS = frozenset(
     (
         "training.num_iterations",
@@ -120,10 +122,9 @@ def differences(ours: Identity, theirs: Identity, free: Collection[str] = ()) ->
         here, there = _value(ours.settings, key), _value(theirs.settings, key)
         if here != there and key not in free:
             found.append(Difference(key, here, there, is_content=False))
-    for key in sorted(ours.contents.keys() & theirs.contents.keys()):
-        if ours.contents[key] != theirs.contents[key] and key not in free:
-            found.append(Difference(key, ours.contents[key], theirs.contents[key], is_content=True))
-    return found
+    both = sorted(ours.contents.keys() & theirs.contents.keys())
+    changed = [key for key in both if ours.contents[key] != theirs.contents[key] and key not in free]
+    return found + [Difference(key, ours.contents[key], theirs.contents[key], is_content=True) for key in changed]
 
 
 def with_accepted(identity: Identity, changes: Path) -> Identity:

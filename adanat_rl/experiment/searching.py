@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 from rich.table import Table
 
-from adanat_rl.config.errors import RunError, UserError
+from adanat_rl.config.errors import RunError
 from adanat_rl.config.files import append_line, write_atomically
 from adanat_rl.config.loading import validate
 from adanat_rl.config.schema import ExperimentConfig
@@ -130,8 +130,8 @@ def search(
     config = config.model_copy(update={"decisions": decisions})
     evaluator = build_scene(config).evaluator
     folder = SearchFolder(path)
-    folder.prepare(config)
     try:
+        folder.prepare(config)
         with open_display("search", quiet=quiet, log_json=log_json) as display:
             return _search(config, folder, evaluator, again, display, stop)
     except OSError as error:

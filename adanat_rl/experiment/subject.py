@@ -14,6 +14,7 @@ from adanat_rl.data.loading import load_images
 from adanat_rl.evaluation.build import build_judge
 from adanat_rl.evaluation.evaluator import Evaluator
 from adanat_rl.experiment.build import check_contexts, draw_here, driver_device
+from adanat_rl.experiment.fitting import check_drawn, drawn_by
 from adanat_rl.experiment.own_policy import load_own_policy
 from adanat_rl.generation.build import (
     assemble_generator,
@@ -115,6 +116,7 @@ def load_subject(
         own: `module:function`, which makes a policy for the configured generator.
     """
     pipeline = load_drawer(config, policy, schedule, typed=typed) if own is None else _own_drawer(config, own)
+    check_drawn(config, drawn_by(pipeline.generator))
     dataset = load_images(config.data)
     check_contexts(pipeline.generator, dataset)
     evaluation = config.evaluation

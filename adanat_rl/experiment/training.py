@@ -24,7 +24,6 @@ from adanat_rl.rl.algorithm import RolloutInterruptedError
 from adanat_rl.stopping import StopRequest
 from adanat_rl.tracking.mlflow_sink import Tracker, open_tracker
 
-
 _ADVICE_STALLED = "stopped early; more with a larger evaluation.early_stop_patience, or null"
 
 
@@ -52,14 +51,14 @@ def train(
     folder = RunFolder(path)
     if start_over or not is_complete(config, folder):  # a finished run is shown on any machine
         check_this_machine(config.resources, len(config.reward.kinds))
-    folder.prepare(config, accept_change=accept_change, start_over=start_over)
     try:
+        folder.prepare(config, accept_change=accept_change, start_over=start_over)
         if is_complete(config, folder):
             return _show_complete(config, folder, quiet, log_json)
         with (
             open_display(config.name, quiet=quiet, log_json=log_json) as display,
             connect(config.resources, len(config.reward.kinds)),
-            open_tracker(config, folder, display.message) as tracker,
+            open_tracker(config, folder, display.warning) as tracker,
         ):
             stop.install()  # Ray has taken SIGTERM
             stop.check()
@@ -76,7 +75,7 @@ def _show_complete(config: ExperimentConfig, folder: RunFolder, quiet: bool, log
     """Nothing is left to do but to send MLflow what it did not take before."""
     with (
         open_display(config.name, quiet=quiet, log_json=log_json) as display,
-        open_tracker(config, folder, display.message) as tracker,
+        open_tracker(config, folder, display.warning) as tracker,
     ):
         stalled = (_read_object(folder.summary_file) or {}).get("stopped_early", False)
         more = _ADVICE_STALLED if stalled else "more with training.num_iterations"
@@ -247,7 +246,7 @@ class Training:
             self._warn(f"damaged image, another was taken in its place: {reason}")
 
     def _warn(self, text: str) -> None:
-        self._display.message(f"warning: {text}")
+        self._display.warning(text)
 
 
 def _run(
@@ -289,7 +288,9 @@ def _run(
 
 def _stopped(folder: RunFolder) -> str:
     found = checkpoint_folders(folder.checkpoints)
-    return f"stopped after iteration {max(found)}, checkpoint written" if found else "stopped before the first iteration"
+    return (
+        f"stopped after iteration {max(found)}, checkpoint written" if found else "stopped before the first iteration"
+    )
 
 
 def _with_advice(error: RunError, folder: RunFolder, again: str) -> RunError:

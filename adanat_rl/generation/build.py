@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import cast
@@ -23,7 +24,12 @@ from adanat_rl.generation.masked.half_precision import HalfPrecisionDecoder
 from adanat_rl.generation.masked.nat import TransformerNAT
 from adanat_rl.generation.masked.patch_tokenizer import PatchTokenizer
 from adanat_rl.generation.masked.sampler import NAT, MaskedTokenGenerator, Tokenizer
-from adanat_rl.generation.masked.schedules import hand_made_schedule, load_schedule, masked_token_decisions
+from adanat_rl.generation.masked.schedules import (
+    check_schedule,
+    hand_made_schedule,
+    load_schedule,
+    masked_token_decisions,
+)
 from adanat_rl.generation.masked.uvit import UViTNAT
 from adanat_rl.generation.masked.vq_tokenizer import VQTokenizer
 from adanat_rl.generation.precision import weight_dtype
@@ -212,14 +218,22 @@ def base_schedule(config: BaseScheduleConfig, horizon: int) -> np.ndarray:
     """Values `[T, 4]` of the base schedule: as given, from its file, or by formula.
 
     Raises:
-        UserError: rows given for another number of steps, or a file that holds no schedule.
+        UserError: rows given for another number of steps, a number out of range, or a file that holds no schedule.
     """
-    if config.values is not None:
-        if len(config.values) != horizon:
-            raise UserError(f"decisions.base.values: {len(config.values)} rows, expected generator.horizon ({horizon})")
-        return np.array(config.values)
-    if config.file is not None:
+    if config.values is None and config.file is not None:
         return load_schedule(Path(config.file).expanduser(), horizon)
+    schedule = _given(config.values, horizon) if config.values is not None else _by_formula(config, horizon)
+    check_schedule(schedule, "decisions.base.values" if config.values is not None else "decisions.base")
+    return schedule
+
+
+def _given(values: Sequence[Sequence[float]], horizon: int) -> np.ndarray:
+    if len(values) != horizon:
+        raise UserError(f"decisions.base.values: {len(values)} rows, expected generator.horizon ({horizon})")
+    return np.array(values)
+
+
+def _by_formula(config: BaseScheduleConfig, horizon: int) -> np.ndarray:
     if config.convention == "amused":
         temperatures = (config.confidence_temperature, 0.0)
         return amused_schedule(horizon, pipeline_guidance_scale=config.guidance_scale + 1, temperatures=temperatures)

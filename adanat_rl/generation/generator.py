@@ -32,6 +32,11 @@ class SampleSpec:
     high: float
     storage_dtype: np.dtype[Any]
 
+    def restored(self, stored: np.ndarray) -> Tensor:
+        """Stored samples `[...]` as a tensor in `dtype`, on the CPU, in memory of its own; every value is kept."""
+        whole = stored.astype(np.int64) if stored.dtype.kind in "iu" else stored.copy()
+        return torch.from_numpy(whole).to(self.dtype)
+
 
 @dataclass(frozen=True)
 class ContextSpec:

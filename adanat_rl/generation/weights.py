@@ -20,9 +20,17 @@ from torch import Tensor, nn
 
 from adanat_rl.config.errors import UserError
 from adanat_rl.config.files import write_atomically
+from adanat_rl.generation.weight_header import (
+    FORMAT,
+    facts_of,
+    lay_out,
+    network_arguments,
+    read_header,
+    refuse_misfits,
+    refuse_non_finite,
+)
 from adanat_rl.version import __version__
 
-_FORMAT = "adanat-rl network 1"
 _COPIED_BYTES = 64 * 2**20
 
 
@@ -31,7 +39,7 @@ def save_network(
 ) -> None:
     """Writes a network, atomically; with `half` its float32 tensors are stored as float16."""
     tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in network.state_dict().items()}
-    metadata = {"format": _FORMAT, "kind": kind, "arguments": json.dumps(dict(arguments)), "adanat_rl": __version__}
+    metadata = {"format": FORMAT, "kind": kind, "arguments": json.dumps(dict(arguments)), "adanat_rl": __version__}
     if half:
         tensors = {name: _converted(tensor, torch.float32, torch.float16) for name, tensor in tensors.items()}
         metadata["stored_as"] = "float16"
@@ -53,37 +61,31 @@ def _in_order(data: bytes) -> bytes:
 def load_network(path: Path, classes: Mapping[str, type[nn.Module]]) -> nn.Module:
     """The network of a file, in eval mode, on the CPU; what was stored as half precision comes back as float32.
 
+    Its sizes are compared with the tensors that the file really holds before anything is built to them.
+
     Args:
         classes: which kinds are accepted, and their classes.
 
     Raises:
-        UserError: the file is damaged, of another kind, or its tensors do not fit the class.
+        UserError: the file is damaged, of another kind, its tensors do not fit the class, or are no finite numbers.
     """
-    tensors, metadata = read_tensors(path)
-    kind = metadata.get("kind", "unknown")
-    if metadata.get("format") != _FORMAT or kind not in classes:
-        found = kind if metadata.get("format") == _FORMAT else f"unknown format {metadata.get('format')!r}"
-        raise UserError(f"{path} holds: {found}; accepted here: {', '.join(classes)}")
-    try:
-        network = _build(classes[kind], json.loads(metadata["arguments"]), sum(t.nbytes for t in tensors.values()))
-    except (KeyError, TypeError, ValueError) as error:
-        raise UserError(f"{path}: cannot build a {kind} of its arguments: {type(error).__name__}: {error}") from None
-    if metadata.get("stored_as") == "float16":
+    header = read_header(path)
+    arguments = network_arguments(path, header, classes)
+    cls, stored_as = classes[header.kind or ""], header.metadata.get("stored_as")
+    outline = lay_out(lambda: cls(**arguments), path, header.kind or "", header.tensors, stored_as)
+    tensors, _ = read_tensors(path)
+    network = _network_to_fill(outline, lambda: cls(**arguments), sum(tensor.nbytes for tensor in tensors.values()))
+    if stored_as == "float16":
         tensors = {name: _converted(tensor, torch.float16, torch.float32) for name, tensor in tensors.items()}
     fit_state(network, tensors, path)
     return network.eval()
 
 
-def _build(cls: type[nn.Module], arguments: Mapping[str, Any], size: int) -> nn.Module:
+def _network_to_fill(outline: nn.Module, build: Callable[[], nn.Module], size: int) -> nn.Module:
     """The network before its weights come; a large one takes no memory and no random draws for what is replaced."""
-    if size <= _COPIED_BYTES:
-        return cls(**arguments)
-    with torch.device("meta"):
-        network = cls(**arguments)
-    kept = network.state_dict().keys()
-    if any(name not in kept for name, _ in network.named_buffers()):  # buffers that no file holds
-        return cls(**arguments)
-    return network
+    kept = outline.state_dict().keys()
+    is_whole = all(name in kept for name, _ in outline.named_buffers())  # no buffers that no file holds
+    return outline if size > _COPIED_BYTES and is_whole else build()
 
 
 def _converted(tensor: Tensor, before: torch.dtype, after: torch.dtype) -> Tensor:
@@ -119,8 +121,10 @@ def share(
     """
     try:
         facts = path.stat()
-    except OSError:
+    except FileNotFoundError:
         raise UserError(f"no such file: {path}") from None
+    except OSError as error:
+        raise UserError(f"{path}: {error.strerror or error}") from None
     whole_key = (path.resolve(), facts.st_mtime_ns, facts.st_size, str(torch.device(device)), dtype, key)
     with _shared_lock:
         network = _shared.get(whole_key)
@@ -134,37 +138,27 @@ def read_tensors(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
     """All tensors of a safetensors file and its metadata.
 
     Raises:
-        UserError: the file is missing or damaged.
+        UserError: the file is missing, damaged, or no plain file.
     """
+    header = read_header(path)
     try:
         with safe_open(path, framework="pt") as file:
-            return {name: file.get_tensor(name) for name in file.keys()}, dict(file.metadata() or {})  # noqa: SIM118
-    except FileNotFoundError:
-        raise UserError(f"no such file: {path}") from None
-    except (SafetensorError, OSError) as error:
+            return {name: file.get_tensor(name) for name in header.tensors}, dict(header.metadata)
+    except (SafetensorError, OSError, RuntimeError) as error:
         raise UserError(f"{path} is damaged or no safetensors file: {error}") from None
 
 
 def fit_state(network: nn.Module, tensors: Mapping[str, Tensor], path: Path) -> None:
-    """Puts tensors into a network after checking that names, shapes and dtypes are all there and no more.
+    """Puts tensors into a network after checking that names, shapes and dtypes are all there and no more, and that all
+    numbers are finite.
 
     Large ones are taken as they are, so that those of a file stay mapped; small ones are copied, which puts them where
     kernels like them.
 
     Raises:
-        UserError: naming what is missing, too many or of another shape.
+        UserError: naming what is missing, too many, of another shape or not finite.
     """
-    wanted = network.state_dict()
-    missing = sorted(wanted.keys() - tensors.keys())
-    extra = sorted(tensors.keys() - wanted.keys())
-    other = sorted(
-        name
-        for name in wanted.keys() & tensors.keys()
-        if (wanted[name].shape, wanted[name].dtype) != (tensors[name].shape, tensors[name].dtype)
-    )
-    for problem, names in (("lacks", missing), ("has too many", extra), ("has another shape or dtype of", other)):
-        if names:
-            shown = ", ".join(names[:5]) + (f" and {len(names) - 5} more" if len(names) > 5 else "")
-            raise UserError(f"{path} {problem}: {shown}")
+    refuse_misfits(path, facts_of(network.state_dict()), facts_of(tensors))
+    refuse_non_finite(path, tensors)
     size = sum(tensor.nbytes for tensor in tensors.values())
     network.load_state_dict(dict(tensors), assign=size > _COPIED_BYTES)

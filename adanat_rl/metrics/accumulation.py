@@ -14,6 +14,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from adanat_rl.config.errors import UserError
+from adanat_rl.metrics.checks import checked_rows
 from adanat_rl.metrics.resize import to_bytes
 from adanat_rl.metrics.statistics import FeatureStatistics
 
@@ -38,9 +40,11 @@ class Moments:
 
     Args:
         width: D. device: where the sums are; a GPU with fast float64 or the CPU.
+        name: what the rows are, for messages.
     """
 
-    def __init__(self, width: int, device: torch.device | str = "cpu") -> None:
+    def __init__(self, width: int, device: torch.device | str = "cpu", name: str = "features") -> None:
+        self._name = name
         self._joined = 0
         self._mean = torch.zeros(width, dtype=torch.float64, device=device)
         self._scatter = torch.zeros(width, width, dtype=torch.float64, device=device)
@@ -52,23 +56,26 @@ class Moments:
         return self._joined + len(self._waiting)
 
     def add(self, features: Tensor) -> None:
-        """Takes in features `[B, D]`.
+        """Takes in features `[B, D]`; on an error nothing of them counts.
 
         Raises:
-            ValueError: another width, or values that are not finite.
+            UserError: another width. NonFiniteError: NaN or infinite numbers.
         """
-        if features.dim() != 2 or features.shape[1] != len(self._mean):
-            raise ValueError(f"features are {list(features.shape)}, expected [B, {len(self._mean)}]")
-        if not torch.isfinite(features).all():
-            raise ValueError("features are not finite")
-        rows = torch.cat([self._waiting, features.to(self._waiting)])
+        checked = checked_rows(features, self._name, width=len(self._mean))
+        rows = torch.cat([self._waiting, checked.to(self._waiting)])
         while len(rows) >= _CHUNK:
             self._join(*_moments(rows[:_CHUNK]))
             rows = rows[_CHUNK:]
         self._waiting = rows.clone()
 
     def merge(self, other: Moments) -> None:
-        """Takes in what another one gathered; it is left as it is."""
+        """Takes in what another one gathered; it is left as it is.
+
+        Raises:
+            UserError: its rows have another width.
+        """
+        if len(other._mean) != len(self._mean):
+            raise UserError(f"{self._name} of {len(other._mean)} numbers do not join those of {len(self._mean)}")
         for part in (self, other):
             if len(part._waiting):
                 self._join(*_moments(part._waiting.to(self._mean)))
@@ -82,10 +89,12 @@ class Moments:
         """Mean and covariance of all rows so far, on the CPU.
 
         Raises:
-            ValueError: there are fewer than 2.
+            UserError: there are fewer than 2.
         """
         if self.count < 2:
-            raise ValueError(f"a covariance needs 2 images or more, there are {self.count}")
+            raise UserError(
+                f"a Fréchet distance needs 2 images or more on either side; {self._name} are of {self.count}"
+            )
         whole = Moments(len(self._mean), self._mean.device)
         whole.merge(self)
         covariance = whole._scatter.cpu() / (self.count - 1)

@@ -19,6 +19,7 @@ from adanat_rl.config.errors import UserError
 from adanat_rl.generation.blocks import run_in_blocks
 from adanat_rl.generation.text.encoder import ClipTextEncoder
 from adanat_rl.generation.text.local import load_config, require_transformers, shared_model
+from adanat_rl.metrics.checks import checked_finite
 from adanat_rl.metrics.clip_pixels import CLIP_MEAN, CLIP_STD, clip_pixels
 
 
@@ -52,6 +53,9 @@ class ClipScorer:
 
         Returns:
             Float32 `[B]` in [-100, 100], on the CPU.
+
+        Raises:
+            NonFiniteError: CLIP gave NaN or infinite numbers.
         """
         if len(images) != len(captions):
             raise ValueError(f"{len(images)} images and {len(captions)} captions")
@@ -59,7 +63,7 @@ class ClipScorer:
             return torch.zeros(0)
         seen = functional.normalize(self.embed_images(images), dim=-1)
         read = functional.normalize(self._text(captions).pooled, dim=-1)
-        return 100 * (seen * read).sum(dim=-1).cpu()
+        return checked_finite(100 * (seen * read).sum(dim=-1).cpu(), "CLIP's scores of images and captions")
 
     @torch.no_grad()
     def embed_images(self, images: Tensor) -> Tensor:
@@ -77,7 +81,14 @@ class ClipScorer:
 
 
 def clip_score(scores: Tensor) -> float:
-    """The CLIPScore of a set: the mean over pairs `[B]`, not below 0."""
+    """The CLIPScore of a set: the mean over pairs `[B]`, not below 0.
+
+    Raises:
+        UserError: there is no pair. NonFiniteError: NaN or infinite scores.
+    """
+    if not scores.numel():
+        raise UserError("CLIPScore: no image has come yet")
+    checked_finite(scores, "CLIP's scores of images and captions")
     return max(float(scores.double().mean()), 0.0)
 
 

@@ -1,35 +1,36 @@
-"""The Fréchet distance between two sets of features, through torchmetrics.
+"""The Fréchet distance of many sets of features to one real set.
 
 It is called FID only with the Inception network; with other features it is "FD (features of …)".
 """
 
 from __future__ import annotations
 
-import torch
-from torch import Tensor, nn
+from torch import Tensor
+
+from adanat_rl.metrics.accumulation import Moments
+from adanat_rl.metrics.statistics import FeatureStatistics, FrechetReference
 
 
 class FrechetDistance:
-    """Distance of generated features `[M, D]` to a fixed real set `[N, D]`; sums and eigenvalues in float64."""
+    """Distance of generated features `[M, D]` to a fixed real set `[N, D]`, M, N ≥ 2; everything in float64.
+
+    Raises:
+        UserError: the real set is no `[N, D]`, or too small. NonFiniteError: it holds NaN or infinite numbers.
+    """
 
     def __init__(self, real: Tensor) -> None:
-        from torchmetrics.image.fid import FrechetInceptionDistance  # takes seconds to import
-
-        self._metric = FrechetInceptionDistance(feature=_Identity(real.shape[1]), reset_real_features=False)
-        self._metric.set_dtype(torch.float64)
-        self._metric.update(real.double(), real=True)
+        self._reference = FrechetReference(_statistics(real, "features of the real images"))
 
     def __call__(self, generated: Tensor) -> float:
-        """The distance."""
-        self._metric.reset()
-        self._metric.update(generated.double(), real=False)
-        return float(self._metric.compute())
+        """The distance, 0 or more.
+
+        Raises:
+            UserError: another width, or fewer than 2 rows. NonFiniteError: NaN or infinite numbers.
+        """
+        return self._reference.distance(_statistics(generated, "features of the generated images"))
 
 
-class _Identity(nn.Module):
-    def __init__(self, num_features: int) -> None:
-        super().__init__()
-        self.num_features = num_features
-
-    def forward(self, features: Tensor) -> Tensor:
-        return features
+def _statistics(features: Tensor, name: str) -> FeatureStatistics:
+    moments = Moments(features.shape[-1] if features.dim() else 0, features.device, name)
+    moments.add(features)
+    return moments.statistics("")

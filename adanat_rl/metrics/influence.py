@@ -14,6 +14,7 @@ from functools import cached_property
 import torch
 from torch import Tensor
 
+from adanat_rl.metrics.checks import checked_rows
 from adanat_rl.metrics.statistics import FeatureStatistics, FrechetReference, check_comparable
 
 MIN_ROWS = 3  # a row less must leave a covariance
@@ -63,17 +64,24 @@ class FrechetInfluence(FrechetReference):
     eigenvalues that should be zero do not.
     """
 
+    @property
+    def _width(self) -> int:
+        return len(self.reference.mean)
+
     def distance_of(self, features: Tensor, running: RunningMoments | None = None) -> float:
         """The distance of features `[N, D]`, N ≥ 2, blended into running moments if there are any."""
-        return float(self._distance(_Batch.of(features, running, 2), running))
+        return float(self._distance(_Batch.of(features, running, 2, self._width), running))
 
     def influence(self, features: Tensor, running: RunningMoments | None = None) -> Tensor:
         """Distance without row i less distance of all rows, `[N]` float64: positive where the row does good.
 
         Args:
             features: `[N, D]`, N ≥ 3. running: moments that the batch, with and without the row, is blended into.
+
+        Raises:
+            UserError: too few rows, or of another width. NonFiniteError: NaN or infinite features.
         """
-        batch = _Batch.of(features, running, MIN_ROWS)
+        batch = _Batch.of(features, running, MIN_ROWS, self._width)
         n, d, rows = batch.count, batch.decay, batch.centred
         squares = rows.square().sum(dim=1)
         # The mean moves by -(1-d) x_i / (n-1), x_i the centred row
@@ -158,14 +166,19 @@ class _Batch:
     from_running: Tensor  # running mean less the batch's
 
     @classmethod
-    def of(cls, features: Tensor, running: RunningMoments | None, min_rows: int) -> _Batch:
-        if len(features) < min_rows:
-            raise ValueError(f"{len(features)} rows; {min_rows} or more are needed")
-        rows = features.detach().to("cpu", torch.float64)
+    def of(cls, features: Tensor, running: RunningMoments | None, min_rows: int, width: int) -> _Batch:
+        rows = checked_rows(
+            features, "features of a group", fewest=min_rows, width=width, use="Fréchet distance of a group"
+        ).cpu()
         mean = rows.mean(dim=0)
+        centred = rows - mean
+        # Far from 0 the mean itself is rounded by more than the rows are apart in their least direction; once they are
+        # centred, what is left of it is seen exactly
+        rest = centred.mean(dim=0)
+        mean, centred = mean + rest, centred - rest
         if running is None:
-            return cls(rows - mean, mean, 0.0, torch.zeros_like(mean))
-        return cls(rows - mean, mean, running.decay, running.statistics.mean - mean)
+            return cls(centred, mean, 0.0, torch.zeros_like(mean))
+        return cls(centred, mean, running.decay, running.statistics.mean - mean)
 
     @property
     def count(self) -> int:

@@ -105,8 +105,11 @@ class ReferenceSet:
         arrays = read_arrays(path)
         if str(arrays.get("identity")) != self._identity():
             raise UserError(f"{path} was made for {arrays.get('identity')}; this is {self._identity()}")
-        self._set = FeatureSet.from_state(part(arrays, "set"), self._device)
-        self._hash = ImageSetHash.from_hexdigest(str(arrays["hash"]))
+        try:
+            self._set = FeatureSet.from_state(part(arrays, "set"), self._device)
+            self._hash = ImageSetHash.from_hexdigest(str(arrays["hash"]))
+        except (KeyError, ValueError, IndexError, TypeError) as error:
+            raise UserError(f"{path} is damaged: {type(error).__name__}: {error}") from None
 
     def _identity(self) -> str:
         return (

@@ -1,7 +1,7 @@
 """Inception score and kernel distance (KID) of generated images.
 
 Inception score: Salimans et al., "Improved techniques for training GANs", NeurIPS 2016, as the mean over splits of a
-fixed shuffle. KID: Bińkowski et al., "Demystifying MMD GANs", ICLR 2018, with torchmetrics' estimate.
+fixed shuffle. KID: Bińkowski et al., "Demystifying MMD GANs", ICLR 2018, the unbiased estimate.
 """
 
 from __future__ import annotations
@@ -13,8 +13,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from adanat_rl.config.errors import UserError
 from adanat_rl.generation.seeding import Purpose, philox
 from adanat_rl.metrics.accumulation import State, ranks
+from adanat_rl.metrics.checks import checked_rows
 
 NUM_SPLITS = 10
 
@@ -32,7 +34,7 @@ class ScoreSplits:
 
     def __init__(self, num_images: int, num_logits: int, num_splits: int = NUM_SPLITS, shuffle: bool = True) -> None:
         if not 1 <= num_splits <= num_images:
-            raise ValueError(f"{num_images} images do not make {num_splits} splits")
+            raise UserError(f"Inception score: {num_images} images do not make {num_splits} splits")
         bounds = np.arange(1, num_splits + 1) * num_images // num_splits
         place = ranks(num_images) if shuffle else np.arange(num_images)
         self._split = torch.from_numpy(np.searchsorted(bounds, place, side="right"))
@@ -41,17 +43,31 @@ class ScoreSplits:
         self._negative_entropies = torch.zeros(num_splits, dtype=torch.float64)
 
     def add(self, logits: Tensor, index: np.ndarray) -> None:
-        """Takes in logits `[B, C]` of the images `index` `[B]`."""
-        log_p = logits.detach().cpu().double().log_softmax(dim=1)
+        """Takes in logits `[B, C]` of the images `index` `[B]`.
+
+        Raises:
+            UserError: another width, or places that the set has not. NonFiniteError: NaN or infinite logits.
+        """
+        rows = checked_rows(logits, "class logits of the generated images", width=self._probabilities.shape[1]).cpu()
+        places = np.asarray(index, np.int64)
+        if len(places) != len(rows) or (len(rows) and not 0 <= places.min() <= places.max() < len(self._split)):
+            raise UserError(f"Inception score: {len(rows)} rows for {len(places)} places of {len(self._split)} images")
+        log_p = rows.log_softmax(dim=1)
         p = log_p.exp()
-        split = self._split[torch.from_numpy(np.asarray(index))]
+        split = self._split[torch.from_numpy(places)]
         self._counts.index_add_(0, split, torch.ones(len(split), dtype=torch.float64))
         self._probabilities.index_add_(0, split, p)
         self._negative_entropies.index_add_(0, split, torch.xlogy(p, p).sum(dim=1))
 
     def score(self) -> tuple[float, float]:
-        """Mean and population standard deviation over the splits; a split that has no image yet is left out."""
+        """Mean and population standard deviation over the splits; a split that has no image yet is left out.
+
+        Raises:
+            UserError: there is no image yet.
+        """
         there = self._counts > 0
+        if not there.any():
+            raise UserError("Inception score: no image has come yet")
         counts = self._counts[there]
         mean_p = self._probabilities[there] / counts[:, None]
         divergence = self._negative_entropies[there] / counts - torch.xlogy(mean_p, mean_p).sum(dim=1)
@@ -76,8 +92,9 @@ class ScoreSplits:
 
 def inception_score(logits: Tensor, num_splits: int = NUM_SPLITS, shuffle: bool = True) -> tuple[float, float]:
     """Mean and population standard deviation of the score over the splits of images with logits `[N, C]`."""
-    splits = ScoreSplits(len(logits), logits.shape[1], num_splits, shuffle)
-    splits.add(logits, np.arange(len(logits)))
+    rows = checked_rows(logits, "class logits of the generated images")
+    splits = ScoreSplits(len(rows), rows.shape[1], num_splits, shuffle)
+    splits.add(rows, np.arange(len(rows)))
     return splits.score()
 
 
@@ -89,16 +106,48 @@ def kernel_distance(
     Args:
         real: `[N, D]`. generated: `[M, D]`. subset_size: images of either side, at most the smaller of N and M.
         seed: of the subsets.
-    """
-    from torchmetrics.image.kid import poly_mmd  # takes seconds to import
 
-    size = min(subset_size, len(real), len(generated))
-    if size < 2:
-        raise ValueError(f"a kernel distance needs 2 images or more of either side, there are {size}")
-    draws = philox(Purpose.JUDGE, seed, len(real), len(generated))
+    Raises:
+        UserError: fewer than 2 images on a side, or different widths. NonFiniteError: NaN or infinite features.
+    """
+    use = "kernel distance (KID)"
+    ours = checked_rows(real, "features of the real images", fewest=2, use=use)
+    theirs = checked_rows(generated, "features of the generated images", fewest=2, width=ours.shape[1], use=use).to(
+        ours.device
+    )
+    if num_subsets < 1 or subset_size < 2:
+        raise UserError(f"{use}: {num_subsets} subsets of {subset_size} images; 1 or more of 2 or more are needed")
+    size = min(subset_size, len(ours), len(theirs))
+    draws = philox(Purpose.JUDGE, seed, len(ours), len(theirs))
     values = []
     for _ in range(num_subsets):
-        rows = [torch.from_numpy(draws.choice(len(side), size, replace=False)) for side in (real, generated)]
-        values.append(poly_mmd(real[rows[0]].double(), generated[rows[1]].double()))
+        rows = [torch.from_numpy(draws.choice(len(side), size, replace=False)) for side in (ours, theirs)]
+        values.append(squared_mmd(ours[rows[0]], theirs[rows[1]]))
     distances = torch.stack(values)
     return float(distances.mean()), float(distances.std(correction=0))
+
+
+def squared_mmd(first: Tensor, second: Tensor) -> Tensor:
+    """The unbiased estimate of the squared MMD between two sets, kernel (x·y / D + 1)³; it may be negative.
+
+    Around a common centre c, x = c + u, the kernel is (a + s)³ with a = c·c / D + 1 and s = (c·u + c·v + u·v) / D. The
+    terms a³ and 3 a² (c·u + c·v) / D cancel in the estimate; where features are far from 0 they would drown the rest,
+    so they are left out.
+
+    Args:
+        first: `[N, D]`, N ≥ 2, float64. second: `[M, D]`, M ≥ 2, float64.
+    """
+    width = first.shape[1]
+    centre = torch.cat([first, second]).mean(dim=0)
+    u, v = first - centre, second - centre
+    a = centre @ centre / width + 1
+    along = [side @ centre / width for side in (u, v)]
+
+    def kernel(i: int, j: int) -> Tensor:
+        sides = (u, v)
+        product = sides[i] @ sides[j].T / width
+        s = along[i][:, None] + along[j][None, :] + product
+        return 3 * a**2 * product + 3 * a * s**2 + s**3
+
+    within = [(k.sum() - k.diagonal().sum()) / (len(k) * (len(k) - 1)) for k in (kernel(0, 0), kernel(1, 1))]
+    return within[0] + within[1] - 2 * kernel(0, 1).mean()

@@ -21,10 +21,14 @@ from torch import Tensor
 
 from adanat_rl.config.errors import UserError
 from adanat_rl.config.files import write_atomically
+from adanat_rl.metrics.array_archive import check_archive
 from adanat_rl.metrics.resize import CONVENTIONS, check_convention
 
 _FORMAT = "adanat-rl statistics 1"
 _TEXTS = ("convention", "extractor_hash", "data_hash")
+_CLEAR = 1e-10  # least eigenvalue of a product, as a part of the largest, whose root is more than rounding
+_NEGATIVE = 0.02  # half precision leaves eigenvalues as far below 0, as a part of the largest
+_ROUNDING = 1e-6  # negative variances, as a part of the largest, that count as 0
 _ARRAYS = ("format", "mu", "sigma", "count", "features", *_TEXTS)
 
 
@@ -55,7 +59,9 @@ class FrechetReference:
 
     Fréchet distance of two normal distributions (Dowson and Landau, 1982; Heusel et al., 2017):
     |m - n|² + tr S + tr G - 2 tr (S^½ G S^½)^½. The matrix in the last term is symmetric and has no negative
-    eigenvalues, so that no complex root and no added epsilon is needed, also with fewer images than features.
+    eigenvalues, so that no complex root and no added epsilon is needed, also with fewer images than features. Roots of
+    eigenvalues that should be 0 would be noise of 1e-8 of the largest each; where there are such, the last term is
+    taken as the singular values of the product of both roots instead, in which they are left out.
     """
 
     def __init__(self, reference: FeatureStatistics) -> None:
@@ -63,8 +69,7 @@ class FrechetReference:
 
     @cached_property
     def _root(self) -> Tensor:
-        values, vectors = torch.linalg.eigh(self.reference.covariance)
-        return (vectors * values.clamp_min(0).sqrt()) @ vectors.T
+        return symmetric_root(self.reference.covariance)
 
     def distance(self, statistics: FeatureStatistics) -> float:
         """The distance of a set to the reference.
@@ -74,12 +79,36 @@ class FrechetReference:
         """
         reference = self.reference
         check_comparable(reference, statistics)
-        product = self._root @ statistics.covariance @ self._root
-        shared = torch.linalg.eigvalsh((product + product.T) / 2).clamp_min(0).sqrt().sum()
+        shared = self._shared(statistics.covariance)
         shift = (reference.mean - statistics.mean).square().sum()
         traces = reference.covariance.trace() + statistics.covariance.trace()
         # The distance is not negative; rounding can take it a little below zero where the sets are the same
         return float((shift + traces - 2 * shared).clamp_min(0))
+
+    def _shared(self, covariance: Tensor) -> Tensor:
+        """Trace of (S^½ G S^½)^½."""
+        product = self._root @ covariance @ self._root
+        values = torch.linalg.eigvalsh((product + product.T) / 2)
+        if values[0] > _CLEAR * values[-1]:
+            return values.sqrt().sum()
+        return torch.linalg.svdvals(symmetric_root(covariance) @ self._root).sum()
+
+
+def symmetric_root(covariance: Tensor) -> Tensor:
+    """The root `[D, D]` of a covariance `[D, D]`; directions that hold no more than rounding are left out.
+
+    Raises:
+        UserError: it is no covariance, its least eigenvalue being clearly negative.
+    """
+    values, vectors = torch.linalg.eigh(covariance)
+    largest = values.abs().max()
+    if values[0] < -_NEGATIVE * largest:
+        raise UserError(
+            f"a covariance has the eigenvalue {float(values[0]):.3g} beside {float(values[-1]):.3g}, "
+            "so it is none; make the statistics anew"
+        )
+    there = values > largest * len(values) * torch.finfo(values.dtype).eps
+    return (vectors * torch.where(there, values, 0.0).sqrt()) @ vectors.T
 
 
 def frechet_distance(first: FeatureStatistics, second: FeatureStatistics) -> float:
@@ -154,6 +183,8 @@ def load_statistics(path: Path, convention: str | None = None) -> FeatureStatist
 
 
 def _checked(path: Path, mu: np.ndarray, sigma: np.ndarray) -> tuple[Tensor, Tensor]:
+    if mu.ndim == 2 and 1 in mu.shape and sigma.shape == (mu.size, mu.size):
+        mu = mu.reshape(-1)  # a mean written as a row or a column
     if mu.ndim != 1 or sigma.shape != (len(mu), len(mu)) or not len(mu):
         raise UserError(f"{path}: mu is {list(mu.shape)} and sigma {list(sigma.shape)}, expected [D] and [D, D]")
     if mu.dtype.kind != "f" or sigma.dtype.kind != "f":
@@ -162,9 +193,12 @@ def _checked(path: Path, mu: np.ndarray, sigma: np.ndarray) -> tuple[Tensor, Ten
         raise UserError(f"{path}: mu or sigma is not finite")
     sigma = sigma.astype(np.float64)
     # single precision leaves an asymmetry of about 1e-7 of the largest entry
-    if np.abs(sigma - sigma.T).max() > 1e-4 * np.abs(sigma).max() or (np.diag(sigma) < 0).any():
+    largest, variances = np.abs(sigma).max(), np.diag(sigma)
+    if np.abs(sigma - sigma.T).max() > 1e-4 * largest or (variances < -_ROUNDING * largest).any():
         raise UserError(f"{path}: sigma is no covariance matrix: not symmetric, or negative on its diagonal")
-    return torch.from_numpy(mu.astype(np.float64)), torch.from_numpy((sigma + sigma.T) / 2)
+    sigma = (sigma + sigma.T) / 2
+    np.fill_diagonal(sigma, variances.clip(0))
+    return torch.from_numpy(mu.astype(np.float64)), torch.from_numpy(sigma)
 
 
 def _checked_features(path: Path, features: np.ndarray, width: int) -> Tensor:
@@ -188,10 +222,9 @@ def read_arrays(path: Path, names: Collection[str] | None = None) -> dict[str, n
     Raises:
         UserError: the file is missing, damaged or no `.npz`.
     """
+    check_archive(path)
     try:
         with np.load(path, allow_pickle=False) as file:
             return {name: file[name] for name in file.files if names is None or name in names}
-    except FileNotFoundError:
-        raise UserError(f"no such file: {path}") from None
     except (OSError, ValueError, EOFError, AttributeError, TypeError, KeyError, zipfile.BadZipFile) as error:
         raise UserError(f"{path} is damaged or no .npz of plain arrays: {type(error).__name__}: {error}") from None

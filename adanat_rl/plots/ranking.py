@@ -69,7 +69,7 @@ def ranking_figure(rows: Sequence[Mapping[str, Any]], metric: str, title: str) -
 def short_name(name: str) -> str:
     """A row's name for the margin of a figure: `hand_made_t8` becomes "hand made T=8"."""
     words = [
-        "PPO" if word == "ppo" else f"T={word[1:]}" if word[:1] == "t" and word[1:].isdigit() else word
+        "PPO" if word == "ppo" else f"T={word[1:]}" if word[:1] == "t" and word[1:].isdecimal() else word
         for word in name.split("_")
     ]
     text = " ".join(words)

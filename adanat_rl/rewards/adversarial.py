@@ -92,6 +92,7 @@ class AdversarialReward(RewardModel):
         seed: of the discriminator's first weights. device: where it lives.
         condition: what the labels `[B]` stand for, embeddings `[B, K]` of captions (projected discriminator alone);
             None: they are classes.
+        image_channels: of the images, 1 or 3; the projected discriminator takes both.
 
     Raises:
         UserError: weights of the projected discriminator are missing or do not fit.
@@ -106,11 +107,12 @@ class AdversarialReward(RewardModel):
         seed: int,
         device: str = "cpu",
         condition: Callable[[Tensor], Tensor] | None = None,
+        image_channels: int = 1,
     ) -> None:
         self._config = config
         self.num_warmup_updates = config.num_warmup_updates
         self.num_updates = config.num_updates
-        self._source = _build(config, num_classes, seed, device, condition)
+        self._source = _build(config, num_classes, seed, device, condition, image_channels)
         self.discriminator = self._source.network
         self._device = torch.device(device)
         self._optimizer = torch.optim.Adam(self.discriminator.parameters(), config.lr, betas=config.adam_betas)
@@ -221,13 +223,14 @@ def _build(
     seed: int,
     device: str,
     condition: Callable[[Tensor], Tensor] | None,
+    image_channels: int,
 ) -> Discriminator:
     if config.discriminator == "projected":
         from adanat_rl.rewards.projected.logits import build_projected  # an extra
 
         return build_projected(config, num_classes, seed, device, condition)
     with seeded(Purpose.DISCRIMINATOR_WEIGHTS, seed):
-        network = PatchDiscriminator(num_classes, config.channels, config.first_stride).eval()
+        network = PatchDiscriminator(num_classes, config.channels, config.first_stride, image_channels).eval()
     return PatchLogits(network.to(device), config.micro_batch_size)
 
 

@@ -141,7 +141,8 @@ def _image_reward(config: ExperimentConfig, device: str) -> RewardModel:
 
 
 def _adversarial(config: ExperimentConfig, device: str) -> AdversarialReward:
-    num_contexts, condition = load_images(config.data).num_classes, None
+    data, condition = load_images(config.data), None
+    num_contexts = data.num_classes
     if config.generator.captions is not None:
         captions = load_captions(config.generator)
         condition = captions.pooled
@@ -150,7 +151,8 @@ def _adversarial(config: ExperimentConfig, device: str) -> AdversarialReward:
                 f"generator.captions: {config.generator.captions} has {captions.num_contexts} captions, "
                 f"data {config.data.name} has {num_contexts}; encode those of the data: adanat-rl prepare --captions"
             )
-    return AdversarialReward(config.reward.adversarial, num_contexts, config.seed, device, condition)
+    channels = data.image_shape[0]
+    return AdversarialReward(config.reward.adversarial, num_contexts, config.seed, device, condition, channels)
 
 
 def _real_images(config: ExperimentConfig, tokenizer: Tokenizer, device: str) -> ImageSet:

@@ -101,7 +101,13 @@ def check_classifier(network: nn.Module, path: Path, data: RealImages, key: str)
         UserError: naming both shapes.
     """
     assert isinstance(network, ConvClassifier)
-    side = 4 * math.isqrt(network.fc.in_features // network.conv3.out_channels)
-    if data.image_shape != (1, side, side):
-        ours, theirs = ("×".join(map(str, shape)) for shape in (data.image_shape, (1, side, side)))
+    taken = classifier_shape(network)
+    if data.image_shape != taken:
+        ours, theirs = ("×".join(map(str, shape)) for shape in (data.image_shape, taken))
         raise UserError(f"{key}: {path} takes images of {theirs}, those of data {data.name} are {ours}")
+
+
+def classifier_shape(network: ConvClassifier) -> tuple[int, int, int]:
+    """C, H, W of the images that a classifier takes, by the size of its weights."""
+    side = 4 * math.isqrt(network.fc.in_features // network.conv3.out_channels)
+    return network.conv1.in_channels, side, side

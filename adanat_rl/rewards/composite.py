@@ -21,7 +21,7 @@ from adanat_rl.config.reward_settings import COMPOSITE
 from adanat_rl.config.schema import ExperimentConfig
 from adanat_rl.rewards.build import build_reward_parts, config_of_part
 from adanat_rl.rewards.remote_service import start_reward_service
-from adanat_rl.rewards.service import Finished, RewardService
+from adanat_rl.rewards.service import REPLACED_ACTORS, Check, Finished, RewardService, nothing
 from adanat_rl.rewards.worker import Scores
 
 _EQUAL = 1e-6  # relative to the largest score: what differs less is rounding of float32
@@ -42,20 +42,23 @@ class Part:
     normalize: bool = True
 
 
-def reward_service(config: ExperimentConfig) -> RewardService:
+def reward_service(config: ExperimentConfig, check: Check = nothing) -> RewardService:
     """The reward of a configuration, in the driver or in its actors; of a composite each part has as many.
+
+    Args:
+        check: asked while something is waited for; what it raises ends the wait.
 
     Raises:
         RunError: actors do not start in time. UserError: a setting or a file is wrong.
     """
     if config.reward.kind != COMPOSITE:
-        return start_reward_service(partial(build_reward_parts, config), config.resources)
+        return start_reward_service(partial(build_reward_parts, config), config.resources, check=check)
     names = part_names(config.reward.kinds)
     with ExitStack() as started:
         parts = []
         for number, (name, part) in enumerate(zip(names, config.reward.parts, strict=True)):
             factory = partial(build_reward_parts, config_of_part(config, part))
-            service = start_reward_service(factory, config.resources, number)
+            service = start_reward_service(factory, config.resources, number, check)
             started.callback(service.close)
             parts.append(Part(name, service, part.weight, part.normalize))
         started.pop_all()
@@ -103,6 +106,10 @@ class CompositeRewardService:
     def num_replaced_actors(self) -> int:
         """Over all parts."""
         return sum(part.service.num_replaced_actors for part in self._parts)
+
+    def failure_counters(self) -> dict[str, int]:
+        """Over all parts."""
+        return {REPLACED_ACTORS: self.num_replaced_actors}
 
     def score(self, batches: Sequence[Finished]) -> list[Scores]:
         """Scores of each batch; parts are standardised over all of them together."""

@@ -9,11 +9,11 @@ from __future__ import annotations
 
 import time
 import uuid
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 import ray
-from ray.exceptions import RayError, RayTaskError
+from ray.exceptions import GetTimeoutError, RayActorError, RayError, RayTaskError
 from ray.util.placement_group import (
     PlacementGroup,
     get_current_placement_group,
@@ -26,19 +26,36 @@ from torch import Tensor
 from adanat_rl.config.errors import RunError
 from adanat_rl.config.schema import ResourcesConfig
 from adanat_rl.rewards.base import RewardError
-from adanat_rl.rewards.service import Finished, LocalRewardService, RewardFactory, RewardService, explain, update_counts
+from adanat_rl.rewards.ray_errors import is_creation_failure, reason
+from adanat_rl.rewards.service import (
+    REPLACED_ACTORS,
+    Check,
+    Finished,
+    LocalRewardService,
+    RewardFactory,
+    RewardService,
+    explain,
+    nothing,
+    update_counts,
+)
 from adanat_rl.rewards.worker import RewardWorker, Scores
 
+_TICK_S = 0.1
+_FETCH_TIMEOUT_S = 120.0  # to bring an answer that is there from another machine
 
-def start_reward_service(factory: RewardFactory, resources: ResourcesConfig, part: int = 0) -> RewardService:
+
+def start_reward_service(
+    factory: RewardFactory, resources: ResourcesConfig, part: int = 0, check: Check = nothing
+) -> RewardService:
     """The service with as many actors as configured.
 
     Args:
         part: number of the part of a composite reward, which tells the bundles of the caller's placement group.
+        check: asked while something is waited for; what it raises ends the wait.
     """
     if resources.num_reward_actors == 0:
-        return LocalRewardService(factory)
-    return RemoteRewardService(factory, resources, part)
+        return LocalRewardService(factory, resources.reward_timeout_s, check, resources.start_timeout_s)
+    return RemoteRewardService(factory, resources, part, check)
 
 
 class RemoteRewardService:
@@ -51,8 +68,11 @@ class RemoteRewardService:
         RunError: the actors do not start in time.
     """
 
-    def __init__(self, factory: RewardFactory, resources: ResourcesConfig, part: int = 0) -> None:
+    def __init__(
+        self, factory: RewardFactory, resources: ResourcesConfig, part: int = 0, check: Check = nothing
+    ) -> None:
         self.version = 0
+        self._check = check
         self.num_replaced_actors = 0
         self._factory = factory
         self._resources = resources
@@ -70,12 +90,20 @@ class RemoteRewardService:
         self._pending: tuple[Finished, tuple[int, ...], int] | None = None
         self._reference: Any = None
         try:
-            settings = self._first_answers([actor.settings.remote() for actor in self._actors])[0]
-            self._state: dict[str, Tensor] = self._first_answers([self._actors[0].state.remote()])[0]
-        except RunError:
+            settings = [self._started(index, lambda actor: actor.settings.remote()) for index in self._indices]
+            self._state: dict[str, Tensor] = self._started(0, lambda actor: actor.state.remote())
+        except BaseException:
             self.close()
             raise
-        self.num_updates, self.num_warmup_updates = update_counts(settings)
+        self.num_updates, self.num_warmup_updates = update_counts(settings[0])
+
+    def failure_counters(self) -> dict[str, int]:
+        """Replaced actors."""
+        return {REPLACED_ACTORS: self.num_replaced_actors}
+
+    @property
+    def _indices(self) -> range:
+        return range(self._resources.num_reward_actors)
 
     @property
     def actors(self) -> list[Any]:
@@ -124,7 +152,7 @@ class RemoteRewardService:
         while True:
             try:
                 answer: tuple[dict[str, float], dict[str, Tensor]]
-                answer = ray.get(self._reference, timeout=self._resources.reward_timeout_s)
+                answer = self._answer(self._reference, self._resources.reward_timeout_s)
                 break
             except RayError as error:  # includes the time-out
                 if isinstance(error, RayTaskError) and isinstance(error.cause, RunError):
@@ -136,6 +164,7 @@ class RemoteRewardService:
         self._pending, self._reference = None, None
         self.version += 1
         metrics, self._state = answer
+        self._check()
         shared = ray.put(self._state)
         for actor in self._actors[1:]:
             actor.load_state.remote(shared, self.version)  # calls of one actor keep their order: no need to wait
@@ -148,6 +177,7 @@ class RemoteRewardService:
     def load_state(self, state: Mapping[str, Tensor], version: int) -> None:
         """Takes over a state, in the mirror and in all actors."""
         self._state, self.version = dict(state), version
+        self._check()
         shared = ray.put(self._state)
         for actor in self._actors:
             actor.load_state.remote(shared, version)
@@ -163,7 +193,11 @@ class RemoteRewardService:
         """A bundle for each actor."""
         resources = self._resources
         group = placement_group([self._bundle] * resources.num_reward_actors, strategy="SPREAD")
-        if not group.wait(resources.start_timeout_s):
+        deadline = time.monotonic() + resources.start_timeout_s
+        while not group.wait(_TICK_S):
+            self._check()
+            if time.monotonic() <= deadline:
+                continue
             remove_placement_group(group)
             raise RunError(
                 f"no room for {resources.num_reward_actors} reward actors ({self._bundle} each) "
@@ -190,7 +224,40 @@ class RemoteRewardService:
         ray.kill(self._actors[index])
         self.num_replaced_actors += 1
         self._actors[index] = self._create(index)
-        self._first_answers([self._actors[index].load_state.remote(self._state, self.version)])
+        self._started(index, lambda actor: actor.load_state.remote(self._state, self.version))
+
+    def _started(self, index: int, ask: Callable[[Any], Any]) -> Any:
+        """The first answer of a fresh actor. One whose machine is lost while it starts is made again elsewhere, until
+        `start_timeout_s` is over.
+
+        Raises:
+            RunError: with the reason, such as what the actor's constructor raised.
+        """
+        deadline = time.monotonic() + self._resources.start_timeout_s
+        while True:
+            try:
+                return self._answer(ask(self._actors[index]), max(0.0, deadline - time.monotonic()))
+            except RayError as error:
+                is_lost = isinstance(error, RayActorError) and not is_creation_failure(error)
+                if not is_lost or time.monotonic() > deadline:
+                    raise RunError(f"a reward actor does not start: {_reason(error)}") from error
+                ray.kill(self._actors[index])
+                self.num_replaced_actors += 1
+                self._actors[index] = self._create(index)
+                self._pause()
+
+    def _pause(self) -> None:
+        time.sleep(_TICK_S)
+        self._check()
+
+    def _answer(self, reference: Any, timeout_s: float) -> Any:
+        """The answer of one call, watched until its deadline."""
+        deadline = time.monotonic() + timeout_s
+        while not ray.wait([reference], timeout=_TICK_S)[0]:
+            self._check()
+            if time.monotonic() > deadline:
+                raise GetTimeoutError(f"no answer within {timeout_s:g} s")
+        return ray.get(reference, timeout=_FETCH_TIMEOUT_S)
 
     def _submit_update(self) -> None:
         if self._pending is None:
@@ -216,24 +283,20 @@ class RemoteRewardService:
         deadline = time.monotonic() + self._resources.reward_timeout_s
         open_flights = list(flights)
         while open_flights:
-            ready, open_flights = ray.wait(open_flights, timeout=max(0.0, deadline - time.monotonic()))
+            ready, open_flights = ray.wait(open_flights, timeout=_TICK_S)
             if not ready:
+                self._check()
+                if time.monotonic() <= deadline:
+                    continue
                 late = {flights[reference] % len(self._actors) for reference in open_flights}
                 return {**dict.fromkeys(late, "no answer in time"), **failed}
             for reference in ready:
                 index = flights[reference]
                 try:
-                    results[index] = ray.get(reference)
+                    results[index] = ray.get(reference, timeout=_FETCH_TIMEOUT_S)
                 except RayError as error:
                     failed[index % len(self._actors)] = _reason(error, self._unscored[index])
         return failed
-
-    def _first_answers(self, references: Sequence[Any]) -> list[Any]:
-        """What fresh actors answer; starting them has a deadline of its own."""
-        try:
-            return list(ray.get(list(references), timeout=self._resources.start_timeout_s))
-        except RayError as error:
-            raise RunError(f"a reward actor does not start: {_reason(error)}") from error
 
     def _give_up_after(self, retries: int, reason: str) -> None:
         if retries > self._resources.max_reward_retries:
@@ -242,8 +305,6 @@ class RemoteRewardService:
 
 def _reason(error: RayError, batch: Finished | None = None) -> str:
     """What went wrong in an actor, with the images of `batch` whose scores are wrong."""
-    if isinstance(error, RayTaskError):
-        cause = error.cause
-        return explain(cause, batch) if isinstance(cause, RewardError) and batch is not None else str(cause)
-    first_line = str(error).strip().splitlines()
-    return f"{type(error).__name__}: {first_line[0] if first_line else ''}"
+    if isinstance(error, RayTaskError) and isinstance(error.cause, RewardError):
+        return explain(error.cause, batch) if batch is not None else str(error.cause)
+    return reason(error)

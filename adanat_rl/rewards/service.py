@@ -1,19 +1,30 @@
-"""The driver's handle to the reward model: the contract, and the one that works in the driver itself."""
+"""The driver's handle to the reward model: the contract, and the one that works in the driver itself.
+
+In the driver a reward has a thread of its own with a deadline, so that one that hangs ends the run instead of hanging
+it, and the process hears signals. What ends the process from within, `os._exit`, becomes an error of the reward too.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+import os
+import threading
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Protocol
+from typing import NoReturn, Protocol, TypeVar
 
 import numpy as np
 from torch import Tensor
 
 from adanat_rl.config.errors import RunError
+from adanat_rl.config.side_thread import DeadlineError, SideThread
 from adanat_rl.rewards.base import RewardError
 from adanat_rl.rewards.worker import RewardParts, RewardWorker, Scores
 
 RewardFactory = Callable[[], RewardParts]
+Check = Callable[[], None]
+Result = TypeVar("Result")
+REPLACED_ACTORS = "replaced_reward_actors"
 _NAMED_IMAGES = 5
 
 
@@ -68,6 +79,10 @@ class RewardService(Protocol):
         """Actors that were replaced so far."""
         ...
 
+    def failure_counters(self) -> dict[str, int]:
+        """What was repaired since this was made: replaced actors."""
+        ...
+
     def score(self, batches: Sequence[Finished]) -> list[Scores]:
         """Scores of each batch, all by the current version: `start_score` and `finish_score`."""
         ...
@@ -105,17 +120,49 @@ class RewardService(Protocol):
         ...
 
 
+def nothing() -> None:
+    """A check that finds nothing to say."""
+
+
 class LocalRewardService:
-    """The reward model in the driver; scoring and updates run when their results are asked for."""
+    """The reward model in the driver; scoring and updates run when their results are asked for.
+
+    Args:
+        factory: builds the parts. timeout_s: how long a batch, or an update, may take; None: as long as it wants.
+        check: asked while the reward is waited for; what it raises ends the wait.
+        start_timeout_s: how long the reward may take to be made.
+
+    Raises:
+        RunError: it cannot be made.
+    """
 
     num_replaced_actors = 0
 
-    def __init__(self, factory: RewardFactory) -> None:
-        self._worker = RewardWorker(factory)
+    def __init__(
+        self,
+        factory: RewardFactory,
+        timeout_s: float | None = None,
+        check: Check = nothing,
+        start_timeout_s: float | None = None,
+    ) -> None:
+        self._timeout_s = timeout_s
+        self._check = check
+        self._side = SideThread("adanat-rl reward")
+        try:
+            self._worker = self._aside(lambda: RewardWorker(factory), start_timeout_s)
+        except DeadlineError:
+            raise RunError(f"the reward is not made within resources.start_timeout_s = {start_timeout_s:g} s") from None
+        except (RewardError, SystemExit) as error:
+            raise RunError(f"the reward cannot be made: {type(error).__name__}: {error}") from error
+        self._state = self._copied_state()
         self.version = 0
         self.num_updates, self.num_warmup_updates = update_counts(self._worker.settings())
         self._unscored: Sequence[Finished] = ()
         self._pending: tuple[Finished, tuple[int, ...], int] | None = None
+
+    def failure_counters(self) -> dict[str, int]:
+        """There are no actors."""
+        return {REPLACED_ACTORS: 0}
 
     def score(self, batches: Sequence[Finished]) -> list[Scores]:
         """Scores of each batch."""
@@ -132,8 +179,11 @@ class LocalRewardService:
         return [self._score(batch) for batch in batches]
 
     def _score(self, batch: Finished) -> Scores:
+        self._check()
         try:
-            return self._worker.score(self.version, batch.samples, batch.labels, batch.num_passes)
+            return self._in_time(
+                lambda: self._worker.score(self.version, batch.samples, batch.labels, batch.num_passes), "scored"
+            )
         except RewardError as error:
             raise RunError(explain(error, batch)) from error
 
@@ -147,25 +197,67 @@ class LocalRewardService:
             return {}
         (generated, key, num_updates), self._pending = self._pending, None
         try:
-            metrics, _ = self._worker.update(
-                self.version, generated.samples, generated.labels, key, num_updates, generated.num_passes
+            metrics, _ = self._in_time(
+                lambda: self._worker.update(
+                    self.version, generated.samples, generated.labels, key, num_updates, generated.num_passes
+                ),
+                "trained",
             )
         except RewardError as error:
             raise RunError(str(error)) from error
+        self._state = self._copied_state()
         self.version += 1
         return metrics
 
     def state(self) -> dict[str, Tensor]:
-        """The trainable state."""
-        return self._worker.state()
+        """A copy of the trainable state of the current version."""
+        return self._state
 
     def load_state(self, state: Mapping[str, Tensor], version: int) -> None:
         """Takes over a state."""
         self._worker.load_state(state, version)
+        self._state = self._copied_state()
         self.version = version
 
     def close(self) -> None:
         """Nothing to end."""
+
+    def _copied_state(self) -> dict[str, Tensor]:
+        return {name: value.clone() for name, value in self._worker.state().items()}
+
+    def _in_time(self, work: Callable[[], Result], what: str) -> Result:
+        try:
+            return self._aside(work, self._timeout_s)
+        except DeadlineError:
+            raise RunError(
+                f"reward {self._worker.name} has not {what} within resources.reward_timeout_s = {self._timeout_s:g} s"
+            ) from None
+
+    def _aside(self, work: Callable[[], Result], timeout_s: float | None) -> Result:
+        """Does it in the reward's thread, with a deadline."""
+
+        def guarded() -> Result:
+            with no_exit():
+                return work()
+
+        return self._side.run(guarded, timeout_s=timeout_s, check=self._check)
+
+
+@contextmanager
+def no_exit() -> Iterator[None]:
+    """`os._exit` in this thread raises `RewardError` meanwhile, instead of ending the process without a word."""
+    thread, process, real = threading.get_ident(), os.getpid(), os._exit
+
+    def refuse(status: int) -> NoReturn:
+        if (threading.get_ident(), os.getpid()) == (thread, process):
+            raise RewardError(f"called os._exit({status})")
+        real(status)
+
+    os._exit = refuse
+    try:
+        yield
+    finally:
+        os._exit = real
 
 
 def update_counts(settings: Mapping[str, int]) -> tuple[int, int]:

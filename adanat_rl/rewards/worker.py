@@ -116,6 +116,11 @@ class RewardWorker:
         self._parts = factory()
         self._version = 0
 
+    @property
+    def name(self) -> str:
+        """Of the reward."""
+        return self._parts.name
+
     def settings(self) -> dict[str, int]:
         """How often the model wants to be updated."""
         model = self._parts.model
@@ -133,7 +138,7 @@ class RewardWorker:
         batch = DecodedLater(self._parts, samples, labels, num_passes).batch()
         try:
             output = self._parts.model.score(batch)
-        except Exception as error:
+        except (Exception, SystemExit) as error:
             raise RewardError(f"reward {self._parts.name} failed: {type(error).__name__}: {error}") from error
         scores, info = check_scores(self._parts.name, output, len(batch))
         return Scores(scores, info, version)
@@ -166,7 +171,7 @@ class RewardWorker:
             metrics = self._parts.model.update(generated, real, generator, num_updates)
         except RunError:
             raise
-        except Exception as error:
+        except (Exception, SystemExit) as error:
             raise RewardError(f"reward {self._parts.name} failed to update: {type(error).__name__}: {error}") from error
         metrics = check_metrics(self._parts.name, metrics)
         if self._parts.damage is not None and self._parts.damage.damaged:

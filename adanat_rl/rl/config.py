@@ -147,6 +147,7 @@ def _env_config(experiment: ExperimentConfig, inputs: RLInputs) -> dict[str, Any
         "keep_features": experiment.keep_features and inputs.policy.needs_features,
         "torch_threads": experiment.resources.torch_threads,
         "action_limit": experiment.decisions.action_limit,
+        "fetch_timeout_s": experiment.resources.shard_timeout_s,
     }
 
 

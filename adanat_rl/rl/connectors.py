@@ -185,5 +185,5 @@ def _features(generator: Generator, shard: Shard) -> Tensor:
 def _features_of_step(generator: Generator, shard: Shard, step: int, rows: Tensor) -> Tensor:
     """Features `[R, L, D]` of some trajectories of a shard at a step."""
     context = torch.tensor(shard.context[rows], device=generator.device)  # a copy: what Ray hands out is read-only
-    sample = torch.from_numpy(shard.samples[rows, step].astype(np.int64)).to(generator.device)
-    return generator.features(Observation(sample.to(generator.sample_spec.dtype), context, step, None))
+    sample = generator.sample_spec.restored(shard.samples[rows, step]).to(generator.device)
+    return generator.features(Observation(sample, context, step, None))

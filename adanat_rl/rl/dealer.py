@@ -1,7 +1,7 @@
 """Deals work to env runners and keeps the books of who lives: a batch does not depend on who drew it.
 
-Runners take the next shard when they are free. The shard of a runner that died, hangs or is late is dealt again; the
-first result counts. The dealer waits in short ticks for whoever answers first and never on one runner.
+Runners take the next shard when they are free. The shard of a runner that died, raised, hangs or is late is dealt
+again; the first result counts. The dealer waits in short ticks for whoever answers first and never on one runner.
 """
 
 from __future__ import annotations
@@ -14,10 +14,11 @@ from dataclasses import dataclass, field
 from typing import Any, Generic, Protocol, TypeVar
 
 import ray
-from ray.exceptions import RayError, RayTaskError
+from ray.exceptions import ActorUnavailableError, RayError, RayTaskError
 
-from adanat_rl.config.errors import RunError
+from adanat_rl.config.errors import RunError, UserError
 from adanat_rl.config.schema import ResourcesConfig
+from adanat_rl.rewards.ray_errors import is_of_the_machine, reason
 from adanat_rl.rl.shards import PolicyWeights, Shard, ShardKey
 
 _TICK_S = 0.05
@@ -50,6 +51,7 @@ class _Absence:
     since: float
     next_ping: float
     ping: Any = None
+    why: str = ""
 
 
 class Dealt(Protocol):
@@ -80,6 +82,7 @@ class _Job(Generic[Result]):
     done: dict[ShardKey, Result] = field(default_factory=dict)
     deals: dict[ShardKey, int] = field(default_factory=dict)
     durations: list[float] = field(default_factory=list)
+    errors: dict[ShardKey, list[str]] = field(default_factory=dict)  # what runners raised on a key
 
     def wants(self, flight: _Flight) -> bool:
         return flight.digest == self.digest and flight.key in self.deals and flight.key not in self.done
@@ -123,7 +126,8 @@ class ShardDealer:
             check: called in every tick; what it raises ends the wait.
 
         Raises:
-            RunError: a runner's own code failed, a key got no result from several runners, or no runner is left.
+            RunError: a key got no result from several runners, its work raises the same wherever it is done, or no
+                runner is left.
         """
         job: _Job[Any] = _Job(digest, ask, keys, deque(keys))
         self._last_up = time.monotonic()
@@ -170,10 +174,9 @@ class ShardDealer:
     def _fly(self, job: _Job[Any], runner: int, key: ShardKey) -> None:
         job.deals[key] = job.deals.get(key, 0) + 1
         if job.deals[key] > self._resources.max_deals_per_shard:
-            raise RunError(
-                f"shard {key.number} of iteration {key.iteration} got no result from "
-                f"{self._resources.max_deals_per_shard} env runners, the last one is runner {runner}"
-            )
+            errors = job.errors.get(key)
+            why = f": {errors[-1]}" if errors else f", the last one is runner {runner}"
+            raise RunError(f"{_shown(key)} got no result from {self._resources.max_deals_per_shard} env runners{why}")
         reference = job.ask(self._runners[runner], key)
         self._flights[reference] = _Flight(runner, key, job.digest, time.monotonic())
 
@@ -195,16 +198,29 @@ class ShardDealer:
             if flight is None:  # lost with its runner a moment ago
                 continue
             try:
-                shard = ray.get(reference)
+                shard = ray.get(reference, timeout=self._resources.shard_timeout_s)
             except RayTaskError as error:
-                raise RunError(
-                    f"env runner {flight.runner} failed on shard {flight.key.number}: {error.cause!r}"
-                ) from error
+                self._note_error(job, flight, error)
+                self._take_down(job, flight.runner, reason(error), kill=True)
+                continue
             except RayError as error:
-                self._take_down(job, flight.runner, type(error).__name__)
+                self._take_down(job, flight.runner, reason(error))
                 continue
             del self._flights[reference]
             self._accept(job, flight, shard)
+
+    def _note_error(self, job: _Job[Any], flight: _Flight, error: RayTaskError) -> None:
+        """Whether what a runner raised would be raised by any other; if not, it is the runner that is broken."""
+        cause = error.cause
+        if isinstance(cause, RunError | UserError):
+            raise cause from error
+        if not job.wants(flight):
+            return
+        errors = job.errors.setdefault(flight.key, [])
+        again = reason(error) in errors and not is_of_the_machine(error)
+        errors.append(reason(error))
+        if again:
+            raise RunError(f"env runner {flight.runner} failed on {_shown(flight.key)}: {errors[-1]}") from error
 
     def _accept(self, job: _Job[Any], flight: _Flight, shard: Dealt) -> None:
         now = time.monotonic()
@@ -226,10 +242,8 @@ class ShardDealer:
         if self._up():
             self._last_up = now
         elif now - self._last_up > self._resources.no_runner_timeout_s:
-            raise RunError(
-                f"no env runner for {self._resources.no_runner_timeout_s:g} s; "
-                f"down: {', '.join(map(str, sorted(self._down)))}"
-            )
+            reasons = ", ".join(f"{runner} ({absence.why})" for runner, absence in sorted(self._down.items()))
+            raise RunError(f"no env runner for {self._resources.no_runner_timeout_s:g} s; down: {reasons}")
 
     # --- who lives
 
@@ -239,13 +253,13 @@ class ShardDealer:
     def _flights_of(self, runner: int) -> list[_Flight]:
         return [flight for flight in self._flights.values() if flight.runner == runner]
 
-    def _take_down(self, job: _Job[Any], runner: int, reason: str, *, kill: bool = False) -> None:
+    def _take_down(self, job: _Job[Any], runner: int, why: str, *, kill: bool = False) -> None:
         """Books a runner as down and puts its shards back; Ray restarts the actor."""
         if kill:
             ray.kill(self._runners[runner], no_restart=False)
         self.counters.lost_runners += 1
         now = time.monotonic()
-        self._down[runner] = _Absence(now, now + _PING_INTERVAL_S)
+        self._down[runner] = _Absence(now, now + _PING_INTERVAL_S, why=why)
         lost = self._flights_of(runner)
         self._flights = {ref: flight for ref, flight in self._flights.items() if flight.runner != runner}
         for flight in lost:
@@ -265,11 +279,17 @@ class ShardDealer:
             ready, _ = ray.wait([absence.ping], timeout=0)
             if ready:
                 try:
-                    ray.get(ready[0])
+                    ray.get(ready[0], timeout=self._resources.start_timeout_s)
                     del self._down[runner]
                     continue
-                except RayError:
+                except RayError as error:
                     absence.ping, absence.next_ping = None, now + _PING_INTERVAL_S
+                    if not isinstance(error, ActorUnavailableError):  # else: it is still starting
+                        absence.why = reason(error)
             if now - absence.since > self._resources.start_timeout_s:
                 ray.kill(self._runners[runner], no_restart=False)
-                self._down[runner] = _Absence(now, now + _PING_INTERVAL_S)
+                self._down[runner] = _Absence(now, now + _PING_INTERVAL_S, why=absence.why)
+
+
+def _shown(key: ShardKey) -> str:
+    return f"shard {key.number} of iteration {key.iteration}"

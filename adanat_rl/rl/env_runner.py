@@ -79,7 +79,7 @@ class ShardEnvRunner(SingleAgentEnvRunner):
             return
         state = weights.state
         if isinstance(state, ray.ObjectRef):
-            state = ray.get(state)
+            state = ray.get(state, timeout=self.config.env_config["fetch_timeout_s"])
         if digest_weights(state) != weights.digest:
             raise RuntimeError("policy weights do not match their digest: they were damaged on the way")
         self.module.load_state_dict({name: torch.from_numpy(np.array(value)) for name, value in state.items()})

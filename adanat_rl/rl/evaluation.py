@@ -68,18 +68,31 @@ class DrawOnRunners:
 
     Args:
         dealer: of the runners. batch_size: images of one piece of work. check: called while waiting; may raise.
+        aside: runs what may hang, and comes back even then.
     """
 
-    def __init__(self, dealer: ShardDealer, batch_size: int, check: Callable[[], None] = lambda: None) -> None:
+    def __init__(
+        self,
+        dealer: ShardDealer,
+        batch_size: int,
+        check: Callable[[], None] = lambda: None,
+        aside: Callable[[Callable[[], Any]], Any] = lambda work: work(),
+    ) -> None:
         self._dealer = dealer
         self._batch_size = batch_size
         self._check = check
+        self._aside = aside
 
     def __call__(self, generator: Generator, policy: GenerationPolicy, images: EvaluationSet) -> Drawing:
         """Finished images in the order of the set, on the CPU."""
+        drawing: Drawing = self._aside(lambda: self._draw(generator, policy, images))
+        return drawing
+
+    def _draw(self, generator: Generator, policy: GenerationPolicy, images: EvaluationSet) -> Drawing:
         batches = torch.arange(len(images.context)).split(self._batch_size)
         sent = copy.deepcopy(policy).to(torch.device("cpu"))  # runners may have no GPU
         order = DrawOrder(uuid4().hex, sent, generator.decision_space.base_schedule.cpu().numpy())
+        self._check()  # to put something into the store of a raylet that is dead ends the process
         shared = ray.put(order)  # a network goes into the object store once, not once a batch
         keys = [ShardKey(0, _EVALUATION, number) for number in range(len(batches))]
 

@@ -48,9 +48,7 @@ def open_run(client: Any, experiment_id: str, uid: str, name: str, tags: dict[st
     return str(run.info.run_id), True
 
 
-def log_evaluation(
-    config: ExperimentConfig, file: Path, title: str, warn: Callable[[str], None], folder: Path
-) -> None:
+def log_evaluation(config: ExperimentConfig, file: Path, title: str, warn: Callable[[str], None], folder: Path) -> None:
     """Keeps an evaluation as an MLflow run of its own: the numbers as metrics, the file as artifact.
 
     Args:

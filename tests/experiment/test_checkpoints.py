@@ -67,8 +67,28 @@ def lose_a_file(folder: Path) -> None:
     (folder / "state.json").unlink()
 
 
-def gain_a_file(folder: Path) -> None:
-    (folder / "stray.pkl").write_bytes(b"x")
+def become_a_list(folder: Path) -> None:
+    (folder / "manifest.json").write_text("[1, 2]")
+
+
+def list_no_mapping(folder: Path) -> None:
+    (folder / "manifest.json").write_text('{"format": 1, "files": ["state.json"]}')
+
+
+def lead_out_of_the_folder(folder: Path) -> None:
+    manifest = json.loads((folder / "manifest.json").read_text())
+    manifest["files"]["../iteration_000000/state.json"] = {"bytes": 1, "sha256": ""}
+    (folder / "manifest.json").write_text(json.dumps(manifest))
+
+
+def have_a_folder_for_a_file(folder: Path) -> None:
+    (folder / "learner.safetensors").unlink()
+    (folder / "learner.safetensors").mkdir()
+
+
+def hold_a_number_that_is_none(folder: Path) -> None:
+    shutil.rmtree(folder)
+    write_snapshot(folder, Snapshot({"learner": {"a.b": torch.tensor([1.0, float("nan")])}}, {"iteration": 2}))
 
 
 def lose_the_manifest(folder: Path) -> None:
@@ -79,7 +99,18 @@ def empty_the_manifest(folder: Path) -> None:
     (folder / "manifest.json").write_text("")
 
 
-DAMAGES = [flip_a_bit, truncate, lose_a_file, gain_a_file, lose_the_manifest, empty_the_manifest]
+DAMAGES = [
+    flip_a_bit,
+    truncate,
+    lose_a_file,
+    lose_the_manifest,
+    empty_the_manifest,
+    become_a_list,
+    list_no_mapping,
+    lead_out_of_the_folder,
+    have_a_folder_for_a_file,
+    hold_a_number_that_is_none,
+]
 
 
 @pytest.mark.parametrize("damage", DAMAGES, ids=lambda damage: damage.__name__)
@@ -103,6 +134,42 @@ def test_when_all_are_damaged_the_run_stops_instead_of_starting_over(tmp_path: P
         flip_a_bit(folder)
     with pytest.raises(RunError, match="all 3 checkpoints"):
         store.newest()
+
+
+def test_a_second_start_after_all_were_damaged_is_refused_like_the_first(tmp_path: Path) -> None:
+    store = filled(tmp_path / "c", [])
+    for folder in (tmp_path / "c").glob("iteration_*"):
+        flip_a_bit(folder)
+    for _ in range(2):
+        with pytest.raises(RunError, match="--start-over"):
+            store.newest()
+    assert len(list((tmp_path / "c").glob("iteration_*"))) == 3, "nothing is moved or deleted"
+
+
+def test_names_that_are_not_ours_are_left_alone(tmp_path: Path) -> None:
+    store = filled(tmp_path / "c", [])
+    shutil.copytree(tmp_path / "c" / "iteration_000001", tmp_path / "c" / "iteration_000001 (copy)")
+    (tmp_path / "c" / "iteration_notes").mkdir()
+    (tmp_path / "c" / "iteration_000009").write_text("a file")
+    (tmp_path / "c" / "iteration_000002" / ".DS_Store").write_bytes(b"x")
+    (tmp_path / "c" / "iteration_000002" / "stray.pkl").write_bytes(b"x")
+    assert store.newest().iteration == 2
+    assert list(store.newest().tensors) == ["learner", "reward"], "what the manifest does not list is not read"
+    store.save(lambda path: write_snapshot(path, snapshot(3)), 3)
+    assert (tmp_path / "c" / "iteration_000001 (copy)").is_dir()
+
+
+def test_the_ones_before_stay_until_the_new_one_reads_back(tmp_path: Path) -> None:
+    store = filled(tmp_path / "c", [])
+
+    def on_a_failing_disk(path: Path) -> None:
+        write_snapshot(path, snapshot(3))
+        flip_a_bit(path)
+
+    with pytest.raises(RunError, match="does not read back"):
+        store.save(on_a_failing_disk, 3)
+    assert len(list((tmp_path / "c").glob("iteration_00000[012]"))) == 3
+    assert store.newest().iteration == 2
 
 
 def test_a_half_written_one_is_never_seen(tmp_path: Path) -> None:

@@ -47,6 +47,7 @@ def test_settings_that_decide_what_is_learned_must_not_change(
     folder = RunFolder(tmp_path / "run")
     folder.prepare(resolve())
     folder.release()
+    MetricsLog(folder.metrics_file).append({"iteration": 1})
     again = RunFolder(tmp_path / "run")
     if refused is None:
         again.prepare(resolve(overrides=[override]))

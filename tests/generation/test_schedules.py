@@ -113,9 +113,15 @@ def test_a_wrong_schedule_file_is_named_with_what_is_wrong(tmp_path: Path, conte
 def test_a_schedule_file_that_cannot_be_read_is_named(tmp_path: Path) -> None:
     with pytest.raises(UserError, match=r"missing\.json: No such file"):
         load_schedule(tmp_path / "missing.json")
-    with pytest.raises(UserError, match="directory"):
+    with pytest.raises(UserError, match="is a folder, expected a file"):
         load_schedule(tmp_path)
     binary = tmp_path / "binary.json"
     binary.write_bytes(b"\xff\xfe\x00\x81")
+    with pytest.raises(UserError, match=r"binary\.json is text in UTF-16"):
+        load_schedule(binary)
+    binary.write_bytes(b"[[1, \xff")
+    with pytest.raises(UserError, match=r"binary\.json is no UTF-8 text: byte 0xff in line 1"):
+        load_schedule(binary)
+    binary.write_text("[" * 100_000)
     with pytest.raises(UserError, match="is no JSON"):
         load_schedule(binary)

@@ -181,9 +181,9 @@ def test_the_change_of_the_roots_trace_is_that_of_the_eigenvalues(spread: float)
 
 def test_too_few_rows_and_other_features_are_refused() -> None:
     frechet = FrechetInfluence(statistics(correlated(0, 500, 12)))
-    with pytest.raises(ValueError, match="2 rows; 3 or more are needed"):
+    with pytest.raises(ValueError, match="3 images or more are needed; features of a group are of 2"):
         frechet.influence(torch.zeros(2, 12))
-    with pytest.raises(ValueError, match="1 rows; 2 or more are needed"):
+    with pytest.raises(ValueError, match="2 images or more are needed; features of a group are of 1"):
         frechet.distance_of(torch.zeros(1, 12))
     with pytest.raises(UserError, match="resize convention"):
         running_of(correlated(0, 50, 12), 0.5).blended(statistics(correlated(0, 50, 12), "vendored"))

@@ -100,10 +100,10 @@ def test_features_that_are_not_finite_or_too_few_are_refused() -> None:
     several = Moments(2)
     with pytest.raises(ValueError, match="not finite"):
         several.add(torch.tensor([[1.0, float("nan")]]))
-    with pytest.raises(ValueError, match=r"\[1, 3\], expected \[B, 2\]"):
+    with pytest.raises(ValueError, match=r"\[1, 3\], expected \[N, 2\]"):
         several.add(torch.ones(1, 3))
     several.add(torch.ones(1, 2))
-    with pytest.raises(ValueError, match="2 images or more, there are 1"):
+    with pytest.raises(ValueError, match="2 images or more on either side; features are of 1"):
         several.statistics("")
 
 
@@ -278,7 +278,7 @@ EYE = np.eye(3)
     [
         ({"mu": np.zeros(3)}, "holds no Fréchet statistics"),
         ({"mu": np.zeros(4), "sigma": EYE}, r"mu is \[4\] and sigma \[3, 3\]"),
-        ({"mu": np.zeros((1, 3)), "sigma": EYE}, r"mu is \[1, 3\]"),
+        ({"mu": np.zeros((2, 3)), "sigma": EYE}, r"mu is \[2, 3\]"),
         ({"mu": np.zeros(3), "sigma": np.eye(3, dtype=int)}, "expected floats"),
         ({"mu": np.array([0, np.nan, 0]), "sigma": EYE}, "not finite"),
         ({"mu": np.zeros(3), "sigma": EYE + np.eye(3, k=1)}, "not symmetric"),
@@ -292,6 +292,17 @@ def test_a_file_that_makes_no_sense_is_refused(tmp_path, arrays: dict, message: 
     np.savez(tmp_path / "x.npz", **arrays)
     with pytest.raises(UserError, match=message):
         load_statistics(tmp_path / "x.npz", "vendored")
+
+
+@pytest.mark.parametrize("shape", [(1, 3), (3, 1)])
+def test_a_mean_written_as_a_row_or_a_column_is_read(tmp_path, shape: tuple[int, int]) -> None:
+    np.savez(tmp_path / "x.npz", mu=np.array([1.0, 2, 3]).reshape(shape), sigma=EYE)
+    assert load_statistics(tmp_path / "x.npz", "vendored").mean.tolist() == [1, 2, 3]
+
+
+def test_a_variance_below_zero_by_rounding_counts_as_zero(tmp_path) -> None:
+    np.savez(tmp_path / "x.npz", mu=np.zeros(3), sigma=np.diag([1.0, 2.0, -1e-17]))
+    assert load_statistics(tmp_path / "x.npz", "vendored").covariance.diagonal().tolist() == [1, 2, 0]
 
 
 def test_a_missing_or_damaged_file_is_one_line(tmp_path, full: FeatureStatistics) -> None:

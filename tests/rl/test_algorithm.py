@@ -104,7 +104,7 @@ def test_an_error_in_a_shard_stops_the_run_with_the_runner_and_the_shard_named(b
     algorithm, _ = build("resources.num_env_runners=1", "resources.num_reward_actors=0")
     weights = algorithm._weights()
     bad = weights._replace(digest="0" * 32)
-    with pytest.raises(RunError, match=r"env runner 1 failed on shard 0: .*digest"):
+    with pytest.raises(RunError, match=r"env runner 1 failed on shard 0 of iteration 1: .*digest"):
         algorithm._dealer.collect(bad, [ShardKey(0, 1, 0)])
 
 

@@ -74,7 +74,7 @@ def arm_name(arm: str, point: Mapping[str, Any]) -> str:
 
 def slug(text: str) -> str:
     """A text as part of a file name."""
-    return re.sub(r"[^\w.-]+", "-", text).strip("-")[:60]
+    return re.sub(r"[^\w.-]+", "-", text).strip("-").encode()[:60].decode(errors="ignore")
 
 
 def draw_value(parameter: Parameter, generator: np.random.Generator) -> Any:

@@ -132,7 +132,7 @@ class _Sweep:
         self._again = again
         self._specs = plan_trials(sweep) or folder.noted_trials()
         self._is_planned = bool(plan_trials(sweep))
-        self._parent = SweepRun(config, folder.path, sweep.name, display.message)
+        self._parent = SweepRun(config, folder.path, sweep.name, display.warning)
 
     def run(self) -> int:
         """Runs what is left, then reports."""

@@ -147,7 +147,7 @@ class Trial(Trainable):
         log = self._exit.enter_context((folder.path / "trial.log").open("a", buffering=1))
         display = PlainDisplay(lambda text: print(text, file=log))
         parent = run_uid(self._folder.tracking_file)
-        self._tracker = self._exit.enter_context(open_tracker(config, folder, display.message, parent))
+        self._tracker = self._exit.enter_context(open_tracker(config, folder, display.warning, parent))
         self._training = Training(config, folder, display, self._tracker, self._stop)
         self._exit.callback(self._training.close)
         self._training.begin()

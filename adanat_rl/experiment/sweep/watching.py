@@ -109,7 +109,7 @@ class Watcher(Callback):
             lines = str(getattr(trial, "error_msg", None) or "its process died").strip().splitlines()
             self._folder.write_trial(state.spec, FAILED, lines[-1] if lines else "its process died")
         reason = self._folder.read_trial(spec).reason
-        self._display.message(f"warning: trial {spec.name} failed: {reason}; the others go on")
+        self._display.warning(f"trial {spec.name} failed: {reason}; the others go on")
         self._show()
 
     def _show(self) -> None:

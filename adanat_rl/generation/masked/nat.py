@@ -35,6 +35,10 @@ class TransformerNAT(nn.Module):
         dropout: float = 0.0,
     ) -> None:
         super().__init__()
+        if num_heads < 1 or width % num_heads:
+            raise ValueError(f"num_heads {num_heads} does not divide width {width}")
+        if not 0 <= dropout < 1:
+            raise ValueError(f"dropout is {dropout}; accepted: from 0 to below 1")
         self.vocab_size = vocab_size
         self.mask_token_id = vocab_size
         self.grid_size = grid_size

@@ -5,7 +5,6 @@ A schedule is float `[T, 4]`: mask ratio, confidence temperature, sampling tempe
 
 from __future__ import annotations
 
-import json
 import math
 from pathlib import Path
 from typing import Literal
@@ -13,12 +12,15 @@ from typing import Literal
 import numpy as np
 
 from adanat_rl.config.errors import UserError
+from adanat_rl.config.json_files import read_json
+from adanat_rl.config.schedule_rule import schedule_problem
 from adanat_rl.generation.decisions import Decision
 
 Curve = Literal["cosine", "linear", "constant"]
 Convention = Literal["maskgit", "adanat"]
 
 DECISION_NAMES = ("mask_ratio", "confidence_temperature", "sampling_temperature", "guidance_scale")
+MAX_HORIZON = 256
 MASK_RATIO, CONFIDENCE_TEMPERATURE, SAMPLING_TEMPERATURE, GUIDANCE_SCALE = range(4)
 
 
@@ -90,23 +92,30 @@ def load_schedule(path: Path, horizon: int | None = None) -> np.ndarray:
     Raises:
         UserError: the file is missing, no JSON, or holds numbers of another shape or range.
     """
-    try:
-        content = json.loads(path.read_text())
-    except OSError as error:
-        raise UserError(f"schedule file {path}: {error.strerror or error}") from None
-    except ValueError as error:
-        raise UserError(f"schedule file {path} is no JSON: {error}") from None
+    content = read_json(path, "schedule file")
     rows = content.get("schedule") if isinstance(content, dict) else content
     schedule = _numbers(rows)
     if schedule.ndim != 2 or schedule.shape[1] != 4 or (horizon is not None and len(schedule) != horizon):
         expected = f"{horizon if horizon is not None else 'T'} rows of 4 numbers ({', '.join(DECISION_NAMES)})"
         raise UserError(f"schedule file {path} has shape {list(schedule.shape)}, expected {expected}")
-    valid = np.isfinite(schedule).all() and (schedule >= 0).all() and (schedule[:, MASK_RATIO] <= 1).all()
-    if not valid or not (schedule[:, SAMPLING_TEMPERATURE] > 0).all():
-        raise UserError(
-            f"schedule file {path}: mask ratios must be in [0, 1], sampling temperatures above 0, the rest at least 0"
-        )
+    check_schedule(schedule, f"schedule file {path}")
     return schedule
+
+
+def check_schedule(values: np.ndarray, name: str) -> None:
+    """Refuses decisions `[..., 4]` that no step can be taken with.
+
+    Args:
+        name: where they come from, for the message.
+
+    Raises:
+        UserError: there are no steps or too many, or a number is not finite or outside what its decision takes.
+    """
+    if not 1 <= values.shape[-2] <= MAX_HORIZON:
+        raise UserError(f"{name}: {values.shape[-2]} steps; accepted: 1 to {MAX_HORIZON}")
+    problem = schedule_problem(values.reshape(-1, len(DECISION_NAMES)).tolist())
+    if problem is not None:
+        raise UserError(f"{name}: {problem}")
 
 
 def _numbers(rows: object) -> np.ndarray:
@@ -117,4 +126,7 @@ def _numbers(rows: object) -> np.ndarray:
         return np.empty(0)
     if not all(isinstance(value, int | float) and not isinstance(value, bool) for row in rows for value in row):
         return np.empty(0)
-    return np.array(rows, np.float64)
+    try:
+        return np.array(rows, np.float64)
+    except OverflowError:  # a whole number of hundreds of digits
+        return np.full((len(rows), len(rows[0])), np.inf)

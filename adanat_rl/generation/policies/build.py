@@ -4,15 +4,17 @@ from __future__ import annotations
 
 import math
 from dataclasses import asdict, dataclass
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
-from pydantic import ConfigDict, with_config
+from pydantic import ConfigDict, Field, with_config
 from torch import nn
 
 from adanat_rl.config.schema import PolicyConfig
 from adanat_rl.generation.generator import Generator
 from adanat_rl.generation.policies.network import PolicyNet
 from adanat_rl.generation.policies.tables import ClassTable, StaticTable
+
+_Count = Annotated[int, Field(ge=1)]
 
 
 @with_config(ConfigDict(extra="forbid"))
@@ -21,12 +23,12 @@ class PolicySpec:
     """Plain numbers from which actor and critic are built, in any process and without the generator."""
 
     kind: Literal["adaptive", "per_class", "static"]
-    hidden_size: int
-    horizon: int
-    num_classes: int
-    num_actions: int
-    feature_length: int
-    feature_width: int
+    hidden_size: _Count
+    horizon: _Count
+    num_classes: Annotated[int, Field(ge=0)]
+    num_actions: _Count
+    feature_length: _Count
+    feature_width: _Count
 
     @classmethod
     def of(cls, config: PolicyConfig, generator: Generator) -> PolicySpec:

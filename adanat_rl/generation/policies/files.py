@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 import shutil
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -20,10 +21,12 @@ from torch import nn
 
 from adanat_rl.config.errors import UserError
 from adanat_rl.config.files import file_sha256, sync_folder, write_atomically
+from adanat_rl.config.json_files import read_json
 from adanat_rl.config.paths import resolve_path
 from adanat_rl.config.schema import DecisionsConfig, GeneratorConfig
-from adanat_rl.generation.build import inline_base_schedule
+from adanat_rl.generation.build import base_schedule, inline_base_schedule
 from adanat_rl.generation.policies.build import PolicySpec
+from adanat_rl.generation.weight_header import lay_out, read_header
 from adanat_rl.generation.weights import fit_state, read_tensors
 from adanat_rl.version import __version__
 
@@ -92,24 +95,31 @@ def load_policy(folder: Path) -> ExportedPolicy:
         UserError: the folder is no policy, of a later format, damaged, or its weights do not fit its description.
     """
     description = _read_description(folder)
-    weights_file = folder / WEIGHTS_FILE
-    tensors, _ = read_tensors(weights_file)
-    if file_sha256(weights_file) != description["weights_sha256"]:
-        raise UserError(f"{weights_file} does not match the hash in {DESCRIPTION_FILE}: one of them is damaged")
+    file, weights_file = folder / DESCRIPTION_FILE, folder / WEIGHTS_FILE
     try:
         spec = _SPEC.validate_json(json.dumps(description["policy"]), strict=True)
         generator = GeneratorConfig.model_validate(description["generator"])
         decisions = DecisionsConfig.model_validate(description["decisions"])
         hashes = TypeAdapter(dict[str, str]).validate_python(description["generator_sha256"])
+        trained = TypeAdapter(dict[str, Any]).validate_python(description.get("trained", {}))
     except ValidationError as error:
-        reason = " ".join(str(error).split())
-        raise UserError(
-            f"{folder / DESCRIPTION_FILE} holds settings that this version does not know: {reason}"
-        ) from None
-    _check_consistency(folder / DESCRIPTION_FILE, spec, generator, decisions, hashes)
+        raise UserError(f"{file} holds settings that this version does not know: {_first_problem(error)}") from None
+    _check_consistency(file, spec, generator, decisions, hashes)
+    base_schedule(decisions.base, spec.horizon)
+    lay_out(spec.build_actor, weights_file, f"{spec.kind} policy", read_header(weights_file).tensors)
+    if file_sha256(weights_file) != description["weights_sha256"]:
+        raise UserError(f"{weights_file} does not match the hash in {DESCRIPTION_FILE}: one of them is damaged")
     actor = spec.build_actor()
-    fit_state(actor, tensors, weights_file)
-    return ExportedPolicy(actor.eval(), spec, generator, decisions, description.get("trained", {}), hashes)
+    fit_state(actor, read_tensors(weights_file)[0], weights_file)
+    return ExportedPolicy(actor.eval(), spec, generator, decisions, trained, hashes)
+
+
+def _first_problem(error: ValidationError) -> str:
+    """The first thing that is wrong with a description, in one short line."""
+    problem = error.errors(include_url=False)[0]
+    where = ".".join(map(str, problem["loc"]))
+    more = f" (and {error.error_count() - 1} more)" if error.error_count() > 1 else ""
+    return f"{where + ': ' if where else ''}{problem['msg']}, found {str(problem['input'])[:80]!r}{more}"
 
 
 def _check_consistency(
@@ -142,14 +152,11 @@ def check_generator_fits(policy: ExportedPolicy, generator: GeneratorConfig) -> 
 
 def _read_description(folder: Path) -> dict[str, Any]:
     file = folder / DESCRIPTION_FILE
-    try:
-        description = json.loads(file.read_text())
-    except FileNotFoundError:
-        raise UserError(f"{folder} is no exported policy: it has no {DESCRIPTION_FILE}") from None
-    except NotADirectoryError:
-        raise UserError(f"{folder} is a file; give the folder with {DESCRIPTION_FILE} in it") from None
-    except (OSError, ValueError) as error:
-        raise UserError(f"{file} is damaged: {error}") from None
+    if folder.is_file():
+        raise UserError(f"{folder} is a file; give the folder with {DESCRIPTION_FILE} in it")
+    if not os.path.lexists(file):
+        raise UserError(f"{folder} is no exported policy: it has no {DESCRIPTION_FILE}")
+    description = read_json(file)
     version = description.get("format") if isinstance(description, dict) else None
     if version != POLICY_FORMAT:
         raise UserError(f"{file} has format {version!r}; this version of adanat-rl reads format {POLICY_FORMAT}")

@@ -31,6 +31,8 @@ class PolicyNet(nn.Module):
 
     def __init__(self, in_channels: int, out_channels: int, hidden_size: int = 512, grid_size: int = 16) -> None:
         super().__init__()
+        if hidden_size < 4 or hidden_size % 4:
+            raise ValueError(f"hidden_size is {hidden_size}; accepted: multiples of 4")
         self.grid_size = grid_size
         shrunk = -(-grid_size // 2)
         self.x_embedder = nn.Linear(in_channels, hidden_size) if in_channels != hidden_size else nn.Identity()

@@ -58,6 +58,10 @@ class DinoFeatures(nn.Module):
     ) -> None:
         super().__init__()
         transformers = require_transformers()
+        if not hooks or not all(-1 <= hook < depth for hook in hooks):
+            raise ValueError(f"hooks are {list(hooks)}; accepted: blocks from 0 to {depth - 1}")
+        if image_size % patch_size:
+            raise ValueError(f"patch_size {patch_size} does not divide image_size {image_size}")
         self.image_size = image_size
         self.width = width
         self.hooks = tuple(hooks)

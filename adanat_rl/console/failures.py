@@ -1,0 +1,66 @@
+"""How failures that no command expects become one line and an exit status."""
+
+from __future__ import annotations
+
+import errno
+import os
+import sys
+import tempfile
+import traceback
+
+from adanat_rl.config.text_files import printable
+from adanat_rl.console.streams import lost_output
+
+EXIT_DONE, EXIT_FAILED, EXIT_USAGE = 0, 1, 2
+_IN_RAY_JOB = "RAY_JOB_CONFIG_JSON_ENV_VAR"
+# What the operating system says of a path that cannot be one, and of a file that is not there.
+_WRONG_PATH = frozenset(
+    (errno.ENAMETOOLONG, errno.ELOOP, errno.ENOTDIR, errno.EISDIR, errno.ENOENT, errno.EEXIST, errno.EXDEV)
+)
+# Errors of an operating system that point to an error of this program, not to a disk, a limit or a permission.
+_OURS = frozenset((errno.EBADF, errno.EFAULT, errno.EINVAL, errno.ESRCH, errno.ECHILD, errno.EDOM, errno.ERANGE))
+
+
+def unexpected(prefix: str, error: Exception) -> int:
+    """Prints one line; the traceback goes into a file, because this is an error of ours.
+
+    What the operating system refuses is none: a name that cannot be a path is wrong input, a disk that fails is told.
+
+    Args:
+        prefix: of the line, the command.
+    """
+    if isinstance(error, OSError) and error.errno is not None and error.errno not in _OURS:
+        where = f"{printable(os.fsdecode(error.filename))}: " if isinstance(error.filename, str | bytes) else ""
+        print(f"{prefix}: {where}{error.strerror}", file=sys.stderr)
+        return EXIT_USAGE if error.errno in _WRONG_PATH else EXIT_FAILED
+    if isinstance(error, MemoryError):
+        print(f"{prefix}: out of memory; smaller batches, or fewer workers, take less", file=sys.stderr)
+        return EXIT_FAILED
+    first_line = (str(error).strip().splitlines() or [""])[0]
+    reason = f"{prefix}: unexpected {type(error).__name__}: {first_line}"
+    print(f"{reason}; {_keep_traceback(error)}", file=sys.stderr)
+    return EXIT_FAILED
+
+
+def status_of_output(prefix: str, status: int) -> int:
+    """The exit status of a command that has ended; one whose output a full disk swallowed has failed."""
+    lost = lost_output()
+    if lost is None or status != EXIT_DONE:
+        return status
+    print(f"{prefix}: cannot write to standard output: {lost}; what the command made is complete", file=sys.stderr)
+    return EXIT_FAILED
+
+
+def _keep_traceback(error: Exception) -> str:
+    """Where the traceback is, in words."""
+    text = "".join(traceback.format_exception(error))
+    if _IN_RAY_JOB in os.environ:  # its user sees the log of the job, and no file of that machine
+        return f"traceback:\n{text}"
+    try:
+        with tempfile.NamedTemporaryFile(
+            "w", prefix="adanat-rl-", suffix=".log", delete=False, encoding="utf-8", errors="backslashreplace"
+        ) as file:
+            file.write(text)
+    except OSError:
+        return f"traceback:\n{text}"
+    return f"traceback in {file.name}"

@@ -1,0 +1,29 @@
+"""What an error of Ray says, in one line, and whether another process would meet it too."""
+
+from __future__ import annotations
+
+from ray.exceptions import RayActorError, RayError, RayTaskError
+
+# Words of exceptions that speak of memory or a device, which another process may have more or a better one of.
+_OF_THE_MACHINE = ("out of memory", "OutOfMemory", "CUDA", "CUBLAS", "cuDNN", "NCCL", "AcceleratorError", "allocate")
+
+
+def reason(error: BaseException) -> str:
+    """What happened: of a call the exception of the remote code, of an actor that cannot start its constructor's."""
+    if isinstance(error, RayTaskError) and isinstance(error.cause, BaseException):
+        return reason(error.cause)
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    if is_creation_failure(error):
+        return lines[-1]  # of the traceback of the constructor
+    return f"{type(error).__name__}: {lines[0]}" if lines else type(error).__name__
+
+
+def is_creation_failure(error: BaseException) -> bool:
+    """Whether an actor is dead because its constructor raised, which it would do again."""
+    return isinstance(error, RayActorError) and "creation task" in str(error)
+
+
+def is_of_the_machine(error: RayError) -> bool:
+    """Whether remote code raised for want of memory or because of a device, and might not do so elsewhere."""
+    cause = error.cause if isinstance(error, RayTaskError) else error
+    return isinstance(cause, MemoryError | OSError) or any(word in reason(error) for word in _OF_THE_MACHINE)

@@ -1,0 +1,245 @@
+"""What must never be lost or wrong in silence: histories, results, the best policy, work under way."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import signal
+from pathlib import Path
+
+import pytest
+
+from adanat_rl.config.files import read_json_lines
+from adanat_rl.experiment.checkpoints import checkpoint_folders, newest_readable
+from benchmarks.resume import outcome
+from tests import tiny
+from tests.conftest import FinishedRun
+from tests.experiment.waiting import DEADLINE_S, rows_of, wait_for
+
+MORE = "training.num_iterations=6"
+
+
+@pytest.fixture
+def run_dir(tmp_path: Path, finished: FinishedRun) -> Path:
+    """A copy of a finished run of four iterations."""
+    shutil.copytree(finished.run_dir, tmp_path / "run")
+    return tmp_path / "run"
+
+
+def damage(folder: Path) -> None:
+    file = folder / "learner.safetensors"
+    file.write_bytes(file.read_bytes()[:-1] + b"\x00")
+    file.write_bytes(b"x" + file.read_bytes()[1:])
+
+
+def test_a_diverged_run_never_pushes_a_good_checkpoint_out(tmp_path: Path) -> None:
+    run_dir = tmp_path / "run"
+    arguments = ("ppo.lr=1e20", *tiny.IN_PROCESS, "checkpoints.keep=2")
+    for _ in range(3):
+        result = tiny.train(run_dir, *arguments)
+        assert result.returncode == 1, result.stdout
+        assert "training has diverged" in result.stderr
+        assert "unexpected" not in result.stderr
+        found = checkpoint_folders(run_dir / "checkpoints")
+        last = max(found)
+        assert f"safe: checkpoint after iteration {last} " in result.stderr
+        snapshot, problems = newest_readable(run_dir / "checkpoints")
+        assert snapshot is not None
+        assert problems == []
+        assert snapshot.iteration == last
+        assert [row["iteration"] for row in read_json_lines(run_dir / "metrics.jsonl")] == list(range(last + 1))
+
+
+def test_with_all_checkpoints_damaged_no_start_begins_from_zero(run_dir: Path) -> None:
+    rows = (run_dir / "metrics.jsonl").read_bytes()
+    (run_dir / "summary.json").unlink()
+    for folder in checkpoint_folders(run_dir / "checkpoints").values():
+        damage(folder)
+    for _ in range(2):
+        result = tiny.train(run_dir, *tiny.IN_PROCESS)
+        assert result.returncode == 1
+        assert "--start-over" in result.stderr
+        assert (run_dir / "metrics.jsonl").read_bytes() == rows
+        assert len(list((run_dir / "rollouts").iterdir())) == 4
+    shutil.rmtree(run_dir / "checkpoints")
+    result = tiny.train(run_dir, *tiny.IN_PROCESS)
+    assert result.returncode == 1
+    assert "--start-over" in result.stderr
+    assert (run_dir / "metrics.jsonl").read_bytes() == rows
+
+
+def test_starting_over_is_typed_and_keeps_what_was(run_dir: Path, uninterrupted) -> None:
+    for folder in checkpoint_folders(run_dir / "checkpoints").values():
+        damage(folder)
+    result = tiny.train(run_dir, *tiny.IN_PROCESS, "--start-over")
+    assert result.returncode == 0, result.stderr
+    assert outcome(run_dir) == uninterrupted
+    (aside,) = run_dir.glob("before_start_over_*")
+    assert len(read_json_lines(aside / "metrics.jsonl")) == 5
+
+
+def test_a_damaged_row_in_the_middle_costs_only_itself(run_dir: Path) -> None:
+    file = run_dir / "metrics.jsonl"
+    lines = file.read_bytes().splitlines(keepends=True)
+    lines[2] = b'{"iteration": 2, "reward/mea\xff\n'
+    file.write_bytes(b"".join(lines))
+    audit = tiny.run("audit", "--run-dir", str(run_dir))
+    assert audit.returncode == 1
+    assert "PROBLEM metric rows: line 3" in audit.stdout
+    result = tiny.train(run_dir, *tiny.IN_PROCESS, MORE)
+    assert result.returncode == 0, result.stderr
+    assert "metrics.jsonl: line 3" in result.stdout + result.stderr
+    assert [row["iteration"] for row in read_json_lines(file)] == [0, 1, 3, 4, 5, 6]
+    assert b"\xff" in (run_dir / "metrics.damaged").read_bytes()
+
+
+def test_an_evaluation_that_somebody_asks_for_leaves_the_run_s_own_result_alone(run_dir: Path) -> None:
+    own = (run_dir / "evaluation.json").read_bytes()
+    settings = ("tracking.enabled=false", "evaluation.num_images=64", "evaluation.num_seeds=2")
+    result = tiny.run("evaluate", str(run_dir), *settings)
+    assert result.returncode == 0, result.stderr
+    assert (run_dir / "evaluation.json").read_bytes() == own
+    (file,) = (run_dir / "evaluations").iterdir()
+    assert file.name.startswith("run_")
+    policy = json.loads(file.read_text())["rows"][0]
+    assert policy["title"] == "adaptive, T = 4 (run)"
+    assert policy["summary"]["fd_a"]["mean"] == json.loads(own)["rows"][0]["summary"]["fd_a"]["mean"]
+
+
+def test_an_evaluation_without_a_run_begins_no_run_folder(tmp_path: Path) -> None:
+    settings = ("tracking.enabled=false", "evaluation.num_images=64", "evaluation.num_seeds=2")
+    result = tiny.run("evaluate", *settings, "evaluation.reference=null", cwd=tmp_path)
+    assert result.returncode == 0, result.stderr
+    assert [entry.name for entry in (tmp_path / "runs").iterdir()] == ["evaluations"]
+    (tmp_path / "my_policy.py").write_text(
+        "def schedule(generator):\n    rows = generator.decision_space.base_schedule\n"
+        "    return lambda seen: rows[seen.step].expand(len(seen.context), -1)\n"
+    )
+    own = tiny.run("evaluate", "my_policy:schedule", *settings, "evaluation.reference=null", cwd=tmp_path)
+    assert own.returncode == 0, own.stderr
+    assert any(file.name.startswith("my_policy-schedule_") for file in (tmp_path / "runs" / "evaluations").iterdir())
+    none = tiny.run("evaluate", "runs/nothing", cwd=tmp_path)
+    assert none.returncode == 2
+    assert "runs/nothing: there is none; expected a run folder" in none.stderr
+
+
+def test_a_run_folder_alone_goes_on_with_its_settings(run_dir: Path) -> None:
+    result = tiny.run("train", "--run-dir", str(run_dir), "training.num_iterations=5")
+    assert result.returncode == 0, result.stderr
+    assert "going on after iteration 4 of 5" in result.stdout
+    assert rows_of(run_dir) == 6
+
+
+def test_another_metric_of_the_best_evaluation_is_counted_anew(run_dir: Path) -> None:
+    result = tiny.train(run_dir, *tiny.IN_PROCESS, MORE, "evaluation.metric=fd_b")
+    assert result.returncode == 0, result.stderr
+    assert "evaluation.metric is fd_b now" in result.stdout + result.stderr
+    assert set(json.loads((run_dir / "summary.json").read_text())["best_during_training"]) == {"iteration", "fd_b"}
+
+
+@pytest.mark.parametrize("content", ["", "{", "[]", '{"iterations": "many"}'])
+def test_a_damaged_summary_is_made_again(run_dir: Path, content: str) -> None:
+    (run_dir / "summary.json").write_text(content)
+    result = tiny.train(run_dir, *tiny.IN_PROCESS)
+    assert result.returncode == 0, result.stderr
+    assert json.loads((run_dir / "summary.json").read_text())["iterations"] == 4
+
+
+def test_the_last_policy_never_stands_in_for_a_damaged_best_one(tmp_path: Path) -> None:
+    run_dir = tmp_path / "run"
+    arguments = (*tiny.IN_PROCESS, "checkpoints.keep_best=true", "checkpoints.final=best")
+    assert tiny.train(run_dir, *arguments).returncode == 0
+    (best,) = checkpoint_folders(run_dir / "checkpoints" / "best").values()
+    damage(best)
+    (run_dir / "summary.json").unlink()
+    for _ in range(2):
+        result = tiny.train(run_dir, *arguments)
+        assert result.returncode == 1, result.stdout
+        assert "best evaluation" in result.stderr
+        assert "checkpoints.final=last" in result.stderr
+    audit = tiny.run("audit", "--run-dir", str(run_dir))
+    assert audit.returncode == 1
+    assert "PROBLEM best checkpoint" in audit.stdout
+    assert tiny.train(run_dir, *arguments, "checkpoints.final=last").returncode == 0
+
+
+def test_a_run_that_stopped_early_says_what_goes_on_and_does(run_dir: Path) -> None:
+    patient = ("evaluation.early_stop_patience=1", "evaluation.early_stop_min_delta=1000")
+    stopped = tiny.train(run_dir, *tiny.IN_PROCESS, *patient, "training.num_iterations=50")
+    assert stopped.returncode == 0, stopped.stderr
+    assert rows_of(run_dir) == 7, "the first evaluation after the change is no better"
+    again = tiny.train(run_dir, *tiny.IN_PROCESS, *patient, "training.num_iterations=60")
+    assert "evaluation.early_stop_patience" in again.stdout
+    assert rows_of(run_dir) == 7
+    more = tiny.train(
+        run_dir, *tiny.IN_PROCESS, patient[1], "evaluation.early_stop_patience=2", MORE.replace("6", "60")
+    )
+    assert more.returncode == 0, more.stderr
+    assert rows_of(run_dir) == 9
+
+
+def test_a_report_that_cannot_be_written_is_one_line(run_dir: Path) -> None:
+    (run_dir / "summary.json").unlink()
+    (run_dir / "report.html").unlink()
+    (run_dir / "report.html").mkdir()
+    result = tiny.train(run_dir, *tiny.IN_PROCESS)
+    assert result.returncode == 1
+    assert "report.html" in result.stderr.splitlines()[0]
+    assert "unexpected" not in result.stderr
+    assert "go on with" in result.stderr
+
+
+def test_a_run_folder_that_is_deleted_ends_the_run_by_name(tmp_path: Path) -> None:
+    run_dir = tmp_path / "run"
+    arguments = (*tiny.OVERRIDES, *tiny.IN_PROCESS, "training.num_iterations=1000", "--run-dir", str(run_dir))
+    process = tiny.start("train", *arguments)
+    wait_for(lambda: rows_of(run_dir) >= 2, process)
+    run_dir.rename(tmp_path / "elsewhere")
+    _, errors = process.communicate(timeout=DEADLINE_S)
+    assert process.returncode == 1
+    assert "was deleted or moved" in errors.splitlines()[0]
+    assert not run_dir.exists(), "nothing is written where the folder was"
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_a_signal_is_heard_in_the_final_comparison(run_dir: Path, number: int, uninterrupted) -> None:
+    (run_dir / "summary.json").unlink()
+    (run_dir / "evaluation.json").unlink()
+    shutil.rmtree(run_dir / "policy")
+    arguments = (*tiny.OVERRIDES, *tiny.IN_PROCESS, "--run-dir", str(run_dir))
+    process = tiny.start("train", *arguments, "evaluation.num_seeds=500")
+    wait_for(lambda: (run_dir / "policy" / "policy.json").exists(), process)
+    process.send_signal(number)
+    process.send_signal(number)  # a scheduler that repeats itself changes nothing
+    output, errors = process.communicate(timeout=DEADLINE_S)
+    assert process.returncode == 128 + number, errors
+    assert "stopped after iteration 4, checkpoint written; go on with: adanat-rl train" in output
+    assert tiny.run("train", *arguments).returncode == 0
+    assert outcome(run_dir) == uninterrupted
+
+
+def test_a_signal_while_ray_starts_has_its_status(tmp_path: Path) -> None:
+    run_dir = tmp_path / "run"
+    process = tiny.start("train", *tiny.OVERRIDES, "--run-dir", str(run_dir), TMPDIR=str(tmp_path))
+    wait_for(lambda: any(tmp_path.rglob("gcs_server*")), process)
+    process.send_signal(signal.SIGTERM)
+    _, errors = process.communicate(timeout=DEADLINE_S)
+    assert process.returncode == 143, errors
+    assert len(errors.strip().splitlines()) <= 1
+
+
+def test_signals_are_heard_in_a_search_and_in_pretraining(tmp_path: Path) -> None:
+    search = tiny.start("search", "search.num_generations=500", "evaluation.num_images=64", cwd=tmp_path)
+    history = tmp_path / "runs" / "digits-search" / "search.jsonl"
+    wait_for(lambda: history.exists() and len(read_json_lines(history)) >= 2, search)
+    search.send_signal(signal.SIGTERM)
+    output, errors = search.communicate(timeout=DEADLINE_S)
+    assert search.returncode == 143, errors
+    assert "all kept; go on with: adanat-rl search" in output
+    pretrain = tiny.start("pretrain", cwd=tmp_path)
+    folder = tmp_path / "runs" / "digits-pretraining"
+    wait_for(lambda: (folder / ".unfinished" / "tokenizer.safetensors").exists(), pretrain)
+    pretrain.send_signal(signal.SIGINT)
+    _, errors = pretrain.communicate(timeout=DEADLINE_S)
+    assert pretrain.returncode == 130
+    assert list(folder.iterdir()) == [], "the same command can begin anew"
