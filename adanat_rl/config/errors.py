@@ -25,6 +25,10 @@ class RunError(Exception):
         self.safe = safe
         self.resume = resume
 
+    def advised(self, safe: str, resume: str) -> RunError:
+        """The same failure, with what is safe and how to go on where it did not say so itself."""
+        return RunError(self.message, self.safe or safe, self.resume or resume)
+
 
 def nearest(name: str, names: Iterable[str]) -> str:
     """A hint ` (did you mean 'x'?)` with the most similar name, or an empty string."""

@@ -80,6 +80,7 @@ class RunFolder(RunPaths):
             if self.config_file.exists():
                 self._compare(config, may_change, accept_change=accept_change)
             write_atomically(self.config_file, dump(config))
+            self._note_contents(self.identity)
             note_start(self.environment_file)
         except BaseException:
             self.release()
@@ -149,15 +150,18 @@ class RunFolder(RunPaths):
             if not self.config_file.is_file():
                 raise UserError(f"run_dir: {self.config_file} is no file; choose another --run-dir")
             return
+        names = sorted(entry.name for entry in self.path.iterdir())
         ours = {LOCK, self.hashes_file.name, *known_files}
-        foreign = [entry.name for entry in self.path.iterdir() if entry.name not in ours]
-        foreign = [name for name in foreign if not name.startswith(f".{self.config_file.name}.")]
-        foreign = [name for name in foreign if not name.startswith(f".{self.hashes_file.name}.")]
+        unfinished = (f".{self.config_file.name}.", f".{self.hashes_file.name}.", _BEFORE)
+        foreign = [name for name in names if name not in ours and not name.startswith(unfinished)]
         if foreign:
             raise UserError(
-                f"run_dir: {self.path} holds other files and is no {self.kind} folder ({sorted(foreign)[0]}); "
+                f"run_dir: {self.path} holds other files and is no {self.kind} folder ({foreign[0]}); "
                 "choose another --run-dir"
             )
+
+    def _note_contents(self, identity: Identity) -> None:
+        """For folders without checkpoints, which hold the identity of a run."""
 
     def _remove_leftovers(self) -> None:
         """Unfinished files of a start that was killed: we hold the lock, so nobody is writing them."""
@@ -238,19 +242,17 @@ def _value_at(settings: Mapping[str, Any], key: str) -> Any:
 _DISK_ERRORS = {errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EFBIG, errno.EIO, errno.ESTALE, errno.ENODEV}
 
 
-def disk_error(error: OSError, folder: Path, resume: str) -> RunError | None:
-    """The failure to report when a file could not be written or read; None for an error of another kind."""
-    safe = f"the complete checkpoints in {folder / 'checkpoints'}"
+def disk_error(error: OSError, folder: Path, safe: str, resume: str) -> RunError | None:
+    """The failure to report when a file could not be written or read; None for an error of another kind.
+
+    Args:
+        folder: that is written to. safe, resume: see `RunError`.
+    """
     name = error.filename if isinstance(error.filename, str | os.PathLike) else None
-    if name is None:
-        if error.errno not in _DISK_ERRORS:
-            return None
-        return RunError(f"cannot write in {folder}: {error.strerror}", safe, resume)
-    if _lies_in(Path(name), folder):
-        if error.errno in _DISK_ERRORS:
-            return RunError(f"cannot write in {folder}: {error.strerror}", safe, resume)
-        return RunError(f"cannot use {name}: {error.strerror}", safe, resume)
-    return RunError(f"cannot read or write {name}: {error.strerror}", safe, resume)
+    what = error.strerror or type(error).__name__
+    if error.errno in _DISK_ERRORS and (name is None or _lies_in(Path(name), folder)):
+        return RunError(f"cannot write in {folder}: {what}", safe, resume)
+    return None if name is None else RunError(f"cannot use {name}: {what}", safe, resume)
 
 
 def _lies_in(path: Path, folder: Path) -> bool:

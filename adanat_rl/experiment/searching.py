@@ -67,6 +67,11 @@ class SearchFolder(RunFolder):
         return self.path / "study.db"
 
     @property
+    def contents_file(self) -> Path:
+        """SHA-256 of what the search was started with, JSON."""
+        return self.path / "contents.json"
+
+    @property
     def history_file(self) -> Path:
         """The trials as JSON lines."""
         return self.path / "search.jsonl"
@@ -92,13 +97,12 @@ class SearchFolder(RunFolder):
         ours = Identity(_deciding(config), _searched_contents(self.identity.contents))
         saved = self._saved_settings()
         there = Identity(_deciding(validate(saved)) if saved else {}, self._saved_contents())
-        write_atomically(self.contents_file, json.dumps({**ours.contents, **there.contents}, indent=1))
         return differences(ours, there)
 
-    @property
-    def contents_file(self) -> Path:
-        """SHA-256 of what the search was started with, JSON."""
-        return self.path / "contents.json"
+    def _note_contents(self, identity: Identity) -> None:
+        """Those of the first start stay; what it did not know of is added."""
+        known = {**_searched_contents(identity.contents), **self._saved_contents()}
+        write_atomically(self.contents_file, json.dumps(known, indent=1))
 
     def _saved_contents(self) -> dict[str, str]:
         try:
@@ -135,10 +139,10 @@ def search(
         with open_display("search", quiet=quiet, log_json=log_json) as display:
             return _search(config, folder, evaluator, again, display, stop)
     except OSError as error:
-        failed = disk_error(error, path, again)
-        raise (error if failed is None else _with_advice(failed, folder, again)) from error
+        failed = disk_error(error, path, f"every finished evaluation, in {folder.study_file}", again)
+        raise failed or error from error
     except RunError as error:
-        raise _with_advice(error, folder, again) from error
+        raise error.advised(f"every finished evaluation, in {folder.study_file}", again) from error
     finally:
         folder.release()
 
@@ -304,8 +308,3 @@ def _decides(key: str) -> bool:
 def _searched_contents(contents: Mapping[str, str]) -> dict[str, str]:
     """Those that a search looks at."""
     return {key: value for key, value in contents.items() if not key.startswith("reward.")}
-
-
-def _with_advice(error: RunError, folder: SearchFolder, again: str) -> RunError:
-    """The same failure with what is safe and how to go on."""
-    return RunError(error.message, f"every finished evaluation, in {folder.study_file}", error.resume or again)

@@ -57,16 +57,17 @@ def train(
             return _show_complete(config, folder, quiet, log_json)
         with (
             open_display(config.name, quiet=quiet, log_json=log_json) as display,
-            connect(config.resources, len(config.reward.kinds)),
+            connect(config.resources, len(config.reward.kinds), stop.check),
             open_tracker(config, folder, display.warning) as tracker,
         ):
             stop.install()  # Ray has taken SIGTERM
             stop.check()
             return _run(config, folder, again, display, tracker, stop)
     except OSError as error:
-        raise disk_error(error, path, again) or error from error
+        safe = f"the complete checkpoints in {folder.checkpoints}"
+        raise disk_error(error, path, safe, again) or error from error
     except RunError as error:
-        raise _with_advice(error, folder, again) from error
+        raise error.advised(_what_is_safe(folder), again) from error
     finally:
         folder.release()
 
@@ -293,11 +294,9 @@ def _stopped(folder: RunFolder) -> str:
     )
 
 
-def _with_advice(error: RunError, folder: RunFolder, again: str) -> RunError:
-    """The same failure with what is safe and how to go on."""
+def _what_is_safe(folder: RunFolder) -> str:
     found = checkpoint_folders(folder.checkpoints)
-    safe = f"checkpoint after iteration {max(found)} in {folder.checkpoints}" if found else "nothing yet"
-    return RunError(error.message, error.safe or safe, error.resume or again)
+    return f"checkpoint after iteration {max(found)} in {folder.checkpoints}" if found else "nothing yet"
 
 
 def summarise(experiment: Experiment, comparison: Comparison) -> dict[str, Any]:

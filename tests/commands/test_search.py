@@ -114,7 +114,7 @@ def test_a_search_goes_on_with_more_generations_and_seeds(capsys, tmp_path: Path
 
 
 @pytest.mark.parametrize(("number", "status"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
-def test_a_signal_ends_the_search_behind_an_evaluation_and_the_same_command_goes_on(
+def test_a_signal_ends_the_search_in_an_evaluation_and_the_same_command_goes_on(
     capsys, monkeypatch, tmp_path: Path, searched: Path, number: signal.Signals, status: int
 ) -> None:
     folder, evaluated = tmp_path / "run", Evaluator.distance
@@ -128,13 +128,21 @@ def test_a_signal_ends_the_search_behind_an_evaluation_and_the_same_command_goes
 
     monkeypatch.setattr(Evaluator, "distance", signalled)
     printed = call(capsys, *TINY, "--run-dir", folder, status=status)
-    assert f"stopped after 6 of {NUM_TRIALS} evaluations, all kept; go on with: adanat-rl search {TINY[0]}" in printed
+    assert f"stopped after 5 of {NUM_TRIALS} evaluations, all kept; go on with: adanat-rl search {TINY[0]}" in printed
     assert not (folder / "schedule.json").exists()
-    assert len(read_json_lines(folder / "search.jsonl")) == 6
+    assert len(read_json_lines(folder / "search.jsonl")) == 5
     printed = call(capsys, *TINY, "--run-dir", folder)
-    assert f"6 of {NUM_TRIALS} evaluations are done" in printed
-    assert len(calls) == NUM_TRIALS, "nothing is evaluated twice"
+    assert f"5 of {NUM_TRIALS} evaluations are done" in printed
+    assert len(calls) == NUM_TRIALS + 1, "nothing but the interrupted one is evaluated twice"
     assert results(folder) == results(searched)
+
+
+def test_a_search_whose_networks_were_replaced_is_refused(capsys, tmp_path: Path, searched: Path) -> None:
+    folder = copied(searched, tmp_path)
+    contents = json.loads((folder / "contents.json").read_text())
+    (folder / "contents.json").write_text(json.dumps({**contents, "generator.nat": "0" * 64}))
+    printed = call(capsys, *TINY, "--run-dir", folder, status=2)
+    assert "generator.nat has other content than before" in printed
 
 
 def test_killed_the_same_command_gives_the_same_search(capsys, tmp_path: Path, searched: Path) -> None:
@@ -166,7 +174,7 @@ def test_wrong_input_is_one_line(capsys, tmp_path: Path, searched: Path) -> None
     short.write_text("[[0.5, 1, 1, 1]]")
     new = ("--run-dir", tmp_path / "new")
     cases = [
-        (("--run-dir", tmp_path / "training"), "holds other files and is no run folder"),
+        (("--run-dir", tmp_path / "training"), "holds other files and is no search folder"),
         (("--run-dir", searched, "search.sigma=0.5"), "belongs to another search: search.sigma is 0.4 there and 0.5"),
         (("--run-dir", searched, "generator.horizon=3"), "another search: generator.horizon is 4 there and 3 here"),
         (("--run-dir", searched, "evaluation.num_images=40"), "evaluation.num_images is 32 there and 40 here"),
@@ -175,7 +183,7 @@ def test_wrong_input_is_one_line(capsys, tmp_path: Path, searched: Path) -> None
         ((*new, "search.population=1"), "search.population: 1 is not accepted"),
         ((*new, "generator.nat=nowhere"), "generator.nat: no such file: "),
         (("--run-dir", tmp_path / "one", "generator.horizon=1", "decisions.learned=[guidance_scale]"), "at least 2"),
-        ((*new, "--dryrun"), "did you mean '--dry-run'?"),
+        ((*new, "--dry-rnu"), "did you mean '--dry-run'?"),
     ]
     for arguments, expected in cases:
         printed = call(capsys, *TINY, *arguments, status=2)

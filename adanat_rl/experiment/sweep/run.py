@@ -59,24 +59,17 @@ def run_sweep(
         for config in configs:
             check_room(trial_bundles(sweep, config), this_machine(), "this machine")
     folder = SweepFolder(path)
-    folder.prepare(sweep, overrides)
+    safe = f"the trials in {path / 'trials'}, each with its checkpoints"
     try:
+        folder.prepare(sweep, overrides)
         with open_display(sweep.name, quiet=quiet, log_json=log_json) as display:
             return _Sweep(sweep, folder, tuple(overrides), configs[0], display, again, stop).run()
     except OSError as error:
-        raise _with_advice(disk_error(error, path, again), path, again) or error from error
+        raise disk_error(error, path, safe, again) or error from error
     except RunError as error:
-        raise _with_advice(error, path, again) or error from error
+        raise error.advised(safe, again) from error
     finally:
         folder.release()
-
-
-def _with_advice(error: RunError | None, path: Path, again: str) -> RunError | None:
-    """The same failure with what is safe and how to go on."""
-    if error is None:
-        return None
-    safe = f"the trials in {path / 'trials'}, each with its checkpoints"
-    return RunError(error.message, error.safe if "trials" in error.safe else safe, error.resume or again)
 
 
 def check_trials(
@@ -143,7 +136,7 @@ class _Sweep:
         try:
             if num_done < self._num_trials:
                 self._parent.begin({"trials": self._num_trials, "metric": self._sweep.metric, **self._params()})
-                with connect(self._config.resources):
+                with connect(self._config.resources, check=self._stop.check):
                     self._stop.install()  # Ray has taken SIGTERM
                     self._stop.check()
                     with self._stop.polled():
@@ -193,6 +186,7 @@ class _Sweep:
         os.environ["TUNE_MAX_PENDING_TRIALS_PG"] = str(_PENDING_TRIALS if self._is_planned else 1)
         import ray
         from ray import tune
+        from ray.tune.error import TuneError
 
         for logger in ("ray.tune", "ray.air", "ray.train"):
             logging.getLogger(logger).setLevel(logging.CRITICAL)
@@ -247,6 +241,8 @@ class _Sweep:
             with warnings.catch_warnings():  # a trial that takes over is a new process on purpose
                 warnings.filterwarnings("ignore", message="Consider boosting PBT performance")
                 tuner.fit()
+        except TuneError as error:  # with the traceback of what failed in the driver as its text
+            raise RunError(f"the driver of the sweep failed: {str(error).strip().splitlines()[-1]}") from error
         finally:
             shutil.rmtree(self._folder.scheduler_folder, ignore_errors=True)
 
