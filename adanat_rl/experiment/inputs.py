@@ -12,6 +12,7 @@ from adanat_rl.config.errors import UserError
 from adanat_rl.config.paths import ASSET_PREFIX, resolve_path
 from adanat_rl.config.schema import DataConfig, ExperimentConfig
 from adanat_rl.data.patterns import expand_files, user_path
+from adanat_rl.experiment.contents import CONTENT_KEYS
 from adanat_rl.generation.text.table import MANIFEST
 
 _IMAGENET = "photos in one folder per class; ImageNet's are published at image-net.org, ILSVRC2012_img_train.tar"
@@ -52,33 +53,8 @@ class Input:
         return self.problem or f"{self.setting}: no such file: {self.path}{self.about}"
 
 
-_PATHS = (
-    "data.path",
-    "data.captions",
-    "data.class_names",
-    "data.tokens",
-    "data.statistics",
-    "data.index_folder",
-    "generator.nat",
-    "generator.tokenizer",
-    "generator.captions",
-    "text.encoder",
-    "text.tokenizer",
-    "text.cache",
-    "reward.adversarial.features",
-    "reward.adversarial.weights",
-    "reward.image_reward.weights",
-    "reward.image_reward.vocabulary",
-    "reward.fid.weights",
-    "reward.classifier.weights",
-    "reward.clip_score.encoder",
-    "reward.aesthetic.encoder",
-    "reward.aesthetic.head",
-    "evaluation.inception",
-    "evaluation.captions",
-    "evaluation.clip_score",
-    "evaluation.reference",
-)
+# Settings that name files or folders; the last two are places of caches, which need not exist.
+_PATHS = (*CONTENT_KEYS, "data.index_folder", "text.cache")
 
 
 def with_absolute_paths(config: ExperimentConfig) -> ExperimentConfig:
