@@ -146,7 +146,9 @@ class CommandParser(argparse.ArgumentParser):
         arguments = self.parse_intermixed_args(typed.words, namespace)
         is_quiet = getattr(arguments, "quiet", False) or getattr(arguments, "log_json", False)
         if typed.notes and not is_quiet:
-            print(f"{self.prog}: took {'; '.join(typed.notes)}", file=sys.stderr)
+            is_setting = any(note.startswith("-") and "=" in note.partition(" as ")[2] for note in typed.notes)
+            hint = " (settings are written without dashes)" if is_setting else ""
+            print(f"{self.prog}: took {'; '.join(typed.notes)}{hint}", file=sys.stderr)
         if self.takes_subject:
             words = arguments.overrides
             subjects = [word for word in words if "=" not in word or Path(word).exists()]

@@ -103,6 +103,8 @@ def _readable(problem: Any) -> str:
     message = problem["msg"]
     if problem["type"] in {"model_type", "dict_type", "model_attributes_type"}:
         message = "a group of settings (a dictionary)"
+    if problem["type"] == "string_pattern_mismatch" and problem["ctx"]["pattern"].startswith(r"^\w["):
+        message = "letters, digits, _, - and dots, such as a folder can be called anywhere"
     message = message.removeprefix("Input ").removeprefix("should be ")
     return f"expected {message[0].lower()}{message[1:]}"
 
