@@ -102,9 +102,9 @@ def test_weights_are_chosen_by_their_place(capsys) -> None:
     torch.save({"nets": {"first": raw, "ema": averaged}}, "both.pt")
     assert imported(capsys, "both.pt")[0] == 0.5
     assert imported(capsys, "both.pt", "--weights", "nets.first")[0] == 0.25
-    status, _, error = call(capsys, "both.pt", "--weights", "nets.first", "--dry-run")
+    status, _, error = call(capsys, "both.pt", "--weights", "nets.fir", "--dry-run")
     assert status == 2
-    assert "--weights: 'nets.first' is not in both.pt; it holds weights in: nets.first, nets.ema" in error
+    assert "--weights: 'nets.fir' is not in both.pt; it holds weights in: nets.first, nets.ema" in error
     assert "did you mean 'nets.first'?" in error
 
 
