@@ -223,6 +223,26 @@ def _is_archive_of_arrays(path: Path) -> bool:
     return bool(names) and all(name.endswith(".npy") for name in names)
 
 
+# There are no numbers to change, to multiply or to draw here: only shapes count. Torch would import its decompositions
+# for these, which takes seconds.
+_FILLING = frozenset(
+    (
+        "normal_",
+        "uniform_",
+        "trunc_normal_",
+        "fill_",
+        "zero_",
+        "constant_",
+        "kaiming_uniform_",
+        "xavier_uniform_",
+        "normalize",
+    )
+)
+_PRODUCTS = {"mv": 1, "dot": 0, "vdot": 0}  # rank of the result; of the power iteration of spectral norms
+_SCALINGS = frozenset(("div", "__truediv__", "mul", "__mul__", "__rmul__", "exp"))  # by one number
+_DRAWS = frozenset(("rand", "randn"))
+
+
 class _Bounded(TorchFunctionMode):
     """Ends a construction that makes more tensors, or larger ones, than a file holds."""
 
@@ -236,7 +256,16 @@ class _Bounded(TorchFunctionMode):
         self._calls_left -= 1
         if self._calls_left < 0:
             raise ValueError(f"they ask for more tensors than the {self._num_tensors} in the file")
-        result = function(*args, **(kwargs or {}))
+        kwargs = kwargs or {}
+        name = getattr(function, "__name__", "")
+        if name in _FILLING:
+            return args[0] if args else kwargs.get("tensor", kwargs.get("input"))
+        if name in _PRODUCTS and len(args) == 2:
+            return args[0].new_empty(args[0].shape[: _PRODUCTS[name]])
+        if name in _SCALINGS and not (len(args) > 1 and isinstance(args[1], Tensor) and args[1].dim()):
+            return args[0]
+        is_drawn = name in _DRAWS or (name == "arange" and len(args) == 1)
+        result = torch.empty(*args, **kwargs) if is_drawn else function(*args, **kwargs)
         if isinstance(result, Tensor) and result.numel() > self._largest:
             raise ValueError(f"they ask for a tensor of {result.numel():,} numbers, the file holds no such one")
         return result

@@ -7,19 +7,21 @@ import re
 import zipfile
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar
 
 import numpy as np
+from PIL import Image
 
 from adanat_rl.config.errors import UserError
-from adanat_rl.config.files import read_json_lines
 from adanat_rl.config.loading import load_saved
 from adanat_rl.config.metric_keys import (
     EVAL,
     ITERATION,
     decision_key,
 )
+from adanat_rl.config.metric_rows import read_metric_rows
 from adanat_rl.config.paths import resolve_path
 from adanat_rl.config.run_paths import RunPaths
 from adanat_rl.config.schema import ExperimentConfig
@@ -33,6 +35,9 @@ from adanat_rl.plots.decisions import DecisionSummary, summarise_decisions
 
 T = TypeVar("T")
 Row = Mapping[str, Any]
+# Axes of the arrays in samples/decisions.npz and samples/gallery.npz.
+_DECIDED = {"decisions": 3, "context": 1}
+_PICTURED = {"images": 4, "steps": 5, "decisions": 3, "context": 1, "seeds": 1}
 
 
 @dataclass(frozen=True)
@@ -136,11 +141,13 @@ def read_run(folder: RunPaths) -> RunData:
     """
     config_text, config = _read_config(folder)
     notes: list[str] = []
-    rows = read_json_lines(folder.metrics_file)
-    comparison = _attempt(folder.evaluation_file, _read_json, notes)
+    metrics = read_metric_rows(folder.metrics_file)
+    rows = metrics.rows
+    notes += [f"metrics.jsonl: {problem}; it is left out." for problem in metrics.problems]
+    comparison = _attempt(folder.evaluation_file, _read_comparison, notes)
     description = _attempt(folder.path / "policy" / "policy.json", _read_json, notes)
-    decided = _attempt(folder.samples / "decisions.npz", _read_arrays, notes)
-    pictured = _attempt(folder.samples / "gallery.npz", _read_arrays, notes)
+    decided = _attempt(folder.samples / "decisions.npz", partial(_read_arrays, axes=_DECIDED), notes)
+    pictured = _attempt(folder.samples / "gallery.npz", partial(_read_arrays, axes=_PICTURED), notes)
     return RunData(
         path=folder.path,
         config=config,
@@ -150,8 +157,8 @@ def read_run(folder: RunPaths) -> RunData:
         comparison=comparison,
         compared_at=comparison.get(ITERATION) if comparison else None,
         decisions=_summarise(rows, config, decided),
-        gallery=Gallery(**{name: pictured[name] for name in Gallery.__dataclass_fields__}) if pictured else None,
-        samples=_find_samples(folder.samples, rows),
+        gallery=Gallery(**pictured) if pictured else None,
+        samples=_find_samples(folder.samples, rows, notes),
         references=_read_references(config, notes),
         probe=_attempt(find_probe(folder.path), _read_probe, notes),
         has_policy=description is not None,
@@ -171,7 +178,7 @@ def _attempt(path: Path, read: Callable[[Path], T], notes: list[str]) -> T | Non
         return None
     try:
         return read(path)
-    except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile) as error:
+    except (OSError, ValueError, KeyError, EOFError, RecursionError, zipfile.BadZipFile) as error:
         notes.append(f"{path.name} cannot be read ({type(error).__name__}); what it holds is left out.")
         return None
 
@@ -191,9 +198,21 @@ def _read_probe(path: Path) -> dict[str, Any]:
     return content
 
 
-def _read_arrays(path: Path) -> dict[str, np.ndarray]:
+def _read_comparison(path: Path) -> dict[str, Any]:
+    content = _read_json(path)
+    missing = {"rows", "seeds", "num_images", "verdict"} - content.keys()
+    if missing:
+        raise ValueError(f"{path} lacks {', '.join(sorted(missing))}")
+    return content
+
+
+def _read_arrays(path: Path, axes: Mapping[str, int]) -> dict[str, np.ndarray]:
+    """Arrays of a `.npz` by name, with as many axes as they must have, and of as many images each."""
     with np.load(path, allow_pickle=False) as file:
-        return {name: file[name] for name in file.files}
+        arrays = {name: file[name] for name in axes}
+    if any(arrays[name].ndim != count for name, count in axes.items()) or len({*map(len, arrays.values())}) != 1:
+        raise ValueError(f"{path} holds arrays of other shapes")
+    return arrays
 
 
 def _read_references(config: ExperimentConfig, notes: list[str]) -> References | None:
@@ -206,11 +225,29 @@ def _read_references(config: ExperimentConfig, notes: list[str]) -> References |
         return None
 
 
-def _find_samples(folder: Path, rows: list[dict[str, Any]]) -> dict[int, Path]:
+def _find_samples(folder: Path, rows: list[dict[str, Any]], notes: list[str]) -> dict[int, Path]:
     """Grids of the evaluations that count; a run that went back to a checkpoint may have left later ones."""
-    found = {int(path.stem.removeprefix("iteration_")): path for path in sorted(folder.glob("iteration_*.png"))}
     last = rows[-1][ITERATION] if rows else -1
-    return {iteration: path for iteration, path in found.items() if iteration <= last}
+    found = {}
+    for path in sorted(folder.glob("iteration_*.png")):
+        match = re.fullmatch(r"iteration_(\d{6,})\.png", path.name)
+        if match is not None and int(match[1]) <= last and _attempt(path, _is_picture, notes):
+            found[int(match[1])] = path
+    return found
+
+
+def _is_picture(path: Path) -> bool:
+    """Whether a picture can be decoded.
+
+    Raises:
+        ValueError: it cannot.
+    """
+    try:
+        with Image.open(path) as file:
+            file.load()
+    except Exception as error:  # Pillow raises of many kinds
+        raise ValueError(f"{path}: {error}") from None
+    return True
 
 
 def _summarise(

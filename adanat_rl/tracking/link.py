@@ -249,7 +249,7 @@ class Link:
                 try:
                     picture = Image.open(file)
                     picture.load()
-                except OSError:  # not whole, or gone: the run folder tells
+                except Exception:  # not whole, or gone: Pillow raises of many kinds, and the run folder tells
                     continue
                 self._client.log_image(self.run_id, picture, key=key, step=int(found[1]), synchronous=True)
                 self._pictures.add((key, int(found[1])))

@@ -297,3 +297,26 @@ def test_shipped_files_are_all_taken() -> None:
         metadata = read_tensors(path)[1]
         if metadata.get("kind") in classes:
             assert load_network(path, classes).state_dict().keys() == load_file(path).keys()
+
+
+def test_measuring_a_file_imports_nothing_large() -> None:
+    """Torch has its shapes of some operations in Python, behind seconds of imports."""
+    code = """
+import sys
+from pathlib import Path
+from adanat_rl.generation.build import NAT_CLASSES, TOKENIZER_CLASSES
+from adanat_rl.generation.policies.files import load_policy
+from adanat_rl.generation.weights import load_network
+from adanat_rl.rewards.discriminator import PatchDiscriminator
+folder = Path(sys.argv[1])
+before = set(sys.modules)
+load_network(folder / "nat.safetensors", NAT_CLASSES)
+load_network(folder / "tokenizer.safetensors", TOKENIZER_CLASSES)
+load_network(folder / "discriminator.safetensors", {"patch_discriminator": PatchDiscriminator})
+load_policy(folder / "policy")
+print(*sorted(set(sys.modules) - before))
+"""
+    command = [sys.executable, "-c", code, str(NAT.parent)]
+    result = subprocess.run(command, capture_output=True, text=True, check=True, timeout=120)
+    assert "sympy" not in result.stdout.split()
+    assert len(result.stdout.split()) < 100
