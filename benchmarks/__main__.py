@@ -19,6 +19,7 @@ MODULES = (
     "overhead",
     "resume",
     "demo",
+    "verdicts",
     "sweeps",
     "reward_ablation",
     "reference_numbers",

@@ -29,6 +29,7 @@ from adanat_rl.config.text_files import read_text
 from adanat_rl.evaluation.judge import FD_A, JudgeNames, judge_names
 from adanat_rl.evaluation.probe_design import find_probe
 from adanat_rl.evaluation.reference import References, load_references
+from adanat_rl.generation.build import base_schedule
 from adanat_rl.generation.decisions import effective_entries
 from adanat_rl.generation.masked.schedules import DECISION_NAMES, masked_token_decisions
 from adanat_rl.plots.decisions import DecisionSummary, summarise_decisions
@@ -261,13 +262,27 @@ def _summarise(
     for column, name in enumerate(names):
         if name in known:
             effective[:, column] = effective_entries([known[name]], horizon)[:, 0]
-    base = _logged(evaluated[0], names, horizon, "mean") if evaluated and evaluated[0][ITERATION] == 0 else None
+    base = _base_of(config, evaluated, names)
     if decided is not None:
         return summarise_decisions(names, decided["decisions"], decided["context"], effective, base)
     if not evaluated:
         return None
     mean, sd = (_logged(evaluated[-1], names, horizon, which) for which in ("mean", "sd"))
     return DecisionSummary(names, mean, sd, effective, base) if mean is not None and sd is not None else None
+
+
+def _base_of(config: ExperimentConfig, evaluated: list[dict[str, Any]], names: tuple[str, ...]) -> np.ndarray | None:
+    """The base schedule as its settings say it; of another generator, or without its file, what the start decided.
+
+    The start decides within the floors of the decision space, so that a guidance of 0 is not quite 0 there.
+    """
+    if names == DECISION_NAMES:
+        try:
+            return base_schedule(config.decisions.base, config.generator.horizon)
+        except UserError:
+            pass
+    is_start = bool(evaluated) and evaluated[0][ITERATION] == 0
+    return _logged(evaluated[0], names, config.generator.horizon, "mean") if is_start else None
 
 
 def _decision_names(evaluated: list[dict[str, Any]]) -> tuple[str, ...]:

@@ -22,11 +22,12 @@ from adanat_rl.generation.policies.base import ActorPolicy, SchedulePolicy
 from tests.fakes import STRENGTH, CostJudge, Effect, PointGenerator, ReadingActor, point_dataset
 
 SEEDS = [11, 12, 13, 14, 15]
+MANY = 3000  # images; that a difference is too little to matter needs more than that it is there
 
 
-def compared(effect: Effect, trait: float, label: float, baselines=()) -> Comparison:
+def compared(effect: Effect, trait: float, label: float, baselines=(), num_images: int = 200) -> Comparison:
     generator = PointGenerator(effect)
-    evaluator = Evaluator(generator, point_dataset().labels, CostJudge(), num_images=200, batch_size=64)
+    evaluator = Evaluator(generator, point_dataset().labels, CostJudge(), num_images=num_images, batch_size=64)
     policy = ActorPolicy(ReadingActor(trait, label), generator.decision_space, 32)
     return compare(evaluator, policy, "reading policy", baselines, SEEDS)
 
@@ -51,7 +52,7 @@ def test_an_effect_that_differs_between_images_is_found(per_image: Comparison) -
 
 
 def test_an_effect_of_the_class_alone_is_found_to_be_that() -> None:
-    comparison = compared("per_class", 0.3, STRENGTH)
+    comparison = compared("per_class", 0.3, STRENGTH, num_images=MANY)
     assert comparison.verdict.adaptivity is Adaptivity.PER_CLASS
     found = means(comparison)
     assert found["policy"] < found[Control.SHUFFLED.value] - 0.1
@@ -60,7 +61,7 @@ def test_an_effect_of_the_class_alone_is_found_to_be_that() -> None:
 
 
 def test_without_any_effect_nothing_is_found() -> None:
-    comparison = compared("none", 0.5, 0.5)
+    comparison = compared("none", 0.5, 0.5, num_images=MANY)
     assert comparison.verdict.adaptivity is Adaptivity.NONE
     shuffled = comparison.rows[1].evaluation.metrics[FD_A]
     assert shuffled != comparison.policy.evaluation.metrics[FD_A]  # the shuffle did something
@@ -128,7 +129,7 @@ def test_controls_need_no_features_and_spend_no_more_passes(digits, digits_gener
     first = comparison.policy.evaluation.metrics
     for row in comparison.rows[1:5]:  # the same decisions for everybody: dealing changes nothing
         assert row.evaluation.metrics[FD_A] == pytest.approx(first[FD_A], rel=1e-4)
-    assert comparison.verdict.adaptivity is Adaptivity.UNKNOWN
+    assert comparison.verdict.adaptivity is Adaptivity.NONE
 
 
 def test_the_table_shows_every_row_with_mean_and_sd(digits, digits_generator) -> None:

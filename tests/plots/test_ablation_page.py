@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 
 from adanat_rl.plots.ablation.charts import draw_charts
+from adanat_rl.plots.ablation.contest import arms_contest
 from adanat_rl.plots.ablation.data import read_sweep
 from adanat_rl.plots.ablation.page import gather, samples
 from adanat_rl.plots.ablation.report import write_ablation_report
@@ -173,7 +174,7 @@ def test_of_many_arms_the_best_are_drawn(tmp_path: Path) -> None:
     charts = draw_charts(sweep)
     assert [chart.name for chart in charts.distances] == [f"distance_{number}_{number}" for number in range(12)]
     assert len({chart.name for chart in charts.files}) == len(charts.files)
-    assert gather(sweep, charts, None)["left_out"] == 2
+    assert gather(sweep, charts, arms_contest(sweep))["left_out"] == 2
 
 
 def test_passwords_in_the_sweep_file_are_left_out(tmp_path: Path) -> None:

@@ -61,3 +61,11 @@ def test_numbers_that_hardly_differ_or_are_tiny_stand_for_themselves() -> None:
         assert len(set(shown)) > 1
         read = [float(text.replace("\N{MINUS SIGN}", "-")) for text in shown]
         assert read == pytest.approx(list(axes.get_yticks()), rel=0.1)
+
+
+def test_the_base_schedule_is_drawn_as_its_settings_say_it(tmp_path: Path) -> None:
+    # What the untrained policy decides was drawn instead: a guidance of 0.1 where the schedule has 0
+    run = read_run(make_run(tmp_path / "run", overrides=("decisions.base.guidance_scale=2",)))
+    assert run.decisions is not None
+    assert run.decisions.base is not None
+    assert run.decisions.base[:, 3] == pytest.approx([0, 2 / 3, 4 / 3, 2])

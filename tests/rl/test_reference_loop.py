@@ -85,8 +85,8 @@ def trained(build: Callable[..., Any]) -> Trace:
     assert isinstance(algorithm, GenerationPPO)
     state = algorithm.training_state()
     module = {name.removeprefix("module."): value for name, value in state.items() if name.startswith("module.")}
-    first = start_weights(module)
-    algorithm.load_training_state({f"module.{name}": first.get(name, value) for name, value in module.items()}, 0)
+    first = {f"module.{name}": value for name, value in start_weights(module).items()}
+    algorithm.load_training_state({**state, **first}, 0)
     algorithm.warm_up()
     learner = algorithm.learner_group._learner
     assert isinstance(learner, GenerationPPOLearner)
