@@ -125,7 +125,10 @@ def main() -> int:
         ROOT / "weights.md": weights_markdown().encode(),
         ROOT / "figures" / "architecture.svg": architecture(),
         README: with_tables(README.read_text()).encode(),
-        **{ROOT / name: with_tables((ROOT / name).read_text()).encode() for name in ("rewards.md", "probe.md")},
+        **{
+            ROOT / name: with_tables((ROOT / name).read_text()).encode()
+            for name in ("rewards.md", "probe.md", "sweeps.md")
+        },
     }
     stale = []
     for path, content in files.items():

@@ -198,7 +198,8 @@ def test_a_run_folder_that_is_deleted_ends_the_run_by_name(tmp_path: Path) -> No
     _, errors = process.communicate(timeout=DEADLINE_S)
     assert process.returncode == 1
     assert "was deleted or moved" in errors.splitlines()[0]
-    assert not run_dir.exists(), "nothing is written where the folder was"
+    written = [str(path) for path in run_dir.rglob("*")]
+    assert written == [], "nothing is written where the folder was"
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
