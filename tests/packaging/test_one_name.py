@@ -111,6 +111,7 @@ def test_beside_a_users_envs_a_checkout_means_its_own(sources: Path, project: Pa
     assert bare == "False"
 
 
+@pytest.mark.parametrize("project", ["package"], indirect=True)
 def test_training_starts_beside_a_users_envs(sources: Path, project: Path) -> None:
     code = "import sys, adanat_rl.experiment.training, adanat_rl.rl.config; print('envs' in sys.modules)"
     assert outcome(["-c", code], project, sources).strip() == "False"
