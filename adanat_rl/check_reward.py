@@ -16,15 +16,13 @@ from adanat_rl.cli import (
     resolve_arguments,
     run_command,
 )
-from adanat_rl.config.errors import RunError, UserError
+from adanat_rl.config.errors import UserError
 from adanat_rl.config.reward_settings import COMPOSITE, REWARD_KINDS
 from adanat_rl.config.schema import ExperimentConfig
 from adanat_rl.console.options import whole_numbers
 
 if TYPE_CHECKING:
-    from adanat_rl.rewards.base import RewardBatch
     from adanat_rl.rewards.conformance import Finding
-    from adanat_rl.rewards.worker import RewardParts
 
 SECTIONS = ("seed", "data", "generator", "decisions", "reward", "resources")
 
@@ -67,55 +65,29 @@ def _take_kind(parser: CommandParser, words: list[str]) -> str:
 
 
 def _check(config: ExperimentConfig, num_images: int | None) -> int:
-    import torch
+    from adanat_rl.rewards.checking import check_in_process
 
-    from adanat_rl.rewards.build import build_reward_parts, reward_class
-    from adanat_rl.rewards.conformance import check_reward, constructor_failed, failures
+    found = check_in_process(config, num_images)
 
-    torch.set_num_threads(config.resources.torch_threads)
-    cls = reward_class(config)
-    count = num_images or (config.training.shard_size if cls.set_valued else 48)
-    try:
-        parts = build_reward_parts(config)
-    except (UserError, RunError):
-        raise
-    except Exception as error:  # whatever a user's constructor does
-        findings = [constructor_failed(error)]
-    else:
-        batch = _draw(config, parts, count)
-        findings = check_reward(lambda: build_reward_parts(config).model, batch, parts.real)
+    from adanat_rl.rewards.conformance import Finding, Status, failures
+
+    findings = [Finding(each["rule"], Status(each["status"]), each["detail"]) for each in found]
     _print(config.reward.kind, findings)
     return EXIT_FAILED if failures(findings) else EXIT_DONE
-
-
-def _draw(config: ExperimentConfig, parts: RewardParts, count: int) -> RewardBatch:
-    """Images of the untrained policy for contexts of the data, as a reward actor would see them."""
-    import torch
-
-    from adanat_rl.evaluation.drawing import draw_set, evaluation_set
-    from adanat_rl.generation.build import build_generator
-    from adanat_rl.generation.policies.base import SchedulePolicy
-    from adanat_rl.rewards.worker import DecodedLater
-
-    generator = build_generator(config, parts.device)
-    contexts = torch.arange(generator.context_spec.num_contexts)
-    images = evaluation_set(contexts, count, config.seed)
-    policy = SchedulePolicy(generator.decision_space.base_schedule.float())
-    drawing = draw_set(generator, policy, images, count)
-    samples = drawing.sample.cpu().numpy().astype(generator.sample_spec.storage_dtype)
-    return DecodedLater(parts, samples, images.context.numpy(), drawing.num_passes.cpu().numpy()).batch()
 
 
 def _print(name: str, findings: Sequence[Finding]) -> None:
     from rich.table import Table
 
     from adanat_rl.console.tables import print_table
-    from adanat_rl.rewards.conformance import failures
+    from adanat_rl.rewards.conformance import CONSTANT, Status, failures
 
     table = Table("rule", "", "found", title=f"reward {name}", title_justify="left")
     for finding in findings:
         table.add_row(finding.rule, finding.status, finding.detail)
     print_table(table)
+    if any(finding.rule == CONSTANT and finding.status is Status.NOTE for finding in findings):
+        print(f"{name}: warning: it gave all images the same score, from which a policy learns nothing")
     bad = len(failures(findings))
     broken = f"{bad} {'rule is' if bad == 1 else 'rules are'} broken"
     print(f"{name}: {broken if bad else 'keeps the contract'}")

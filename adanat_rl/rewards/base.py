@@ -148,6 +148,22 @@ class RewardError(Exception):
         self.rows = tuple(rows)
 
 
+SHAPE, DTYPE, FINITE = "shape", "dtype", "finite"
+
+
+@dataclass(frozen=True)
+class ColumnProblem:
+    """What is wrong with scores or further numbers.
+
+    Args:
+        rule: SHAPE, DTYPE or FINITE. found: what there is. rows: whose numbers are not finite.
+    """
+
+    rule: str
+    found: str
+    rows: tuple[int, ...] = ()
+
+
 def check_scores(name: str, output: RewardOutput, batch_size: int) -> tuple[np.ndarray, dict[str, np.ndarray]]:
     """Scores and further numbers as NumPy `[B]` float32.
 
@@ -156,7 +172,10 @@ def check_scores(name: str, output: RewardOutput, batch_size: int) -> tuple[np.n
     """
     if not isinstance(output, RewardOutput):
         raise RewardError(f"reward {name} returned a {type(output).__name__}, expected a RewardOutput")
-    info = {key: _checked(name, f"info {key!r}", value, batch_size) for key, value in output.info.items()}
+    given: object = output.info
+    if not isinstance(given, Mapping):
+        raise RewardError(f"reward {name} returned info of type {type(given).__name__}, expected a dict")
+    info = {str(key): _checked(name, f"info {key!r}", value, batch_size) for key, value in given.items()}
     return _checked(name, "scores", output.scores, batch_size), info
 
 
@@ -182,14 +201,32 @@ def check_metrics(name: str, metrics: Mapping[str, float]) -> dict[str, float]:
     return numbers
 
 
-def _checked(name: str, what: str, values: object, batch_size: int) -> np.ndarray:
+def problem_of(values: object, batch_size: int) -> ColumnProblem | None:
+    """Why something is no column of numbers of a batch; None if it is one.
+
+    The one rule for training and `check-reward`: a tensor `[B]` on any device, of any floating-point type, whose
+    numbers are finite as float32. Gradients that hang on are dropped.
+    """
     if not isinstance(values, Tensor) or tuple(values.shape) != (batch_size,):
-        shape = list(values.shape) if isinstance(values, Tensor) else type(values).__name__
-        raise RewardError(f"reward {name} returned {what} of shape {shape}, expected [{batch_size}]")
+        return ColumnProblem(SHAPE, str(list(values.shape)) if isinstance(values, Tensor) else type(values).__name__)
     if not values.is_floating_point():
-        raise RewardError(f"reward {name} returned {what} of type {values.dtype}, expected float32")
-    single = values.detach().to("cpu", torch.float32)
-    bad = torch.nonzero(~torch.isfinite(single)).flatten().tolist()
-    if bad:
-        raise RewardError(f"reward {name} returned {len(bad)} of {batch_size} {what} that are NaN or infinite", bad)
-    return single.numpy()
+        return ColumnProblem(DTYPE, str(values.dtype))
+    bad = torch.nonzero(~torch.isfinite(_single(values))).flatten().tolist()
+    return ColumnProblem(FINITE, f"{len(bad)} of {batch_size}", tuple(bad)) if bad else None
+
+
+def _single(values: Tensor) -> Tensor:
+    return values.detach().to("cpu", torch.float32)
+
+
+def _checked(name: str, what: str, values: object, batch_size: int) -> np.ndarray:
+    problem = problem_of(values, batch_size)
+    if problem is None:
+        assert isinstance(values, Tensor)
+        return _single(values).numpy()
+    expected = {
+        SHAPE: f"{what} of shape {problem.found}, expected [{batch_size}]",
+        DTYPE: f"{what} of type {problem.found}, expected float32",
+        FINITE: f"{problem.found} {what} that are NaN or infinite",
+    }
+    raise RewardError(f"reward {name} returned {expected[problem.rule]}", problem.rows)

@@ -23,10 +23,23 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from adanat_rl.rewards.base import ImageSet, RewardBatch, RewardError, RewardModel, RewardOutput, check_metrics
+from adanat_rl.rewards.base import (
+    DTYPE,
+    FINITE,
+    SHAPE,
+    ImageSet,
+    RewardBatch,
+    RewardError,
+    RewardModel,
+    RewardOutput,
+    check_metrics,
+    problem_of,
+)
 
 _ALONE = 8  # rows that are scored alone
 _UPDATES = 2  # at most so many gradient steps
+_EQUAL = 1e-6  # relative to the largest score: what differs less is rounding of float32
+CONSTANT = "scores differ between images"
 
 
 class Status(StrEnum):
@@ -58,7 +71,7 @@ def failures(findings: Sequence[Finding]) -> list[Finding]:
     return [finding for finding in findings if finding.status is Status.FAIL]
 
 
-def constructor_failed(error: Exception) -> Finding:
+def constructor_failed(error: BaseException) -> Finding:
     """What is found of a model that cannot be made."""
     return _fail("constructor", _name(error))
 
@@ -86,6 +99,7 @@ def check_reward(
     *,
     tolerance: float = 1e-4,
     seed: int = 0,
+    begin: Callable[[str], None] = lambda phase: None,
 ) -> list[Finding]:
     """Findings in the order of the rules; later rules are left out where earlier ones make them pointless.
 
@@ -93,31 +107,35 @@ def check_reward(
         build: makes the model, the same one every time. batch: generated images; at least 4, not all alike.
         real: real images, for a model that compares with them.
         tolerance: by which scores may differ between batches, relative to the largest one.
-        seed: of what an update draws.
+        seed: of what an update draws. begin: told the name of each phase.
     """
+    begin("constructor")
     try:
         model: Any = build()  # whatever a user's code makes; so are its scores and state
-    except Exception as error:  # whatever a user's constructor does
+    except (Exception, SystemExit) as error:  # whatever a user's constructor does
         return [constructor_failed(error)]
     if not isinstance(model, RewardModel):
         return [_fail("constructor", f"made a {type(model).__name__}, expected a RewardModel")]
     findings = [_pass("constructor", f"makes a {type(model).__name__}")]
     before = _copy(batch)
+    begin("score")
     try:
         found = _check_output(model, batch)
         findings += found
         if not failures(found):
             findings.append(_check_repetition(model, batch))
             findings.append(_check_mates(model, batch, tolerance))
+            findings.append(_check_differences(model, batch))
             findings.append(_check_time(model, batch))
         findings.append(_check_untouched("scoring leaves its input alone", before, batch))
-    except Exception as error:  # whatever a user's model does
+    except (Exception, SystemExit) as error:  # whatever a user's model does
         return [*findings, _fail("score", _name(error))]
     if failures(findings):
         return findings
+    begin("update")
     try:
         return findings + _check_training(build, batch, real, seed)
-    except Exception as error:  # whatever a user's model does
+    except (Exception, SystemExit) as error:  # whatever a user's model does
         return [*findings, _fail("update", _name(error))]
 
 
@@ -129,23 +147,28 @@ def _check_output(model: RewardModel, batch: RewardBatch) -> list[Finding]:
     output: Any = model.score(batch)
     if not isinstance(output, RewardOutput):
         return [_fail("scores", f"a {type(output).__name__}, expected a RewardOutput")]
+    info: Any = output.info
+    if not isinstance(info, Mapping):
+        return [_fail("info", f"a {type(info).__name__}, expected a dict of tensors")]
     findings = []
     for name, values in {
         "scores": output.scores,
         **{f"info {key!r}": value for key, value in output.info.items()},
     }.items():
-        if not isinstance(values, Tensor) or tuple(values.shape) != (len(batch),):
-            shape = list(values.shape) if isinstance(values, Tensor) else type(values).__name__
-            findings.append(_fail(f"{name}: shape", f"{shape}, expected [{len(batch)}]"))
+        problem = problem_of(values, len(batch))
+        if problem is not None and problem.rule == SHAPE:
+            findings.append(_fail(f"{name}: {SHAPE}", f"{problem.found}, expected [{len(batch)}]"))
             continue
-        findings.append(_pass(f"{name}: shape", f"[{len(batch)}]"))
-        findings.append(_verdict(f"{name}: dtype", values.dtype == torch.float32, f"{values.dtype}", "torch.float32"))
-        bad = torch.nonzero(~torch.isfinite(values.detach().float())).flatten().tolist()
-        findings.append(
-            _verdict(
-                f"{name}: finite", not bad, f"{len(bad)} of {len(batch)} are NaN or infinite" if bad else "all", "all"
-            )
-        )
+        findings.append(_pass(f"{name}: {SHAPE}", f"[{len(batch)}]"))
+        if problem is not None and problem.rule == DTYPE:
+            findings.append(_fail(f"{name}: {DTYPE}", f"{problem.found}; expected torch.float32"))
+            continue
+        told = _pass(f"{name}: {DTYPE}", f"{values.dtype}")
+        if values.dtype != torch.float32:
+            told = Finding(told.rule, Status.NOTE, f"{values.dtype}, which is turned into torch.float32")
+        findings.append(told)
+        bad = problem.found if problem is not None else ""
+        findings.append(_verdict(f"{name}: {FINITE}", not bad, f"{bad} are NaN or infinite" if bad else "all", "all"))
         if values.requires_grad:
             findings.append(
                 Finding(
@@ -186,6 +209,14 @@ def _check_mates(model: RewardModel, batch: RewardBatch, tolerance: float) -> Fi
             )
             return _fail(rule, detail)
     return _pass(rule, f"alone, in another order, among fewer: within {tolerance:g} of the largest score")
+
+
+def _check_differences(model: RewardModel, batch: RewardBatch) -> Finding:
+    scores = _scores(model, batch).double()
+    if float(scores.max() - scores.min()) > _EQUAL * float(scores.abs().max()):
+        return _pass(CONSTANT, f"from {float(scores.min()):.4g} to {float(scores.max()):.4g}")
+    detail = f"all {len(batch)} are {float(scores[0]):.4g}: standardised they are 0, and nothing is learned from them"
+    return Finding(CONSTANT, Status.NOTE, detail)
 
 
 def _check_time(model: RewardModel, batch: RewardBatch) -> Finding:
@@ -329,6 +360,6 @@ def _verdict(rule: str, holds: bool, detail: str, expected: str) -> Finding:
     return _pass(rule, detail) if holds else _fail(rule, f"{detail}; expected {expected}")
 
 
-def _name(error: Exception) -> str:
+def _name(error: BaseException) -> str:
     lines = str(error).strip().splitlines()
     return f"{type(error).__name__}: {lines[0] if lines else ''}"

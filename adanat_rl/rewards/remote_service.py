@@ -183,7 +183,13 @@ class RemoteRewardService:
             actor.load_state.remote(shared, version)
 
     def close(self) -> None:
-        """Ends the actors and gives their bundles back."""
+        """Ends the actors and gives their bundles back; nothing where Ray itself is gone."""
+        try:
+            self._check()
+        except RunError:
+            return
+        except Exception:  # a request to stop: all the more reason
+            pass
         for actor in self._actors:
             ray.kill(actor)
         if self._owns_group:

@@ -30,6 +30,7 @@ from adanat_rl.rewards.service import Finished, RewardService
 from adanat_rl.rewards.worker import Scores
 from adanat_rl.rl.advantages import group_advantages, terminal_returns
 from adanat_rl.rl.averaging import ACTOR_PREFIX
+from adanat_rl.rl.cluster_watch import ClusterWatch
 from adanat_rl.rl.config import GenerationPPOConfig
 from adanat_rl.rl.dealer import DealerCounters, ShardDealer
 from adanat_rl.rl.evaluation import DrawOnRunners
@@ -81,7 +82,7 @@ class GenerationPPO(PPO):
         self._horizon = config.experiment.generator.horizon
         self._rewards: RewardService | None = None
         self._interrupted: Callable[[], bool] = lambda: False
-        self._check_cluster: Callable[[], None] = lambda: None
+        self._watch: ClusterWatch | None = None
         self._side = SideThread("adanat-rl iteration")
         self._finished: dict[str, Tensor] | None = None  # state after the last finished iteration
         self._dealer: ShardDealer | None = None
@@ -105,17 +106,17 @@ class GenerationPPO(PPO):
         self,
         rewards: RewardService,
         interrupted: Callable[[], bool] = lambda: False,
-        check_cluster: Callable[[], None] = lambda: None,
+        watch: ClusterWatch | None = None,
     ) -> None:
         """Sets the reward service, which the caller owns and closes.
 
         Args:
             interrupted: asked all the time; True makes `train()` and `warm_up()` raise `RolloutInterruptedError`.
-            check_cluster: asked all the time; raises `RunError` when Ray has failed.
+            watch: asked all the time, raises `RunError` when Ray has failed; closed along with the algorithm.
         """
         self._rewards = rewards
         self._interrupted = interrupted
-        self._check_cluster = check_cluster
+        self._watch = watch
 
     def warm_up(self) -> dict[str, float]:
         """Trains the reward model on trajectories of the untrained policy, as often as it wishes; returns its
@@ -225,6 +226,10 @@ class GenerationPPO(PPO):
     @override(PPO)
     def cleanup(self) -> None:
         """Ends the actors without waiting for one that hangs."""
+        if self._watch is not None:
+            self._watch.close()
+            if self._watch.has_failed:
+                return
         if self._dealer is not None:
             self._dealer.close()
             manager = self.env_runner_group._worker_manager
@@ -251,6 +256,10 @@ class GenerationPPO(PPO):
     def _aside(self, work: Callable[[], Result]) -> Result:
         """Does it in the side thread, while this one watches."""
         return self._side.run(work, check=self._check)
+
+    def _check_cluster(self) -> None:
+        if self._watch is not None:
+            self._watch()
 
     def _check(self) -> None:
         self._check_cluster()

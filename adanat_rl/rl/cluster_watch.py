@@ -19,6 +19,7 @@ from adanat_rl.config.errors import RunError
 
 _LOOK_INTERVAL_S = 0.1
 _PING_INTERVAL_S = 2.0
+_CLOSING_S = 5.0
 _LONGEST_LOOK_S = 1.0  # a longer one means that this process was stopped too: that time does not count
 _SERVERS = {"raylet": "raylet", "gcs_server": "GCS"}
 _GONE = (psutil.STATUS_ZOMBIE, psutil.STATUS_DEAD)
@@ -64,8 +65,12 @@ class ClusterWatch:
         self._answers = 0
         self._node_is_dead = False
         self._watched = [_Watched(name, process) for name, process in servers_here().items()]
-        for work in (self._look_on, self._ping_on):
-            threading.Thread(target=work, name="adanat-rl cluster watch", daemon=True).start()
+        self._threads = [
+            threading.Thread(target=work, name="adanat-rl cluster watch", daemon=True)
+            for work in (self._look_on, self._ping_on)
+        ]
+        for thread in self._threads:
+            thread.start()
 
     def __call__(self) -> None:
         """Nothing while all is well.
@@ -79,13 +84,15 @@ class ClusterWatch:
 
     @property
     def has_failed(self) -> bool:
-        """Whether the cluster is of no more use; calls of Ray may hang, or end this process."""
+        """Whether calls of Ray are of no more use: they may hang, or end this process."""
         self._look_for_dead()
         return bool(self._failure)
 
     def close(self) -> None:
-        """Looks no longer."""
+        """Looks no longer; to be called before Ray is left, whose client would end the process for want of a GCS."""
         self._closed.set()
+        for thread in self._threads:
+            thread.join(timeout=_CLOSING_S)
 
     def _look_for_dead(self) -> None:
         for watched in self._watched:

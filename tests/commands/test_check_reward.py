@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import ctypes
+import os
+import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -119,3 +123,90 @@ def test_a_constructor_that_fails_is_a_broken_rule(capsys) -> None:
     assert status == 1
     assert "constructor" in printed
     assert "RuntimeError" in printed
+
+
+class Reward(RewardModel):
+    """The mean grey value; others change what comes of it."""
+
+    def score(self, batch: RewardBatch) -> RewardOutput:
+        """What `give` makes of it."""
+        return RewardOutput(self.give(batch.images.mean(dim=(1, 2, 3))))
+
+    def give(self, means: torch.Tensor) -> torch.Tensor:
+        """As it is."""
+        return means
+
+
+class Leaving(Reward):
+    """Ends its process."""
+
+    def give(self, means: torch.Tensor) -> torch.Tensor:
+        """Never comes back."""
+        os._exit(0)
+
+
+class Quitting(Reward):
+    """Ends Python."""
+
+    def give(self, means: torch.Tensor) -> torch.Tensor:
+        """Never comes back."""
+        sys.exit(3)
+
+
+class Crashing(Reward):
+    """Reads where nothing is."""
+
+    def give(self, means: torch.Tensor) -> torch.Tensor:
+        """Never comes back."""
+        ctypes.string_at(0)
+        return means
+
+
+class Hanging(Reward):
+    """Sleeps."""
+
+    def give(self, means: torch.Tensor) -> torch.Tensor:
+        """Not within a lifetime."""
+        time.sleep(1e6)
+        return means
+
+
+class HangingConstructor(Reward):
+    """Is never made."""
+
+    def __init__(self) -> None:
+        time.sleep(1e6)
+
+
+@pytest.mark.parametrize(
+    ("cls", "rule", "detail"),
+    [
+        (Leaving, "score", "ended the process with status 0"),
+        (Quitting, "score", "SystemExit: 3"),
+        (Crashing, "score", "the process was ended by SIGSEGV"),
+        (Hanging, "score", "no end within resources.reward_timeout_s = 2 s"),
+        (HangingConstructor, "constructor", "no end within resources.start_timeout_s = 30 s"),
+    ],
+)
+def test_a_reward_that_never_comes_back_is_a_broken_rule(capsys, cls: type, rule: str, detail: str) -> None:
+    limits = (f"resources.reward_timeout_s={2 if cls is Hanging else 60}", "resources.start_timeout_s=30")
+    status, printed, errors = call(capsys, f"{__name__}:{cls.__name__}", *limits)
+    assert status == 1
+    assert rule in printed
+    assert detail in " ".join(printed.split())
+    assert "1 rule is broken" in printed
+    assert errors == ""
+
+
+class Constant(Reward):
+    """Likes all images equally."""
+
+    def give(self, means: torch.Tensor) -> torch.Tensor:
+        """One half."""
+        return torch.full_like(means, 0.5)
+
+
+def test_a_constant_reward_is_told(capsys) -> None:
+    status, printed, _ = call(capsys, f"{__name__}:Constant")
+    assert status == 0, "a constant is a reward by the contract"
+    assert f"{__name__}:Constant: warning: it gave all images the same score" in printed

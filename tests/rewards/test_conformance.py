@@ -16,7 +16,7 @@ import torch
 from torch import nn
 
 from adanat_rl.config.loading import resolve
-from adanat_rl.rewards.base import RewardBatch, RewardModel, RewardOutput
+from adanat_rl.rewards.base import RewardBatch, RewardError, RewardModel, RewardOutput, check_scores
 from adanat_rl.rewards.build import build_reward_parts
 from adanat_rl.rewards.conformance import Finding, Status, check_reward, example_batch, failures
 from tests import tiny
@@ -197,7 +197,6 @@ class NoUpdate(Good):
         (Bare, "scores", "a Tensor, expected a RewardOutput"),
         (Column, "scores: shape", "[48, 1], expected [48]"),
         (Whole, "scores: dtype", "torch.int64; expected torch.float32"),
-        (Double, "scores: dtype", "torch.float64; expected torch.float32"),
         (ShortInfo, "info 'mean': shape", "[], expected [48]"),
         (NotFinite, "scores: finite", "1 of 48 are NaN or infinite"),
         (Random, "the same batch, the same scores", "differ by up to"),
@@ -223,7 +222,7 @@ def test_a_reward_that_keeps_every_rule_has_no_failure_and_is_asked_about_all_of
     findings = check_reward(Good, example_batch())
     assert {finding.status for finding in findings} == {Status.PASS}
     rules = [finding.rule for finding in findings]
-    assert len(rules) == len(set(rules)) == 17
+    assert len(rules) == len(set(rules)) == 18
     assert rules[0] == "constructor"
     assert rules[-1] == "a fresh model with the state scores the same"
 
@@ -277,3 +276,46 @@ def test_the_example_batch_depends_on_its_seed_alone() -> None:
     assert not torch.equal(first.images, other.images)
     assert first.images.shape == (5, 1, 8, 8)
     assert np.ptp(first.labels.numpy()) > 0
+
+
+GIVEN = {
+    "float64": lambda scores: scores.double(),
+    "float16": lambda scores: scores.half(),
+    "bfloat16": lambda scores: scores.bfloat16(),
+    "with a graph": lambda scores: scores.clone().requires_grad_(),
+    "integers": lambda scores: scores.long(),
+    "booleans": lambda scores: scores > 0,
+    "complex": lambda scores: scores.to(torch.complex64),
+    "list": lambda scores: scores.tolist(),
+    "numpy": lambda scores: scores.numpy(),
+    "column": lambda scores: scores[:, None],
+    "one": lambda scores: scores[0],
+    "fewer": lambda scores: scores[1:],
+    "not a number": lambda scores: scores / 0 * 0,
+    "too large for float32": lambda scores: scores.double() * 1e300,
+    "none": lambda scores: None,
+}
+TAKEN = {"float64", "float16", "bfloat16", "with a graph"}
+
+
+@pytest.mark.parametrize("given", GIVEN)
+def test_training_and_check_take_and_refuse_the_same_scores(given: str) -> None:
+    class Giving(RewardModel):
+        set_valued = True  # half precision differs between batches
+
+        def score(self, batch):
+            return RewardOutput(GIVEN[given](batch.images.mean(dim=(1, 2, 3))))
+
+    batch = example_batch()
+    output = Giving().score(batch)
+    try:
+        scores, _ = check_scores("giving", output, len(batch))
+    except RewardError:
+        scores = None
+    broken = failures(check_reward(Giving, batch))
+    assert (scores is not None) == (given in TAKEN)
+    assert bool(broken) == (given not in TAKEN), "\n".join(map(str, broken))
+    if scores is not None:
+        assert scores.dtype == np.float32
+        expected = GIVEN[given](batch.images.mean(dim=(1, 2, 3))).detach().double().numpy()
+        np.testing.assert_allclose(scores, expected, rtol=1e-6)

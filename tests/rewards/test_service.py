@@ -332,3 +332,86 @@ def test_no_actor_and_no_bundle_is_left_after_closing(ray_cluster) -> None:
     while ray.available_resources()["CPU"] < ray.cluster_resources()["CPU"]:  # Ray frees them a moment later
         assert time.monotonic() < deadline, "CPUs stay reserved"
         threading.Event().wait(0.1)
+
+
+class Unmakable(Picky):
+    """Its licence is missing on the machine of the actor."""
+
+    def __init__(self) -> None:
+        raise KeyError("no licence")
+
+
+class Sleeping(Picky):
+    """Never comes back."""
+
+    def score(self, batch: RewardBatch) -> RewardOutput:
+        threading.Event().wait()
+        raise AssertionError
+
+
+class Leaving(Picky):
+    """Ends its process."""
+
+    def score(self, batch: RewardBatch) -> RewardOutput:
+        os._exit(0)
+
+
+def service_of(cls: type, *overrides: str, check=lambda: None):
+    config = config_with(f"reward.kind={__name__}:{cls.__name__}", "resources.max_reward_retries=1", *overrides)
+    return start_reward_service(partial(build_reward_parts, config), config.resources, check=check)
+
+
+def test_an_actor_that_cannot_be_made_is_named_with_what_its_constructor_raised(ray_cluster) -> None:
+    with pytest.raises(RunError, match=r"a reward actor does not start: KeyError: 'no licence'"):
+        service_of(Unmakable, "resources.num_reward_actors=1")
+
+
+@pytest.mark.parametrize("actors", [0, 1])
+def test_a_reward_that_hangs_ends_with_its_deadline(ray_cluster, actors) -> None:
+    service = service_of(Sleeping, f"resources.num_reward_actors={actors}", "resources.reward_timeout_s=1")
+    try:
+        with pytest.raises(RunError, match=r"has not scored within resources.reward_timeout_s = 1 s|no answer in time"):
+            service.score(batches(1))
+    finally:
+        service.close()
+
+
+@pytest.mark.parametrize("actors", [0, 1])
+def test_a_reward_that_ends_its_process_ends_nobody_elses(ray_cluster, actors) -> None:
+    service = service_of(Leaving, f"resources.num_reward_actors={actors}")
+    try:
+        with pytest.raises(RunError, match=r"called os._exit\(0\)|ActorDiedError"):
+            service.score(batches(1))
+    finally:
+        service.close()
+
+
+class StopError(Exception):
+    """Somebody asked for a stop."""
+
+
+@pytest.mark.parametrize("actors", [0, 1])
+def test_a_request_to_stop_is_heard_while_a_reward_is_at_work(ray_cluster, actors) -> None:
+    asked = threading.Event()
+
+    def check() -> None:
+        if asked.is_set():
+            raise StopError
+
+    service = service_of(Sleeping, f"resources.num_reward_actors={actors}", check=check)
+    service.start_score(batches(1))
+    threading.Timer(0.3, asked.set).start()
+    try:
+        with pytest.raises(StopError):
+            service.finish_score()
+    finally:
+        service.close()
+
+
+def test_the_state_of_the_reward_in_the_driver_is_a_copy(local) -> None:
+    before = local.state()
+    kept = {name: value.clone() for name, value in before.items()}
+    local.start_update(joined(batches()), (0, 1, 2), 1)
+    local.finish_update()
+    assert all(torch.equal(value, kept[name]) for name, value in before.items())
+    assert any(not torch.equal(value, kept[name]) for name, value in local.state().items())

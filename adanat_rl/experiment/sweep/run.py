@@ -9,6 +9,7 @@ import random
 import shutil
 import warnings
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import closing
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -16,9 +17,11 @@ from typing import Any
 from adanat_rl.config.errors import RunError, UserError
 from adanat_rl.config.metric_keys import ITERATION
 from adanat_rl.config.schema import ExperimentConfig
+from adanat_rl.config.side_thread import SideThread
 from adanat_rl.config.sweep_settings import SweepConfig
 from adanat_rl.experiment.build import complete_inputs
 from adanat_rl.experiment.cluster import connect, in_ray_job, is_private, this_machine
+from adanat_rl.experiment.environment import git_revision
 from adanat_rl.experiment.progress import Display, open_display
 from adanat_rl.experiment.run_folder import disk_error
 from adanat_rl.experiment.sweep.folder import FAILED, PENDING, SweepFolder, TrialState
@@ -26,8 +29,16 @@ from adanat_rl.experiment.sweep.plan import TrialSpec, plan_trials
 from adanat_rl.experiment.sweep.population import Population, population_space
 from adanat_rl.experiment.sweep.resources import check_room, trial_bundles
 from adanat_rl.experiment.sweep.searchers import TRIAL, OptunaTrials, PlannedTrials
-from adanat_rl.experiment.sweep.trial import SWEEP_FOLDER, TRACKING_URI, WORKING_FOLDER, Trial, replays
+from adanat_rl.experiment.sweep.trial import (
+    SWEEP_FOLDER,
+    TRACKING_ENVIRONMENT,
+    TRACKING_URI,
+    WORKING_FOLDER,
+    Trial,
+    replays,
+)
 from adanat_rl.stopping import StopRequest
+from adanat_rl.tracking.destinations import tracking_environment
 from adanat_rl.tracking.sweep_run import SweepRun
 
 _PENDING_TRIALS = 8  # that may wait for room at once, so that a cluster that grows knows how much to
@@ -125,7 +136,8 @@ class _Sweep:
         self._again = again
         self._specs = plan_trials(sweep) or folder.noted_trials()
         self._is_planned = bool(plan_trials(sweep))
-        self._parent = SweepRun(config, folder.path, sweep.name, display.warning)
+        revision = git_revision(Path(__file__).parents[2])
+        self._parent = SweepRun(config, folder.path, sweep.name, display.warning, revision)
 
     def run(self) -> int:
         """Runs what is left, then reports."""
@@ -199,6 +211,7 @@ class _Sweep:
         at_once = min(room, self._sweep.resources.max_concurrent or room)
         self._display.message(f"sweep folder {self._folder.path}: {self._num_trials} trials, {at_once} at once")
         from adanat_rl.experiment.sweep.watching import StopWhen, Watcher
+        from adanat_rl.rl.cluster_watch import ClusterWatch
 
         searcher: Any = None
         population: dict[str, Any] = {}
@@ -218,7 +231,8 @@ class _Sweep:
             param_space={
                 SWEEP_FOLDER: str(self._folder.path),
                 WORKING_FOLDER: str(Path.cwd()),
-                TRACKING_URI: self._parent.uri,
+                TRACKING_URI: self._config.tracking.uri,
+                TRACKING_ENVIRONMENT: tracking_environment(),
                 **population,
             },
             tune_config=tune.TuneConfig(
@@ -240,7 +254,10 @@ class _Sweep:
         try:
             with warnings.catch_warnings():  # a trial that takes over is a new process on purpose
                 warnings.filterwarnings("ignore", message="Consider boosting PBT performance")
-                tuner.fit()
+                # Tune would wait without end for a Ray that is gone.
+                watch = ClusterWatch(self._config.resources.cluster_timeout_s)
+                with closing(watch):
+                    SideThread("adanat-rl sweep").run(tuner.fit, check=watch)
         except TuneError as error:  # with the traceback of what failed in the driver as its text
             raise RunError(f"the driver of the sweep failed: {str(error).strip().splitlines()[-1]}") from error
         finally:
