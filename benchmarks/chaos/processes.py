@@ -16,7 +16,7 @@ MARKER = "CHAOS_ID"
 ROLES = {
     "runner": "ShardEnvRunner",
     "reward": "RewardWorker",
-    "learner": "Learner",
+    "learner": "_WrappedExecutable",  # RLlib wraps it for Ray Train
     "trial": "Trial",
     "agent": "DashboardAgent",
     "reaper": "reaper.py",

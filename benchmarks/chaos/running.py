@@ -28,6 +28,7 @@ MAX_STARTS = 5
 _LEFT_TIMEOUT_S = 30.0
 _LATE_S = 4.0
 _LOOK_S = 0.05
+_LOOK_FOR_ROLES_S = 0.25
 _ITERATIONS = 4
 
 
@@ -236,19 +237,28 @@ class _Trial:
 
 
 def _wait_for_instant(event: Event, reference: Reference, place: Place, started: Started) -> tuple[float, int | None]:
-    """Until the instant, and on until the process to strike lives; None if the command ends before."""
+    """Until the instant, and on until the process to strike lives; None if the command ends before.
+
+    Raises:
+        RuntimeError: a process of that role has never lived, so the scenario proves nothing.
+    """
     since, target = time.monotonic(), event.scenario.target
     instant = event.instant * reference.seconds
-    waited_for_role = False
+    by_role = target not in {"driver", "mlflow"}
+    seen, waited = not by_role, False
     while started.is_running():
+        found = place.family.of_role(target) if by_role else []
+        seen = seen or bool(found)
         elapsed = time.monotonic() - since
         if elapsed >= instant:
-            if target in {"driver", "mlflow"}:
+            if not by_role:
                 return elapsed, started.pid if target == "driver" else -1
-            if found := place.family.of_role(target):
-                if waited_for_role:  # not always the moment of its birth
+            if found:
+                if waited:  # not always the moment of its birth
                     time.sleep(event.chance.uniform(0, 3))
                 return time.monotonic() - since, event.chance.choice(found).pid
-            waited_for_role = True
-        time.sleep(_LOOK_S)
+            waited = True
+        time.sleep(_LOOK_FOR_ROLES_S if by_role else _LOOK_S)
+    if not seen:
+        raise RuntimeError(f"no {target} has ever lived")
     return time.monotonic() - since, None
