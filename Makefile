@@ -45,6 +45,9 @@ check: install ## format, lint, types, import layers, duplicates, spelling
 	$(BIN)/python -m pylint --disable=all --enable=duplicate-code adanat_rl benchmarks
 	$(BIN)/python docs/make_docs.py --check
 
+fuzz: install ## throw odd input at every command: 20,000 times in a process, 1,000 times as one (hours)
+	$(BIN)/python -m tests.fuzz --examples 20000 --processes 1000 $(ARGS)
+
 format: install ## format the code and mend what the linter can
 	$(BIN)/ruff format .
 	$(BIN)/ruff check --fix .
@@ -71,4 +74,4 @@ clean: ## delete .venv and everything that was built or cached, but not runs/
 	rm -f .coverage .coverage.*
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
-.PHONY: help install demo demo-mnist test coverage check format bench docs ui constraints clean-runs clean
+.PHONY: help install demo demo-mnist test coverage check fuzz format bench docs ui constraints clean-runs clean

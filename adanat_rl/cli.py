@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 from adanat_rl.config.errors import RunError, UserError, nearest
+from adanat_rl.config.secrets import hide_secrets
 from adanat_rl.config.side_thread import any_given_up
 from adanat_rl.console.failures import EXIT_DONE as EXIT_DONE
 from adanat_rl.console.failures import EXIT_FAILED as EXIT_FAILED
@@ -86,8 +87,8 @@ class Invocation:
 
     @property
     def again(self) -> str:
-        """The command that does the same once more."""
-        return shlex.join(["adanat-rl", self.command, *self.argv])
+        """The command that does the same once more; `***` for a password in an address."""
+        return hide_secrets(shlex.join(["adanat-rl", self.command, *self.argv]))
 
 
 def run_command(command: str, argv: Sequence[str] | None, body: Callable[[Invocation], int]) -> int:
@@ -145,7 +146,9 @@ class CommandParser(argparse.ArgumentParser):
         arguments = self.parse_intermixed_args(typed.words, namespace)
         is_quiet = getattr(arguments, "quiet", False) or getattr(arguments, "log_json", False)
         if typed.notes and not is_quiet:
-            print(f"{self.prog}: took {'; '.join(typed.notes)}", file=sys.stderr)
+            is_setting = any(note.startswith("-") and "=" in note.partition(" as ")[2] for note in typed.notes)
+            hint = " (settings are written without dashes)" if is_setting else ""
+            print(f"{self.prog}: took {'; '.join(typed.notes)}{hint}", file=sys.stderr)
         if self.takes_subject:
             words = arguments.overrides
             subjects = [word for word in words if "=" not in word or Path(word).exists()]
@@ -172,6 +175,7 @@ def command_parser(
         folder: where it writes unless told otherwise.
         subject: what the first word may name that is no setting; None where no such word is taken.
     """
+    settings = ("preset", *settings) if settings else ()
     parser = CommandParser(
         prog=f"adanat-rl {command}",
         description=f"{COMMANDS[command][0].upper()}{COMMANDS[command][1:]}.",

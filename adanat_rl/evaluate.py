@@ -191,10 +191,12 @@ def _evaluate(config: ExperimentConfig, arguments: argparse.Namespace, wanted: _
             display.message(comparison["verdict"]["sentence"])
         display.message(f"numbers: {output}")
         if config.tracking.enabled:
-            from adanat_rl.tracking.mlflow_runs import log_evaluation
+            from adanat_rl.experiment.environment import git_revision
+            from adanat_rl.tracking.evaluation_run import log_evaluation
 
             home = run_directory(config) if arguments.run_dir is not None else Path("runs") / config.name
-            log_evaluation(config, output, subject.title, display.warning, home)
+            revision = git_revision(Path(__file__).parent)
+            log_evaluation(config, output, subject.title, display.warning, revision, home)
     return EXIT_DONE
 
 

@@ -29,7 +29,9 @@ def protect_forked_processes() -> None:
 
 def _one_thread() -> None:
     torch = sys.modules.get("torch")
-    if hasattr(torch, "set_num_threads"):  # not if the fork happened while another thread was still importing it
+    if torch is not None and hasattr(
+        torch, "set_num_threads"
+    ):  # not if the fork happened while another thread was still importing it
         torch.set_num_threads(1)
 
 

@@ -36,6 +36,7 @@ def _main(invocation: Invocation) -> int:
         settings=lambda preset, horizon: _settings(arguments, preset, horizon),
         policy_options=_policy_options(arguments),
         kind=None if arguments.kind is None else known_kind(arguments.kind),
+        weights=arguments.weights,
         num_heads=arguments.heads,
         image_size=arguments.image_size,
         convention=arguments.convention,
@@ -57,6 +58,12 @@ def _parser() -> argparse.ArgumentParser:
     add("overrides", nargs="*", metavar="KEY=VALUE", help="policies: settings, such as generator.block_rows=16")
     add("--output", metavar="PATH", type=Path, help="where the result goes (default: the place the presets name)")
     add("--kind", metavar="KIND", help="what the file is, if it is not recognised")
+    add(
+        "--weights",
+        metavar="WHICH",
+        help="of a file with several: ema, model, or their place in it such as ema.shadow_params (default: ema, where "
+        "averaged weights lie beside raw ones)",
+    )
     add("--heads", metavar="N", type=int, help="NATs: attention heads (default: 8 for width 768, 16 for 1152)")
     add("--image-size", metavar="N", type=int, help="tokenizers: pixels of a side (default: 256)")
     add("--convention", metavar="NAME", help="statistics: resize convention, torch_fidelity or vendored")

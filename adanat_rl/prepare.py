@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import argparse
-import shutil
+import os
 import sys
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -20,6 +21,7 @@ from adanat_rl.cli import (
     run_directory,
 )
 from adanat_rl.config.errors import UserError
+from adanat_rl.data.patterns import user_path
 
 if TYPE_CHECKING:
     from adanat_rl.experiment.progress import Display
@@ -35,33 +37,34 @@ def main(argv: Sequence[str] | None = None) -> int:
 def _main(invocation: Invocation) -> int:
     arguments = _parser().parse_args(invocation.argv)
     config = resolve_arguments(arguments)
-    chosen = [work for work in (_tokens, _captions, _statistics) if getattr(arguments, work.__name__[1:])]
+    chosen = [work for option, work in _WORKS.items() if getattr(arguments, option)]
     if not chosen:
         raise UserError("nothing to prepare: give --tokens, --captions or --statistics")
     if arguments.batch_size < 1:
         raise UserError(f"--batch-size: {arguments.batch_size} is not accepted: expected at least 1")
     if arguments.keep_features < 0:
         raise UserError(f"--keep-features: {arguments.keep_features} is not accepted: expected 0 or more")
-    if arguments.captions and config.text.encoder is None:
+    if arguments.captions and config.text.encoder is None and config.generator.kind != "amused":
         raise UserError("text.encoder: null is not accepted: --captions needs the folder of a CLIP of transformers")
     if arguments.statistics and config.evaluation.inception is None:
         raise UserError("evaluation.inception: null is not accepted: --statistics needs the weights of Inception-v3")
     if arguments.dry_run:
         print_settings(config)
         return EXIT_DONE
-    import torch
 
     from adanat_rl.experiment.inputs import require_named
     from adanat_rl.experiment.progress import open_display
     from adanat_rl.generation.threads import torch_threads
 
-    require_named(config, {key for work in chosen for key in _READ[work]})
-    arguments.device = arguments.device or ("cuda" if torch.cuda.is_available() else "cpu")
+    require_named(config, {key for work in chosen for key in work.reads})
+    arguments.device = _device(arguments.device)
     folder = run_directory(config, "-prepared")
+    _require_writable(folder, "run_dir")
     shown = open_display("prepare", quiet=arguments.quiet, log_json=arguments.log_json)
     with torch_threads(config.resources.driver_threads), shown as display:
-        for work in chosen:
-            work(config, arguments, folder, display)
+        jobs = [work.plan(config, arguments, folder, display) for work in chosen]  # all that can be refused is, first
+        for job in jobs:
+            job()
     return EXIT_DONE
 
 
@@ -85,7 +88,7 @@ def _parser() -> argparse.ArgumentParser:
     return parser
 
 
-def _tokens(config: Any, arguments: argparse.Namespace, folder: Path, display: Display) -> None:
+def _plan_tokens(config: Any, arguments: argparse.Namespace, folder: Path, display: Display) -> Job:
     from adanat_rl.config.files import file_sha256
     from adanat_rl.config.paths import resolve_path
     from adanat_rl.data.loading import load_images
@@ -97,22 +100,26 @@ def _tokens(config: Any, arguments: argparse.Namespace, folder: Path, display: D
     tokenizer = load_tokenizer(config.generator, arguments.device)
     digest = file_sha256(resolve_path(config.generator.tokenizer, "generator.tokenizer"))
     recipe = token_recipe(dataset, tokenizer, digest, config.data.horizontal_flip)
-    display.message(f"tokens: {recipe.count} images, {recipe.length} tokens each, {recipe.num_bytes / 1e6:.1f} MB")
-    place = _place(config.data.tokens, folder / "tokens")
-    encode_tokens(
-        dataset,
-        tokenizer,
-        recipe,
-        place,
-        batch_size=arguments.batch_size,
-        prefetch=config.data.prefetch,
-        device=arguments.device,
-        progress=_progress(display),
-    )
-    display.message(f"use them: data.tokens={place}")
+    place = _place(config.data.tokens, folder / "tokens", "data.tokens")
+
+    def job() -> None:
+        display.message(f"tokens: {recipe.count} images, {recipe.length} tokens each, {recipe.num_bytes / 1e6:.1f} MB")
+        encode_tokens(
+            dataset,
+            tokenizer,
+            recipe,
+            place,
+            batch_size=arguments.batch_size,
+            prefetch=config.data.prefetch,
+            device=arguments.device,
+            progress=_progress(display),
+        )
+        display.message(f"use them: data.tokens={place}")
+
+    return job
 
 
-def _captions(config: Any, arguments: argparse.Namespace, folder: Path, display: Display) -> None:
+def _plan_captions(config: Any, arguments: argparse.Namespace, folder: Path, display: Display) -> Job:
     from adanat_rl.data.loading import load_source
     from adanat_rl.generation.text.build import build_text_encoder
     from adanat_rl.generation.text.table_writer import write_caption_table
@@ -123,54 +130,121 @@ def _captions(config: Any, arguments: argparse.Namespace, folder: Path, display:
     for note in source.notes:
         display.warning(note)
     encoder = build_text_encoder(config.text, config.generator, arguments.device)
-    table = _place(config.generator.captions, folder / "captions")
-    write_caption_table(table, source.captions, encoder, arguments.batch_size, _progress(display))
-    display.message(f"captions: {len(source.captions)} and the empty prompt")
-    display.message(f"use them: generator.captions={table}")
+    table = _place(config.generator.captions, folder / "captions", "generator.captions")
+
+    def job() -> None:
+        write_caption_table(table, source.captions, encoder, arguments.batch_size, _progress(display))
+        display.message(f"captions: {len(source.captions)} and the empty prompt")
+        display.message(f"use them: generator.captions={table}")
+
+    return job
 
 
-def _statistics(config: Any, arguments: argparse.Namespace, folder: Path, display: Display) -> None:
+def _plan_statistics(config: Any, arguments: argparse.Namespace, folder: Path, display: Display) -> Job:
+    from adanat_rl.config.files import write_atomically
     from adanat_rl.config.paths import resolve_path
     from adanat_rl.data.loading import load_images
     from adanat_rl.experiment.preparing import reference_statistics
     from adanat_rl.metrics.inception import load_extractor
 
-    place = _place(config.data.statistics, folder / "statistics.npz")
+    own = folder / "statistics.npz"
+    place = _place(config.data.statistics, own, "data.statistics")
     if config.data.statistics is not None and place.exists():
         raise UserError(f"data.statistics: {place} is there already; delete it, or name another place")
     weights = resolve_path(config.evaluation.inception, "evaluation.inception")
     extractor = load_extractor(weights, config.evaluation.resize, arguments.device)
     dataset = load_images(config.data)
     _tell_notes(dataset, display)
-    statistics = reference_statistics(
-        dataset,
-        extractor,
-        folder,
-        num_kept=arguments.keep_features,
-        batch_size=arguments.batch_size,
-        prefetch=config.data.prefetch,
-        device=arguments.device,
-        progress=_progress(display),
-    )
-    display.message(f"statistics: {statistics.count} of {len(dataset)} images, {statistics.convention}")
-    if place != folder / "statistics.npz":
-        place.parent.mkdir(parents=True, exist_ok=True)
-        shutil.move(folder / "statistics.npz", place)
-    display.message(f"use them: data.statistics={place}")
+
+    def job() -> None:
+        statistics = reference_statistics(
+            dataset,
+            extractor,
+            folder,
+            num_kept=arguments.keep_features,
+            batch_size=arguments.batch_size,
+            prefetch=config.data.prefetch,
+            device=arguments.device,
+            progress=_progress(display),
+        )
+        display.message(f"statistics: {statistics.count} of {len(dataset)} images, {statistics.convention}")
+        if place != own:
+            write_atomically(place, own.read_bytes(), durable=True)  # whole or not at all, on another disk too
+            own.unlink()
+        display.message(f"use them: data.statistics={place}")
+
+    return job
+
+
+Job = Callable[[], None]
+
+
+@dataclass(frozen=True)
+class _Work:
+    """What an option of the command does.
+
+    Args:
+        plan: reads what it needs, refuses what is wrong, and returns what is left to do.
+        reads: settings that name the files which it reads.
+    """
+
+    plan: Callable[[Any, argparse.Namespace, Path, Any], Job]
+    reads: tuple[str, ...]
 
 
 _PHOTOS = ("data.path", "data.captions", "data.class_names")
-_READ = {
-    _tokens: (*_PHOTOS, "generator.tokenizer"),
-    _captions: ("data.path", "data.captions", "text.encoder", "text.tokenizer"),
-    _statistics: (*_PHOTOS, "evaluation.inception"),
+_WORKS = {
+    "tokens": _Work(_plan_tokens, (*_PHOTOS, "generator.tokenizer")),
+    "captions": _Work(_plan_captions, ("data.path", "data.captions", "text.encoder", "text.tokenizer")),
+    "statistics": _Work(_plan_statistics, (*_PHOTOS, "evaluation.inception")),
 }
-"""Settings that name the files which a piece of work reads."""
 
 
-def _place(configured: str | None, default: Path) -> Path:
-    """Where something is written: where the settings look for it, else in the folder of this command."""
-    return default if configured is None else Path(configured).expanduser()
+def _place(configured: str | None, default: Path, key: str) -> Path:
+    """Where something is written: where the settings look for it, else in the folder of this command.
+
+    Raises:
+        UserError: nothing can be written there.
+    """
+    if configured is None:
+        return default
+    place = user_path(configured, key)
+    _require_writable(place.parent if key == "data.statistics" else place, key)
+    return place
+
+
+def _require_writable(folder: Path, key: str) -> None:
+    """Refuses a folder that cannot be made or written, before hours of work are done for it; makes nothing.
+
+    Raises:
+        UserError: a file is in its way, or it or the nearest folder above that is there cannot be written.
+    """
+    there = next(place for place in (folder, *folder.absolute().parents) if os.path.lexists(place))
+    if not there.is_dir():
+        raise UserError(f"{key}: nothing can be written to {folder}: {there} is no folder")
+    if not os.access(there, os.W_OK | os.X_OK):
+        raise UserError(f"{key}: nothing can be written to {folder}: {there} is read-only for this user")
+
+
+def _device(name: str | None) -> str:
+    """The device of the option, or the best that is there.
+
+    Raises:
+        UserError: there is no such device.
+    """
+    import torch
+
+    if name is None:
+        return "cuda" if torch.cuda.is_available() else "cpu"
+    try:
+        device = torch.device(name)
+    except RuntimeError:
+        device = None
+    if device is None or device.type not in {"cpu", "cuda"}:
+        raise UserError(f"--device: {name} is not accepted: expected cpu or cuda")
+    if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
+        raise UserError(f"--device: {name} is not there: torch sees {torch.cuda.device_count()} GPUs; use cpu")
+    return name
 
 
 def _tell_notes(dataset: Any, display: Display) -> None:

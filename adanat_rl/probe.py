@@ -118,7 +118,7 @@ def _probe(config: ExperimentConfig, arguments: argparse.Namespace, offsets: tup
         if arguments.log_json:
             print(json.dumps({"probe": probe}), flush=True)
     if not (arguments.quiet or arguments.log_json):
-        print_table(probe_table(probe))
+        print_table(lambda width: probe_table(probe, width))
         print("\n".join(probe["sentences"]))
         print(f"numbers: {output}; figures: {', '.join(str(path) for path in pictures)}")
     return EXIT_DONE

@@ -22,7 +22,6 @@ from adanat_rl.cli import (
     typed_keys,
 )
 from adanat_rl.config.errors import UserError
-from adanat_rl.config.problems import shown
 from adanat_rl.console.options import path_argument, whole_number, whole_numbers
 
 if TYPE_CHECKING:
@@ -100,10 +99,11 @@ def _main(invocation: Invocation) -> int:
     if arguments.dry_run:
         print_settings(config)
         return EXIT_DONE
-    from adanat_rl.experiment.subject import load_drawer
+    from adanat_rl.experiment.subject import check_preset, load_drawer
     from adanat_rl.generation.text.build import read_prompts
 
     prompts = None if arguments.prompts is None else read_prompts(arguments.prompts)
+    check_preset(config, arguments.policy, _named(arguments), typed_keys(arguments))
     pipeline = load_drawer(config, arguments.policy, arguments.schedule, prompts, typed_keys(arguments))
     labels = parse_labels(arguments.context, pipeline.generator.context_spec.num_contexts)
     if len(labels) * arguments.per_context > _MOST_IMAGES:
@@ -116,6 +116,13 @@ def _main(invocation: Invocation) -> int:
     output = pipeline(context, seeds, keep_steps=arguments.steps)
     print(_write(arguments, output, context, seeds))
     return EXIT_DONE
+
+
+def _named(arguments: argparse.Namespace) -> str | None:
+    """Option and name of the settings that were asked for; None where the default ones are meant."""
+    if arguments.preset is not None:
+        return f"--preset {arguments.preset}"
+    return None if arguments.config is None else f"--config {arguments.config}"
 
 
 def parse_labels(text: str | None, num_classes: int) -> np.ndarray:
@@ -133,7 +140,7 @@ def parse_labels(text: str | None, num_classes: int) -> np.ndarray:
         end = whole_number(last) if dash else begin
         if begin is None or end is None or end < begin:
             raise UserError(
-                f"--context: {shown(text)} is not accepted: expected labels 0 … {num_classes - 1}, such as 3,3,7 or 0-9"
+                f"--context: {text[:80]!r} is not accepted: expected labels 0 … {num_classes - 1}, such as 3,3,7 or 0-9"
             )
         if end >= num_classes:
             raise UserError(f"--context: {end} is no label; accepted: 0 … {num_classes - 1}")

@@ -54,7 +54,7 @@ def _show(config: ExperimentConfig, path: Path, log_json: bool) -> None:
     if log_json:
         print(json.dumps({"search": summary}), flush=True)
     else:
-        print_table(schedule_table(summary))
+        print_table(lambda width: schedule_table(summary, width))
 
 
 if __name__ == "__main__":

@@ -8,8 +8,10 @@ from pathlib import Path
 
 from adanat_rl.cli import EXIT_DONE, Invocation, add_display_options, command_parser, run_command, setting_keys
 from adanat_rl.config.errors import UserError
+from adanat_rl.config.schema import ExperimentConfig
 from adanat_rl.console.options import path_argument, whole_numbers
-from adanat_rl.train import SECTIONS as TRAIN_SECTIONS
+
+_OF_OTHER_COMMANDS = ("search", "pretraining")
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -19,7 +21,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def _main(invocation: Invocation) -> int:
     parser = command_parser("sweep")
-    parser.keys = setting_keys(TRAIN_SECTIONS)
+    parser.keys = setting_keys([name for name in ExperimentConfig.model_fields if name not in _OF_OTHER_COMMANDS])
     parser.add_argument(
         "file", metavar="FILE.yaml", type=path_argument, help="the sweep, such as tune_configs/credit.yaml"
     )

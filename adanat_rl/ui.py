@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import signal
 import socket
+import sqlite3
 import subprocess
 import sys
 from collections.abc import Sequence
@@ -14,6 +15,11 @@ from types import FrameType
 from adanat_rl.cli import CommandParser, Invocation, run_command
 from adanat_rl.config.errors import RunError, UserError
 from adanat_rl.stopping import EXIT_STATUS
+from adanat_rl.tracking.dashboard import ExperimentPage, experiment_pages
+from adanat_rl.tracking.local_store import make_addresses_movable
+from adanat_rl.tracking.troubles import explain
+
+_PAGES_SHOWN = 10
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -36,8 +42,27 @@ def _main(invocation: Invocation) -> int:
             f"--runs: {arguments.runs} has no mlflow.db; train something first, or give the folder of your runs"
         )
     _check_port(arguments.port)
-    print(f"MLflow on http://127.0.0.1:{arguments.port} (Ctrl-C ends it)", flush=True)
+    pages = _open_store(store.resolve())
+    address = f"http://127.0.0.1:{arguments.port}"
+    print(f"MLflow on {address} (Ctrl-C ends it)")
+    for page in pages[:_PAGES_SHOWN]:
+        print(f"  {page.num_runs} {'run' if page.num_runs == 1 else 'runs'} of {page.name}: {address}{page.path}")
+    if len(pages) > _PAGES_SHOWN:
+        print(f"  and {len(pages) - _PAGES_SHOWN} more experiments: {address}/#/experiments")
+    if not pages:
+        print("  no runs yet: what is trained while this runs shows itself")
+    sys.stdout.flush()
     return _serve(store.resolve(), arguments.port)
+
+
+def _open_store(store: Path) -> list[ExperimentPage]:
+    """Has a look at the store, so that what is wrong with it is said here and not in a browser."""
+    try:
+        make_addresses_movable(store)
+        return experiment_pages(store)
+    except (OSError, sqlite3.Error) as error:
+        sentence = explain(error, f"MLflow ({store})", "", "try again when it is free").sentence
+        raise RunError(sentence, safe="the run folders, which need no MLflow") from error
 
 
 def _check_port(port: int) -> None:

@@ -1,7 +1,7 @@
 """The same training as one plain file of PyTorch: no Ray, no RLlib, no environment, no actors.
 
 What a researcher would write for the digits. It is the yardstick for the platform's overhead, and its first iterations
-must equal the platform's to float tolerance (`tests/test_reference_loop.py`). It takes networks and weights from the
+must equal the platform's to float tolerance (`tests/rl/test_reference_loop.py`). It takes networks and weights from the
 package and writes everything else itself: sampling, PPO, discriminator updates.
 
     python -m benchmarks.reference_loop --iterations 20
@@ -74,6 +74,7 @@ class ReferenceLoop:
             self.discriminator.parameters(), adversarial.lr, betas=adversarial.adam_betas
         )
         self.iteration = 0
+        self.gradients: list[dict[str, Tensor]] = []  # of the last iteration: what each step gave to the optimizer
 
     def warm_up(self) -> None:
         """Trains the discriminator on images of the untrained policy."""
@@ -85,11 +86,11 @@ class ReferenceLoop:
         self.iteration += 1
         batch = self._rollout(self.iteration)
         rewards = self._rewards(batch)
-        returns = rewards.repeat_interleave(self.horizon)
+        returns = rewards.double().repeat_interleave(self.horizon)
         returns = (returns - returns.mean()) / (returns.std() + 1e-7)
-        loss = self._update_policy(batch, returns)
+        losses = self._update_policy(batch, returns.float())
         self._train_discriminator(batch, self.iteration, self.config.reward.adversarial.num_updates)
-        return {"reward": float(rewards.mean()), "policy_loss": loss}
+        return {"reward": float(rewards.mean()), **losses}
 
     @property
     def std(self) -> float:
@@ -176,7 +177,7 @@ class ReferenceLoop:
         logits = self.discriminator(self.tokenizer.decode(batch.tokens), batch.context)
         return torch.sigmoid(logits.mean(dim=1))
 
-    def _update_policy(self, batch: Batch, returns: Tensor) -> float:
+    def _update_policy(self, batch: Batch, returns: Tensor) -> dict[str, float]:
         ppo = self.config.ppo
         features = torch.stack(batch.features, dim=1).flatten(0, 1)
         actions = torch.stack(batch.actions, dim=1).flatten(0, 1)
@@ -186,7 +187,8 @@ class ReferenceLoop:
             advantages = returns - self.critic(features, step)[:, 0]
         if ppo.normalize_advantages:
             advantages = (advantages - advantages.mean()) / (advantages.std() + 1e-7)
-        losses = []
+        losses: dict[str, list[float]] = {"policy_loss": [], "value_loss": [], "entropy": []}
+        self.gradients = []
         for epoch in range(ppo.num_epochs):
             for rows in self._minibatches(len(step), epoch):
                 new = self._log_prob(actions[rows], self.actor(features[rows], step[rows]), step[rows])
@@ -195,13 +197,25 @@ class ReferenceLoop:
                 policy_loss = -torch.minimum(ratio * advantages[rows], clipped * advantages[rows]).mean()
                 value_loss = functional.mse_loss(self.critic(features[rows], step[rows])[:, 0], returns[rows])
                 self.optimizer.zero_grad()
-                (policy_loss + ppo.value_coefficient * value_loss).backward()
+                entropy = (torch.distributions.Normal(0.0, self.std).entropy() * EFFECT[step[rows]]).sum(-1).mean()
+                (policy_loss + ppo.value_coefficient * value_loss - ppo.entropy_coefficient * entropy).backward()
                 if ppo.grad_clip is not None:
                     groups = self.optimizer.param_groups[0]["params"]
                     torch.nn.utils.clip_grad_norm_(groups, ppo.grad_clip)
+                self.gradients.append(self._named_gradients())
                 self.optimizer.step()
-                losses.append(float(policy_loss.detach()))
-        return float(np.mean(losses))
+                for name, loss in (("policy_loss", policy_loss), ("value_loss", value_loss), ("entropy", entropy)):
+                    losses[name].append(float(loss.detach()))
+        return {name: float(np.mean(values)) for name, values in losses.items()}
+
+    def _named_gradients(self) -> dict[str, Tensor]:
+        networks = (("actor", self.actor), ("critic", self.critic))
+        return {
+            f"{network}.{name}": parameter.grad.clone()
+            for network, module in networks
+            for name, parameter in module.named_parameters()
+            if parameter.grad is not None
+        }
 
     def _minibatches(self, size: int, epoch: int) -> Iterator[Tensor | slice]:
         minibatch = self.config.ppo.minibatch_size

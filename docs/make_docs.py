@@ -30,7 +30,7 @@ from adanat_rl.config.loading import settings_markdown
 ROOT = Path(__file__).parent
 README = ROOT.parent / "README.md"
 INK, MUTED, FILL, ACCENT = "#1f2937", "#6b7280", "#f1f5f9", "#2563eb"
-UNDRAWN = {"registration", "forking", "version"}  # single modules at the bottom
+UNDRAWN = {"registration", "forking", "stopping", "version"}  # single modules at the bottom
 WIDTH, ROW, BOX, BOX_WIDTH, BOX_RIGHT = 10.0, 0.62, 0.44, 1.5, 6.0
 
 
@@ -125,7 +125,10 @@ def main() -> int:
         ROOT / "weights.md": weights_markdown().encode(),
         ROOT / "figures" / "architecture.svg": architecture(),
         README: with_tables(README.read_text()).encode(),
-        **{ROOT / name: with_tables((ROOT / name).read_text()).encode() for name in ("rewards.md", "probe.md")},
+        **{
+            ROOT / name: with_tables((ROOT / name).read_text()).encode()
+            for name in ("rewards.md", "probe.md", "sweeps.md")
+        },
     }
     stale = []
     for path, content in files.items():

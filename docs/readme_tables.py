@@ -8,6 +8,9 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
+from adanat_rl.evaluation.verdicts import contest
+from adanat_rl.plots.ablation.sentences import about_others, told
+
 RESULTS = Path(__file__).parents[1] / "benchmarks" / "results"
 _TRAINED = {
     "adaptive": "**adaptive policy, T = 4**, mean of 5 trainings",
@@ -96,7 +99,7 @@ def measurements() -> str:
     kills = sum(entry.startswith("killed") for entry in sweeps["kills"])
     verdict = "equal bits" if all(sweeps["equal"].values()) else "NOT equal"
     rows.append((f"sweep killed {kills} × and resumed, against never killed", verdict, "equal bits", "sweeps"))
-    lines = ["| what | measured | reach | `python -m benchmarks.…` |", "|---|---|---|---|"]
+    lines = ["| what | measured | limit | `python -m benchmarks.…` |", "|---|---|---|---|"]
     return "\n".join(lines + [f"| {' | '.join(row[:3])} | `{row[3]}` |" for row in rows])
 
 
@@ -114,11 +117,11 @@ def full_scale() -> str:
     learner, worker = memory["learner"], memory["worker"]
     counts = list(learner["updates"])
     name = f"learner, {int(counts[1]):,} trajectories against {counts[0]}: more memory at the peak, beyond tokens"
-    reach = f"{memory['limits']['learner_beyond_tokens_mb']:.0f} MiB"
-    rows.append((name, f"{max(0.0, learner['beyond_tokens_mb']):.0f} MiB", reach, "memory"))
+    limit = f"{memory['limits']['learner_beyond_tokens_mb']:.0f} MiB"
+    rows.append((name, f"{max(0.0, learner['beyond_tokens_mb']):.0f} MiB", limit, "memory"))
     read = f"{worker['second']['read_from_disk_mb']:.0f} of {worker['weights_mb']:,.0f} MiB"
     rows.append(("weights that a machine's second worker reads from the disk", read, "none", "memory"))
-    lines = ["| what | measured | reach | `python -m benchmarks.…` |", "|---|---|---|---|"]
+    lines = ["| what | measured | limit | `python -m benchmarks.…` |", "|---|---|---|---|"]
     return "\n".join(lines + [f"| {' | '.join(row[:3])} | `{row[3]}` |" for row in rows])
 
 
@@ -129,8 +132,8 @@ def mnist() -> str:
     row_of = {row["name"]: row["summary"] for row in shipped["rows"]}
     rows = [
         ("**adaptive policy, T = 4**, mean of 5 trainings", trained["adaptive"]),
-        ("their decisions, dealt to any image", controls["shuffled_over_all"]),
-        ("their decisions, dealt within the class", controls["shuffled_within_class"]),
+        ("their decisions, given to other images", controls["shuffled_over_all"]),
+        ("their decisions, given to others of the class", controls["shuffled_within_class"]),
         ("their mean decisions as a schedule, T = 4", controls["mean_as_schedule"]),
         ("hand-made, T = 4, best of a grid", baselines["hand_made_t4"]),
         ("hand-made, T = 8, best of a grid", baselines["hand_made_t8"]),
@@ -171,7 +174,31 @@ def ablation() -> str:
         lines.append(f"| `{arm}` | {' | '.join(cells)} | {row['hacked']} of {row['seeds']} |")
     minutes = numbers["wall_s"] / 60
     note = f"Mean ± sd over the seeds; {minutes:.0f} minutes on two cores (`{numbers['command']}`)."
-    return "\n".join([*lines, "", note, "", numbers["sentence"]])
+    values = {arm: row["fd_b"]["values"] for arm, row in numbers["arms"].items()}
+    found = contest(values, minimises=True)
+    return "\n".join([*lines, "", note, "", " ".join([told(found, "FD B", "below"), *about_others(found)])])
+
+
+def verdicts() -> str:
+    """How often simulated sweeps name a winner: among equal arms, and where there is one."""
+    numbers = result("verdicts")
+    seeds = [str(count) for count in numbers["seeds"]]
+    lines = [
+        f"| simulated | noise | {' | '.join(f'{count} seeds' for count in seeds)} |",
+        f"|---|---|{'---|' * len(seeds)}",
+    ]
+    for row in numbers["wrong"]:
+        if row["arms"] <= 3:
+            spread = "equal spread" if row["sds"][0] == row["sds"][1] else "spread 0.009 and 0.025"
+            cells = [f"{row[count]['winner']:.1%}" for count in seeds]
+            lines.append(f"| {row['arms']} equal arms, {spread} | {row['noise']} | {' | '.join(cells)} |")
+    names = {"fd_a": "FD A", "fd_b": "FD B"}
+    for row in numbers["found"]:
+        if row["noise"] == "normal":
+            what = f"one of {row['arms']} arms better by {row['planted']:.4f} of {names[row['metric']]}"
+            cells = [f"{row[count]:.0%}" for count in seeds]
+            lines.append(f"| {what}, spread {row['sd']:.4f} ({row['spread']}) | normal | {' | '.join(cells)} |")
+    return "\n".join(lines)
 
 
 def trials() -> str:
@@ -196,4 +223,5 @@ TABLES: dict[str, Callable[[], str]] = {
     "probes": probes,
     "ablation": ablation,
     "trials": trials,
+    "verdicts": verdicts,
 }

@@ -6,7 +6,9 @@ from typing import Any, ClassVar
 
 import gymnasium as gym
 import numpy as np
+from gymnasium import spaces
 
+from adanat_rl.envs.checks import checked_actions, checked_seeds
 from adanat_rl.envs.contracts import Contexts, Generator, NoiseFactory, Scorer
 from adanat_rl.envs.vector_env import GenerationVectorEnv, ObservationMode
 
@@ -36,13 +38,14 @@ class GenerationEnv(gym.Env[Any, np.ndarray]):
         )
         self.render_mode = render_mode
         self.observation_space = self._envs.single_observation_space
-        self.action_space = self._envs.single_action_space
+        self.action_space: spaces.Box = self._envs.single_action_space
         self._done = True
 
     def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> tuple[Any, dict[str, Any]]:
         """Starts an episode; `options={"context": label}` chooses what to draw."""
-        super().reset(seed=seed)
-        observation, info = self._envs.reset(seed=seed, options=options)
+        first = checked_seeds(seed, 1)[0]
+        observation, info = self._envs.reset(seed=first, options=options)
+        super().reset(seed=first)
         self._done = False
         return _first(observation), _first(info)
 
@@ -50,7 +53,8 @@ class GenerationEnv(gym.Env[Any, np.ndarray]):
         """Takes one step."""
         if self._done:
             raise gym.error.ResetNeeded("the episode is over: call reset before step")
-        observation, rewards, terminated, _, info = self._envs.step(np.asarray(action)[None])
+        values = checked_actions(action, self.action_space)
+        observation, rewards, terminated, _, info = self._envs.step(values[None])
         self._done = bool(terminated[0])
         return _first(observation), float(rewards[0]), self._done, False, _first(info)
 

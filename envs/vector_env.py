@@ -16,6 +16,14 @@ from gymnasium.vector import AutoresetMode
 from gymnasium.vector.utils import batch_space
 from torch import Tensor
 
+from adanat_rl.envs.checks import (
+    checked_actions,
+    checked_count,
+    checked_labels,
+    checked_limit,
+    checked_options,
+    checked_seeds,
+)
 from adanat_rl.envs.contracts import Contexts, Generator, NoiseFactory, Observation, Scorer
 from adanat_rl.envs.rendering import rgb_frames
 
@@ -61,22 +69,23 @@ class GenerationVectorEnv(gym.vector.VectorEnv):
             raise ValueError(f"observation_mode is {observation_mode!r}, expected 'tokens' or 'features'")
         if render_mode not in (None, *self.metadata["render_modes"]):
             raise ValueError(f"render_mode is {render_mode!r}, expected 'rgb_array' or None")
+        if not callable(scorer):
+            raise ValueError(f"scorer is {scorer!r}, expected a function of finished samples and labels")
         self.generator = generator
-        self.num_envs = num_envs
+        self.num_envs = num_envs = checked_count(num_envs, "num_envs")
         self.render_mode = render_mode
         self.horizon = generator.horizon
         self._scorer = scorer
         self._noise_factory = noise_factory
-        self._contexts = _checked_labels(contexts, generator.context_spec.num_contexts, "contexts")
+        self._contexts = checked_labels(contexts, generator.context_spec.num_contexts, "contexts").reshape(-1)
         self._observation_mode = observation_mode
-        self._frame_size = frame_size
+        self._frame_size = checked_count(frame_size, "frame_size")
         self._rngs: list[np.random.Generator] = []
         self._state: Any = None
         self._carry: Tensor | None = None
         self.single_observation_space = _observation_space(generator, observation_mode)
-        self.single_action_space = spaces.Box(
-            -action_limit, action_limit, (generator.decision_space.num_actions,), np.float32
-        )
+        limit = checked_limit(action_limit)
+        self.single_action_space = spaces.Box(-limit, limit, (generator.decision_space.num_actions,), np.float32)
         self.observation_space = batch_space(self.single_observation_space, num_envs)
         self.action_space = batch_space(self.single_action_space, num_envs)
 
@@ -112,14 +121,20 @@ class GenerationVectorEnv(gym.vector.VectorEnv):
         """Starts an episode.
 
         Args:
-            seed: image i gets the stream of seed + i, so it equals a single environment with that seed.
+            seed: image i gets the stream of seed + i, so it equals a single environment with that seed; a sequence
+                names the seed of each.
             options: `{"context": label or labels [N]}` chooses what to draw.
+
+        Raises:
+            ValueError: seed or options are of another kind, or out of range.
         """
-        super().reset(seed=seed if isinstance(seed, int) else None)
-        self._seed(seed)
+        seeds = checked_seeds(seed, self.num_envs)
+        chosen = self._chosen_context(options)
+        super().reset(seed=None if seed is None else seeds[0])
+        self._seed(seeds)
         image_seeds = np.array([rng.integers(2**63) for rng in self._rngs])
         drawn = np.array([self._contexts[rng.integers(len(self._contexts))] for rng in self._rngs])
-        context = self._chosen_context(options, drawn)
+        context = drawn if chosen is None else chosen
         device = self.generator.device
         noise = self._noise_factory(torch.from_numpy(image_seeds).to(device))
         observation = self.reset_tensors(torch.from_numpy(context).to(device), noise)
@@ -134,9 +149,7 @@ class GenerationVectorEnv(gym.vector.VectorEnv):
         if self._state.observation.step == self.horizon:
             observation, info = self.reset()
             return observation, np.zeros(self.num_envs, np.float32), nothing, nothing.copy(), info
-        values = np.asarray(actions, np.float32)
-        if values.shape != self.action_space.shape or not np.isfinite(values).all():
-            raise ValueError(f"actions of shape {values.shape}, expected {self.action_space.shape}, all finite")
+        values = checked_actions(actions, self.action_space)
         action = torch.tensor(values, device=self.generator.device)
         observation, decision = self.step_tensors(action)
         terminated = np.full(self.num_envs, observation.step == self.horizon)
@@ -152,23 +165,18 @@ class GenerationVectorEnv(gym.vector.VectorEnv):
         images = self.generator.decode(self._state.observation.sample)
         return tuple(rgb_frames(images.cpu().numpy(), self._frame_size))
 
-    def _seed(self, seed: int | list[int | None] | None) -> None:
-        if isinstance(seed, list | tuple):
-            seeds = list(seed)
-        else:
-            seeds = [None if seed is None else seed + index for index in range(self.num_envs)]
-        if len(seeds) != self.num_envs:
-            raise ValueError(f"{len(seeds)} seeds, expected {self.num_envs}, one per image")
+    def _seed(self, seeds: list[int | None]) -> None:
         old: list[np.random.Generator | None] = [*self._rngs] if self._rngs else [None] * self.num_envs
         self._rngs = [
             rng if rng is not None and value is None else np.random.default_rng(value)
             for rng, value in zip(old, seeds, strict=True)
         ]
 
-    def _chosen_context(self, options: dict[str, Any] | None, drawn: np.ndarray) -> np.ndarray:
-        if not options or options.get("context") is None:
-            return drawn
-        labels = _checked_labels(options["context"], self.generator.context_spec.num_contexts, "options['context']")
+    def _chosen_context(self, options: dict[str, Any] | None) -> np.ndarray | None:
+        context = checked_options(options, ("context",)).get("context")
+        if context is None:
+            return None
+        labels = checked_labels(context, self.generator.context_spec.num_contexts, "options['context']")
         if labels.shape not in {(), (1,), (self.num_envs,)}:
             raise ValueError(f"options['context'] has shape {labels.shape}, expected one label or {self.num_envs}")
         return np.broadcast_to(labels, (self.num_envs,)).copy()
@@ -209,11 +217,3 @@ def _observation_space(generator: Generator, mode: ObservationMode) -> spaces.Sp
     dtype = np.int64 if not spec.dtype.is_floating_point else np.float32
     sample = spaces.Box(spec.low, spec.high, spec.shape, dtype)
     return spaces.Dict({"context": spaces.Discrete(num_classes), spec.name: sample, "step": spaces.Discrete(num_steps)})
-
-
-def _checked_labels(labels: Any, num_classes: int, what: str) -> np.ndarray:
-    """Labels as int64; anything but integers 0 … num_classes - 1 is an error."""
-    values = np.asarray(labels)
-    if values.dtype.kind not in "iu" or values.size == 0 or values.min() < 0 or values.max() >= num_classes:
-        raise ValueError(f"{what} is {labels!r}, expected labels 0 … {num_classes - 1}")
-    return values.astype(np.int64)

@@ -32,5 +32,5 @@ class RunError(Exception):
 
 def nearest(name: str, names: Iterable[str]) -> str:
     """A hint ` (did you mean 'x'?)` with the most similar name, or an empty string."""
-    close = get_close_matches(name, list(names), n=1, cutoff=0.5)
+    close = get_close_matches(name, list(names), n=1, cutoff=0.6)
     return f" (did you mean {close[0]!r}?)" if close else ""

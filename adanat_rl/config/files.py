@@ -20,15 +20,17 @@ def file_sha256(path: Path) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
-def write_atomically(path: Path, content: bytes | str, *, durable: bool = True) -> None:
+def write_atomically(path: Path, content: bytes | str, *, durable: bool = True, parents: bool = True) -> None:
     """Writes a file under another name beside it and renames it.
 
     Args:
+        parents: whether folders that are missing are made; without, a folder that was moved away is not made again.
         durable: whether the content is on the disk, not only in the kernel's cache, before this returns. Without it a
             power cut may leave an empty file under the name: only for what can be made again.
     """
     data = content.encode() if isinstance(content, str) else content
-    path.parent.mkdir(parents=True, exist_ok=True)
+    if parents:
+        path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
         with temporary.open("wb") as file:

@@ -17,6 +17,7 @@ from pydantic.fields import FieldInfo
 from adanat_rl.config.errors import UserError, nearest
 from adanat_rl.config.problems import hint_for_key, one_line, shown
 from adanat_rl.config.schema import DEFAULT_PRESET, ExperimentConfig
+from adanat_rl.config.secrets import hide_secrets
 from adanat_rl.config.typed_settings import (
     accepts_text,
     leaves,
@@ -51,15 +52,18 @@ def preset_names() -> list[str]:
     return sorted(Path(entry.name).stem for entry in folder.iterdir() if entry.name.endswith(".yaml"))
 
 
-def load_preset(name: str) -> dict[str, Any]:
+def load_preset(name: str, what: str = "preset") -> dict[str, Any]:
     """Settings of a preset.
+
+    Args:
+        what: what named it, for messages.
 
     Raises:
         UserError: no such preset.
     """
     names = preset_names()
     if name not in names:
-        raise UserError(f"preset: {name!r} is no preset; accepted: {', '.join(names)}{nearest(str(name), names)}")
+        raise UserError(f"{what}: {name!r} is no preset; accepted: {', '.join(names)}{nearest(str(name), names)}")
     text = (resources.files("adanat_rl.config") / "presets" / f"{name}.yaml").read_text("utf-8")
     where = f"preset {name}"
     return typed_settings(parse_yaml(text, where), ExperimentConfig, where)
@@ -115,7 +119,7 @@ def resolve(
     chosen = of_file.get(_PRESET, DEFAULT_PRESET)
     for key, value in changes:
         chosen = value if key == _PRESET else chosen
-    settings = load_preset(chosen)
+    settings = load_preset(chosen, "--preset" if chosen == preset else "preset")
     _merge(settings, of_file, ExperimentConfig)
     for key, value in changes:
         _put(settings, key, value)
@@ -135,12 +139,15 @@ def validate(settings: dict[str, Any]) -> ExperimentConfig:
 
 
 def dump(config: ExperimentConfig, *, ascii_only: bool = False) -> str:
-    """The resolved configuration as YAML, every key present.
+    """The resolved configuration as YAML, every key present; `***` for a password in `tracking.uri`.
 
     Args:
         ascii_only: whether other letters are escaped.
     """
-    return dump_yaml(config.model_dump(mode="json"), ascii_only=ascii_only)
+    settings = config.model_dump(mode="json")
+    if config.tracking.uri is not None:
+        settings["tracking"]["uri"] = hide_secrets(config.tracking.uri)
+    return dump_yaml(settings, ascii_only=ascii_only)
 
 
 def json_schema(*, ascii_only: bool = False) -> str:

@@ -80,7 +80,7 @@ def hint_for_key(name: str, root: type[BaseModel] = ExperimentConfig) -> str:
         return ""
     found = keys_meant(name, keys)
     if found:
-        return f" (did you mean {' or '.join(map(repr, found[:3]))}?)"
+        return _did_you_mean(name, found)
     return nearest(name, keys) or nearest(name, [key.rpartition(".")[2] for key in keys])
 
 
@@ -93,10 +93,18 @@ def keys_meant(name: str, keys: Sequence[str]) -> list[str]:
     return found + [key for key in keys if key.endswith(f".{plain}") and key not in found]
 
 
+def _did_you_mean(name: str, found: Sequence[str]) -> str:
+    """A hint with the keys; with one alone if that is what everybody calls so."""
+    meant = found[:1] if SYNONYMS.get(name.lower().replace("-", "_")) == found[0] else found[:3]
+    return f" (did you mean {' or '.join(map(repr, meant))}?)"
+
+
 def _readable(problem: Any) -> str:
     message = problem["msg"]
     if problem["type"] in {"model_type", "dict_type", "model_attributes_type"}:
         message = "a group of settings (a dictionary)"
+    if problem["type"] == "string_pattern_mismatch" and problem["ctx"]["pattern"].startswith(r"^\w["):
+        message = "letters, digits, _, - and dots, such as a folder can be called anywhere"
     message = message.removeprefix("Input ").removeprefix("should be ")
     return f"expected {message[0].lower()}{message[1:]}"
 
@@ -118,7 +126,7 @@ def _nearest_key(location: Sequence[str], root: type[BaseModel]) -> str:
     if inside:  # another name for a key of this very group
         return f" (did you mean {inside[0].rpartition('.')[2]!r}?)"
     if found and (len(location) == 1 or not nearest(unknown, siblings)):
-        return f" (did you mean {' or '.join(map(repr, found[:3]))}?)"
+        return _did_you_mean(unknown, found)
     hint = nearest(unknown, siblings)
     if hint:
         return hint

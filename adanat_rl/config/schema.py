@@ -37,7 +37,8 @@ class DataConfig(Section):
     captions: str | None = setting(None, "Captions of coco: the JSON file of the annotations.")
     class_names: str | None = setting(
         None,
-        "Class folders in the order of their numbers: JSON {folder: name}, JSON list or lines; null: sorted by name.",
+        "Numbers of class folders: JSON {folder: number}, {number: [folder, name]} or {folder: name}, a JSON list or "
+        "lines in the order of the numbers; null: sorted by name.",
     )
     image_size: int = setting(
         256, "Side of the centre crop of images from files.", unit="pixels", source="paper", ge=1, le=8192
@@ -49,8 +50,8 @@ class DataConfig(Section):
     prefetch: int = setting(2, "Batches of images prepared ahead.", unit="batches", ge=1, le=4096)
     max_damaged: int = setting(
         16,
-        "Damaged images that are replaced by others, with a warning; one more is an error.",
-        unit="images",
+        "Damaged samples (image, class or caption) that are left out or replaced, with a warning; more are an error.",
+        unit="samples",
         ge=0,
         le=1_000_000_000,
     )
@@ -534,7 +535,10 @@ class TrackingConfig(Section):
     """Where MLflow keeps what happened."""
 
     enabled: bool = setting(True, "Whether the run is sent to MLflow; metrics.jsonl is written in any case.")
-    uri: str | None = setting(None, "Tracking server; null: mlflow.db beside the run folder.")
+    uri: str | None = setting(
+        None,
+        "Tracking server; null: mlflow.db beside the run folder, and the server of MLFLOW_TRACKING_URI if that is set.",
+    )
     experiment: str = setting("adanat-rl", "Name of the MLflow experiment.")
     system_metrics: bool = setting(True, "Whether CPU, memory and disk are sampled too.")
 
@@ -605,7 +609,11 @@ class PretrainingConfig(Section):
 class ExperimentConfig(Section):
     """One training run."""
 
-    name: str = setting("digits", "Name of the run in tables, in MLflow, and of its folder.", pattern=r"^\w[\w.-]*$")
+    name: str = setting(
+        "digits",
+        "Name of the run in tables, and of its folder; MLflow and reports show that of the folder.",
+        pattern=r"^\w[\w.-]*$",
+    )
     seed: Annotated[int, Field(ge=0, lt=2**32)] = setting(0, "Seed of the run: networks, shards, discriminator.")
     run_dir: str | None = setting(None, "Folder of the run; null: runs/NAME.")
     preset: str = setting(

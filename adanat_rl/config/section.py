@@ -26,7 +26,7 @@ def text_problem(text: str) -> str | None:
     """Why a text can be no name or path, in words; None if it can."""
     if len(text) > MAX_TEXT:
         return f"it has {len(text):,} characters, {MAX_TEXT:,} are the most"
-    if re.search(r"[\x00-\x1f\x7f\u2028\u2029]", text):
+    if re.search(r"[\x00-\x1f\x7f-\x9f\u2028\u2029]", text):
         return "expected one line without control characters"
     if re.search(r"[\ud800-\udfff]", text):
         return "expected UTF-8"
@@ -69,7 +69,11 @@ class Section(BaseModel):
     @classmethod
     def _text_is_one_line(cls, value: Any, info: ValidationInfo) -> Any:
         """Names and paths that no file system, terminal or database takes are refused before they get there."""
-        problem = text_problem(value) if isinstance(value, str) and info.field_name not in cls._free_text else None
+        problem = (
+            (text_problem(value) if value else "expected some text")
+            if isinstance(value, str) and info.field_name not in cls._free_text
+            else None
+        )
         if problem is not None:
             raise ValueError(f"{info.field_name}: {value[:80]!r} is not accepted: {problem}")
         return value

@@ -117,6 +117,13 @@ class SweepConfig(Section):
         "fd_a", "Number of the judge that decides, on the fixed evaluation seed."
     )
     direction: Literal["min", "max"] | None = setting(None, "null: min for distances, max for the others.")
+    margin: float = setting(
+        0.02,
+        "Differences of less, as a part of the arms' median, do not matter: an arm wins only where the 95 % interval "
+        "of its lead lies beyond it, and is level only where the 90 % interval lies within it.",
+        ge=0,
+        lt=1,
+    )
     resources: SweepResources = setting(SweepResources(), "What a trial takes.")
 
     @field_validator("name")

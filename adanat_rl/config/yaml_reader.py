@@ -23,6 +23,7 @@ MAX_BYTES, MAX_DEPTH, MAX_VALUES, MAX_DIGITS = 256 * 1024, 32, 10_000, 100
 _NULLS = frozenset({"", "~", "null", "Null", "NULL"})
 _TRUTHS = {word: word.lower() == "true" for word in ("true", "True", "TRUE", "false", "False", "FALSE")}
 _INTEGER = re.compile(r"[-+]?[0-9]+|0o[0-7]+|0x[0-9a-fA-F]+")
+_BREAKS = re.compile(r"[\x85\u2028\u2029\ufeff]")  # are folded away unless they are escaped
 _FLOAT = re.compile(r"[-+]?(\.[0-9]+|[0-9]+(\.[0-9]*)?)([eE][-+]?[0-9]+)?|[-+]?\.(inf|Inf|INF)|\.(nan|NaN|NAN)")
 
 
@@ -151,7 +152,8 @@ def _represent_text(dumper: yaml.SafeDumper, text: str) -> yaml.ScalarNode:
     is_ambiguous = Text(text, is_plain=True, line=0).is_null or bool(
         text in _TRUTHS or _INTEGER.fullmatch(text) or _FLOAT.fullmatch(text)
     )
-    return dumper.represent_scalar("tag:yaml.org,2002:str", text, style="'" if is_ambiguous else None)
+    style = '"' if _BREAKS.search(text) else "'" if is_ambiguous else None
+    return dumper.represent_scalar("tag:yaml.org,2002:str", text, style=style)
 
 
 _Dumper.add_representer(str, _represent_text)

@@ -171,9 +171,9 @@ def _device(command: str, word: str, device: str, keys: Sequence[str], typed: Ty
     if not set(shares) <= set(keys):
         raise UserError(f"{word}: {command} has no device; leave it out")
     if device.lower() == "cpu":
-        _take(typed, f"{word} (cpu)", [f"{key}=0" for key in shares])
+        _take(typed, _with(word, device), [f"{key}=0" for key in shares])
     elif command in _DRIVER_ALONE and device.lower() in {"cuda", "gpu", "cuda:0"}:
-        _take(typed, f"{word} ({device})", ["resources.num_gpus_per_driver=1"])
+        _take(typed, _with(word, device), ["resources.num_gpus_per_driver=1"])
     else:
         example = " ".join(f"{key}={share}" for key, share in zip(shares, ("0.3", "0.2", "0.3", "0.2"), strict=True))
         raise UserError(f"{word}: GPUs are reserved for each kind of worker; for one GPU type {example}")
@@ -193,6 +193,8 @@ def _word(
         _take(typed, word, ["--help"])
     elif not keys:
         typed.words.append(word)
+    elif word.startswith("~") and word[1:].partition("=")[0] in keys:
+        raise UserError(f"{word!r}: a setting cannot be removed; type {word[1:].partition('=')[0]}=VALUE")
     elif "=" in word:
         _assignment(word, keys, typed)
     elif "--config" in options and word.endswith((".yaml", ".yml")) and command != "sweep" and Path(word).is_file():
@@ -203,7 +205,13 @@ def _word(
         key, after = word.rstrip(":"), [other for other in rest if other != "="]
         value = after[0] if after and "=" not in after[0] and _is_value(after[0]) else "VALUE"
         raise UserError(f"{word!r} is no override; expected KEY=VALUE without spaces: type {key}={value}")
-    elif "--preset" in options and "/" not in word and not Path(word).exists() and word in presets():
+    elif (
+        "--preset" in options
+        and "--preset" not in typed.words
+        and "/" not in word
+        and not Path(word).exists()
+        and word in presets()
+    ):
         _take(typed, word, ["--preset", word])
     else:
         typed.words.append(word)
@@ -212,13 +220,17 @@ def _word(
 def _assignment(word: str, keys: Sequence[str], typed: Typed) -> None:
     """`KEY=VALUE`, also as Hydra writes it."""
     key, _, value = word.partition("=")
-    if key.startswith("~"):
-        raise UserError(f"{word!r}: a setting cannot be removed; type {key[1:]}=null where that is accepted")
     plain = key.lstrip("+").replace("/", ".").replace("__", ".")
     if plain != key and (plain in keys or key.startswith("+")):
         _take(typed, word, [f"{plain}={value}"])
     else:
         typed.words.append(word)
+
+
+def _with(word: str, value: str) -> str:
+    """An option and its value, as they were typed."""
+    is_whole = "=" in word or not word.lstrip("-").startswith(("device", "accelerator"))
+    return word if is_whole else f"{word} {value}"
 
 
 def _take(typed: Typed, what: str, words: Sequence[str]) -> None:

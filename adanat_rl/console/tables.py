@@ -1,15 +1,31 @@
-"""How wide a printed table is: as wide as the terminal, or as it needs to be where there is none."""
+"""How wide a printed table is: as wide as the terminal, or what COLUMNS says, or 80 where there is neither."""
 
 from __future__ import annotations
 
+import os
+import shutil
 import sys
+from collections.abc import Callable
 
 from rich.console import Console
 from rich.table import Table
 
-_WIDTH = 160  # where there is no terminal to ask
+NARROW = 80  # where nobody says how wide it is: in a pipe, in a log
+_LEAST = 40
 
 
-def print_table(table: Table) -> None:
-    """Prints a table on standard output."""
-    Console(width=None if sys.stdout.isatty() else _WIDTH).print(table)
+def output_width() -> int:
+    """Columns of standard output."""
+    if not sys.stdout.isatty() and not os.environ.get("COLUMNS", "").isdigit():
+        return NARROW
+    return max(_LEAST, shutil.get_terminal_size((NARROW, 24)).columns)
+
+
+def print_table(table: Table | Callable[[int], Table]) -> None:
+    """Prints a table on standard output.
+
+    Args:
+        table: as it is, its cells wrap; or made for a width, by leaving out what does not fit (`evaluation.fitting`).
+    """
+    width = output_width()
+    Console(width=width).print(table(width) if callable(table) else table)

@@ -13,11 +13,10 @@ from typing import Literal
 
 import numpy as np
 
-from adanat_rl.config.errors import UserError
 from adanat_rl.data.strings import LazyStrings
 
 ContextKind = Literal["class", "text"]
-IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".ppm", ".pgm", ".tif", ".tiff", ".gif")
+IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".ppm", ".pgm", ".tif", ".tiff", ".gif", ".jfif", ".jpe")
 
 
 class ImageSource(ABC):
@@ -31,6 +30,7 @@ class ImageSource(ABC):
         class_names: what the classes are called, if that is known.
         listing_hash: SHA-256 of names, sizes and contexts, not of pixels.
         notes: what is odd about the source, for people.
+        damaged: samples that are left out because the listing shows that they are damaged: where and what is wrong.
     """
 
     has_images = True
@@ -45,6 +45,7 @@ class ImageSource(ABC):
         captions: Sequence[str] = (),
         class_names: Sequence[str] = (),
         notes: Sequence[str] = (),
+        damaged: Sequence[str] = (),
     ) -> None:
         self.name = name
         self.labels = labels
@@ -53,6 +54,7 @@ class ImageSource(ABC):
         self.captions = captions
         self.class_names = tuple(class_names)
         self.notes = tuple(notes)
+        self.damaged = damaged
 
     @property
     def context_kind(self) -> ContextKind:
@@ -93,8 +95,8 @@ class PackedStrings(LazyStrings):
 
     @classmethod
     def pack(cls, strings: Iterable[str]) -> PackedStrings:
-        """Packs strings; broken surrogates become question marks."""
-        encoded = [string.encode("utf-8", "replace") for string in strings]
+        """Packs strings; names of files keep bytes that are no UTF-8, other broken surrogates become question marks."""
+        encoded = [_encoded(string) for string in strings]
         ends = np.cumsum([len(part) for part in encoded], dtype=np.int64)
         return cls(np.frombuffer(b"".join(encoded), np.uint8), ends)
 
@@ -105,7 +107,14 @@ class PackedStrings(LazyStrings):
     def read(self, row: int) -> str:
         """String `row`."""
         start = int(self.ends[row - 1]) if row else 0
-        return self.blob[start : int(self.ends[row])].tobytes().decode("utf-8")
+        return self.blob[start : int(self.ends[row])].tobytes().decode("utf-8", "surrogateescape")
+
+
+def _encoded(string: str) -> bytes:
+    try:
+        return string.encode("utf-8", "surrogateescape")
+    except UnicodeEncodeError:
+        return string.encode("utf-8", "replace")
 
 
 def file_size(path: Path) -> int:
@@ -124,42 +133,3 @@ def listing_hash(*parts: object) -> str:
         digest.update(len(data).to_bytes(8, "little"))
         digest.update(data)
     return digest.hexdigest()
-
-
-def expand_files(path: str, suffix: str, key: str = "data.path") -> list[Path]:
-    """Files of a setting: one file, a folder of files that end in `suffix`, a pattern with `*` or `{000..127}`.
-
-    Raises:
-        UserError: there is none.
-    """
-    plain = Path(path).expanduser()
-    if plain.is_file():
-        return [plain]
-    if plain.is_dir():
-        files = sorted(file for file in plain.iterdir() if file.name.endswith(suffix) and not file.name.startswith("."))
-    else:
-        files = [file for pattern in _expand_braces(str(plain)) for file in _glob(Path(pattern))]
-    if not files:
-        raise UserError(
-            f"{key}: no {suffix} file there: {path}; expected a file, a folder, or a pattern such as part-*{suffix} "
-            f"or part-{{000..127}}{suffix}"
-        )
-    return files
-
-
-def _glob(pattern: Path) -> list[Path]:
-    if any(mark in pattern.name for mark in "*?["):
-        return sorted(pattern.parent.glob(pattern.name)) if pattern.parent.is_dir() else []
-    if not pattern.is_file():
-        raise UserError(f"data.path: no such file: {pattern}")
-    return [pattern]
-
-
-def _expand_braces(pattern: str) -> list[str]:
-    """`a{08..10}b` to `a08b`, `a09b`, `a10b`; anything else stays as it is."""
-    head, brace, rest = pattern.partition("{")
-    inside, closing, tail = rest.partition("}")
-    first, dots, last = inside.partition("..")
-    if not (brace and closing and dots and first.isdecimal() and last.isdecimal()):
-        return [pattern]
-    return [f"{head}{number:0{len(first)}d}{tail}" for number in range(int(first), int(last) + 1)]

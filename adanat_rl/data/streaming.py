@@ -2,7 +2,7 @@
 
 A damaged image is named in a warning and replaced by the next readable one of its class (of the whole set, where
 contexts are captions), up to `max_damaged` of them. Which one that is depends on the files alone, not on the order of
-reading or on threads.
+reading or on threads. Samples that the source left out count toward the same limit.
 """
 
 from __future__ import annotations
@@ -20,12 +20,11 @@ from torch import Tensor
 
 from adanat_rl.config.errors import RunError, UserError
 from adanat_rl.data.crop import read_square
+from adanat_rl.data.damage import too_many
 from adanat_rl.data.sources import ImageSource
 
 Key = TypeVar("Key")
 Result = TypeVar("Result")
-
-_NAMED = 5  # damaged images that the final error names
 
 
 class StreamedImages:
@@ -35,7 +34,7 @@ class StreamedImages:
         source: where encoded images come from.
         image_size: side of the crop.
         num_workers: decoding threads of this process.
-        max_damaged: so many damaged images are replaced; one more is an error.
+        max_damaged: so many damaged images are replaced, those included that the source left out; one more is an error.
 
     Raises:
         UserError: the source has captions only.
@@ -158,12 +157,9 @@ class StreamedImages:
         with self._lock:
             known = item in self._damaged
             self._damaged[item] = reason
-            count, first = len(self._damaged), list(self._damaged.values())[:_NAMED]
-        if count > self.max_damaged:
-            more = f" and {count - len(first)} more" if count > len(first) else ""
-            raise RunError(
-                f"{count} damaged images, data.max_damaged accepts {self.max_damaged}: {'; '.join(first)}{more}"
-            )
+            found = [*self.source.damaged, *self._damaged.values()]
+        if len(found) > self.max_damaged:
+            raise RunError(too_many(found, self.max_damaged, "damaged images"))
         if not known:
             warnings.warn(f"damaged image left out: {reason}", RuntimeWarning, stacklevel=2)
 

@@ -8,7 +8,8 @@ and is gone on with. Tokens are mapped, never read as a whole.
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Mapping
+import shutil
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -17,10 +18,14 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from adanat_rl.config.errors import UserError
+from adanat_rl.config.errors import RunError, UserError
 from adanat_rl.config.files import sync_folder, write_atomically
+from adanat_rl.config.text_files import printable, read_text
+from adanat_rl.data.contexts import parse_json
 
 _FORMAT = "adanat-rl tokens 1"
+_MAX_MANIFEST = 64 << 20  # bytes
+_MAX_NUMBER = 1 << 40
 _MANIFEST, _PROGRESS = "manifest.json", "progress.json"
 
 
@@ -72,19 +77,28 @@ class TokenWriter:
         self.damaged: dict[int, str] = {}  # which images were replaced, and why
         names = ["tokens", "tokens_flipped"] if recipe.flipped else ["tokens"]
         files = [folder / f"{name}.npy" for name in (*names, "labels")]
-        folder.mkdir(parents=True, exist_ok=True)
+        shapes = [(recipe.count, recipe.length)] * len(names) + [(recipe.count,)]
+        dtypes = [recipe.dtype] * len(names) + [np.dtype(np.int64)]
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise UserError(f"{printable(folder)}: tokens cannot be written there: {error.strerror or error}") from None
         whole, part = _read_json(folder / _MANIFEST), _read_json(folder / _PROGRESS)
         found = whole or part
         if found is not None:
             _check_recipe(folder, found, recipe)
-            self.done, self.damaged = int(found["done"]), {int(item): text for item, text in found["damaged"].items()}
-            self._arrays = [] if whole else [np.lib.format.open_memmap(file, "r+") for file in files]
+            self.done, self.damaged = _progress(folder, found, recipe)
+            self._arrays = [] if whole else _reopened(files, shapes, dtypes)
             return
         strangers = [file.name for file in folder.iterdir() if not file.name.startswith(".") and file not in files]
         if strangers:
             raise UserError(f"{folder} holds {strangers[0]} and no token set; choose another folder")
-        shapes = [(recipe.count, recipe.length)] * len(names) + [(recipe.count,)]
-        dtypes = [recipe.dtype] * len(names) + [np.dtype(np.int64)]
+        free = shutil.disk_usage(folder).free
+        if recipe.num_bytes > free:
+            raise UserError(
+                f"{printable(folder)}: the tokens need {recipe.num_bytes / 1e9:.1f} GB, the disk has {free / 1e9:.1f} "
+                "GB free"
+            )
         self._arrays = [
             np.lib.format.open_memmap(file, "w+", dtype=dtype, shape=shape)
             for file, dtype, shape in zip(files, dtypes, shapes, strict=True)
@@ -145,15 +159,27 @@ class TokenSet:
                 "adanat-rl prepare --tokens"
             )
         try:
-            self.recipe = TokenRecipe(**{name: manifest[name] for name in TokenRecipe.__dataclass_fields__})
+            self.recipe = _recipe(manifest)
             names = ["tokens", "tokens_flipped"] if self.recipe.flipped else ["tokens"]
-            self._views = [np.load(folder / f"{name}.npy", mmap_mode="r") for name in names]
-            self.labels = torch.from_numpy(np.load(folder / "labels.npy"))
-        except (OSError, ValueError, KeyError, TypeError) as error:
-            raise UserError(f"data.tokens: {folder} is damaged: {type(error).__name__}: {error}") from None
+            # Mapped first: a header that tells of more than the file holds is refused before anything is taken in
+            self._views = [_mapped(folder / f"{name}.npy") for name in names]
+            labels = _mapped(folder / "labels.npy")
+        except (OSError, EOFError, ValueError, KeyError, TypeError, OverflowError) as error:
+            raise UserError(f"data.tokens: {printable(folder)} is damaged: {type(error).__name__}: {error}") from None
         shape = (self.recipe.count, self.recipe.length)
-        if any(view.shape != shape for view in self._views) or len(self.labels) != shape[0]:
-            raise UserError(f"data.tokens: {folder} is damaged: arrays do not have the shape {list(shape)}")
+        if any(view.shape != shape for view in self._views) or labels.shape != shape[:1]:
+            raise UserError(f"data.tokens: {printable(folder)} is damaged: arrays do not have the shape {list(shape)}")
+        if any(view.dtype != self.recipe.dtype for view in self._views) or labels.dtype != np.int64:
+            raise UserError(
+                f"data.tokens: {printable(folder)} is damaged: tokens are {self._views[0].dtype} and labels "
+                f"{labels.dtype}, expected {self.recipe.dtype} and int64"
+            )
+        if labels.size and not 0 <= labels.min() <= labels.max() < self.recipe.num_classes:
+            raise UserError(
+                f"data.tokens: {printable(folder)} is damaged: labels {labels.min()} … {labels.max()}, the manifest "
+                f"says {self.recipe.num_classes} classes"
+            )
+        self.labels = torch.from_numpy(np.array(labels))
         if tokenizer_hash is not None and tokenizer_hash != self.recipe.tokenizer_hash:
             raise UserError(
                 f"data.tokens: {folder} was made with another tokenizer ({self.recipe.tokenizer_hash[:12]}, "
@@ -170,14 +196,27 @@ class TokenSet:
     def tokens_at(self, index: np.ndarray, flips: np.ndarray | None = None) -> Tensor:
         """Tokens int64 `[B, L]` of indices `[B]`, those with a true flip `[B]` of the mirrored image."""
         index = np.asarray(index, np.int64)
-        tokens = self._views[0][index].astype(np.int64)
+        tokens = self._checked(self._views[0][index])
         if flips is not None and flips.any():
             if not self.recipe.flipped:
                 raise UserError(
                     f"data.tokens: {self.folder} has no mirrored images; make it with data.horizontal_flip=true"
                 )
-            tokens[flips] = self._views[1][index[flips]]
+            tokens[flips] = self._checked(self._views[1][index[flips]])
         return torch.from_numpy(tokens)
+
+    def _checked(self, tokens: np.ndarray) -> np.ndarray:
+        """Tokens as int64.
+
+        Raises:
+            RunError: some are beyond the codebook, so the file is damaged.
+        """
+        if tokens.size and int(tokens.max()) >= self.recipe.vocab_size:
+            raise RunError(
+                f"data.tokens: {printable(self.folder)} is damaged: it holds token {int(tokens.max())}, the codebook "
+                f"has {self.recipe.vocab_size} entries; make it again: adanat-rl prepare --tokens"
+            )
+        return tokens.astype(np.int64)
 
 
 class DecodedTokens:
@@ -227,11 +266,65 @@ def _check_recipe(folder: Path, found: Mapping[str, Any], recipe: TokenRecipe) -
             )
 
 
-def _read_json(path: Path) -> dict[str, Any] | None:
+def _progress(folder: Path, found: Mapping[str, Any], recipe: TokenRecipe) -> tuple[int, dict[int, str]]:
+    """How many images are done, and which ones are damaged.
+
+    Raises:
+        UserError: the file says something else.
+    """
     try:
-        content = json.loads(path.read_text())
-    except FileNotFoundError:
+        done, damaged = found["done"], {int(item): str(text) for item, text in found["damaged"].items()}
+        if isinstance(done, bool) or not isinstance(done, int) or not 0 <= done <= recipe.count:
+            raise ValueError(f"{done!r} of {recipe.count} images are done")
+    except (KeyError, TypeError, ValueError, AttributeError) as error:
+        raise UserError(f"{printable(folder)} is damaged: {error}; remove it and start again") from None
+    return done, damaged
+
+
+def _reopened(
+    files: Sequence[Path], shapes: Sequence[tuple[int, ...]], dtypes: Sequence[np.dtype[Any]]
+) -> list[np.memmap[Any, Any]]:
+    """The arrays of an unfinished set.
+
+    Raises:
+        UserError: one is missing or damaged.
+    """
+    arrays = []
+    for file, shape, dtype in zip(files, shapes, dtypes, strict=True):
+        try:
+            array = np.lib.format.open_memmap(file, "r+")
+            if (array.shape, array.dtype) != (shape, dtype):
+                raise ValueError(f"it holds {array.dtype} {list(array.shape)}, expected {dtype} {list(shape)}")
+        except (OSError, EOFError, ValueError, OverflowError) as error:
+            raise UserError(f"{printable(file)} is damaged: {error}; remove the folder and start again") from None
+        arrays.append(array)
+    return arrays
+
+
+def _mapped(path: Path) -> np.ndarray:
+    array: np.ndarray = np.load(path, mmap_mode="r", allow_pickle=False)
+    return array
+
+
+def _recipe(manifest: Mapping[str, Any]) -> TokenRecipe:
+    """What a manifest says.
+
+    Raises:
+        KeyError, TypeError, ValueError: it says something else.
+    """
+    recipe = TokenRecipe(**{name: manifest[name] for name in TokenRecipe.__dataclass_fields__})
+    for name in ("count", "length", "vocab_size", "num_classes", "image_size"):
+        value = getattr(recipe, name)
+        if isinstance(value, bool) or not isinstance(value, int) or not 0 < value < _MAX_NUMBER:
+            raise ValueError(f"{name} is {value!r}")
+    return recipe
+
+
+def _read_json(path: Path) -> dict[str, Any] | None:
+    if not path.exists():
         return None
-    except (OSError, ValueError) as error:
-        raise UserError(f"{path} is damaged: {error}") from None
+    try:
+        content = parse_json(read_text(path, "tokens", max_bytes=_MAX_MANIFEST))
+    except ValueError as error:  # a UserError is one, too
+        raise UserError(f"{printable(path)} is damaged: {error}") from None
     return content if isinstance(content, dict) else None

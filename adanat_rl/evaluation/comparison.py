@@ -22,8 +22,8 @@ BASELINE = "baseline"
 BASE_SCHEDULE = "base_schedule"
 
 CONTROL_TITLES = {
-    Control.SHUFFLED: "its decisions, dealt to any other image",
-    Control.SHUFFLED_WITHIN_CLASS: "its decisions, dealt within the class",
+    Control.SHUFFLED: "its decisions, given to other images",
+    Control.SHUFFLED_WITHIN_CLASS: "its decisions, given to others of the class",
     Control.MEAN: "their mean, as a schedule",
     Control.CLASS_MEAN: "their mean per class",
 }

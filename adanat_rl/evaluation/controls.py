@@ -12,9 +12,9 @@ from enum import StrEnum
 
 import numpy as np
 import torch
-from scipy import stats
 from torch import Tensor
 
+from adanat_rl.evaluation.verdicts import ALPHA, MARGIN, paired_difference
 from adanat_rl.generation.generator import Generator
 from adanat_rl.generation.policies.base import FixedDecisionsPolicy
 
@@ -33,6 +33,7 @@ class Adaptivity(StrEnum):
 
     PER_IMAGE = "per_image"
     PER_CLASS = "per_class"
+    PER_CLASS_AT_LEAST = "per_class_at_least"  # whether per image too, the seeds cannot tell
     PER_IMAGE_OR_CAPTION = "per_image_or_caption"
     NONE = "none"
     UNKNOWN = "unknown"  # too few seeds to tell
@@ -55,10 +56,6 @@ class Verdict:
     p_over_all: float
     loss_within_class: float | None
     loss_over_all: float
-
-
-SIGNIFICANCE = 0.05
-_FEW_SEEDS = 4  # with fewer, a difference that is there is seldom seen
 
 
 def possible_controls(generator: Generator) -> tuple[Control, ...]:
@@ -91,7 +88,10 @@ def deal(control: Control, decisions: Tensor, context: Tensor, seed: int) -> Fix
 
 
 def judge_adaptivity(policy: list[float], within_class: list[float] | None, over_all: list[float]) -> Verdict:
-    """Compares distances paired by seed with one-sided paired t-tests at 5 %.
+    """Compares distances paired by seed.
+
+    That shuffled decisions are worse is said by a one-sided paired t-test at 5 %. That they are as good is said only
+    where the same test shows that they are worse by less than a margin: `MARGIN` of the policy's distance.
 
     Args:
         policy, within_class, over_all: distance (lower is better) of each seed under the policy and the two shuffles;
@@ -102,57 +102,87 @@ def judge_adaptivity(policy: list[float], within_class: list[float] | None, over
     """
     if len(policy) < 2:
         raise ValueError(f"adaptivity needs at least 2 seeds, got {len(policy)}")
-    p_all, loss_all = _worse(over_all, policy)
+    everywhere = _Loss.of(policy, over_all)
     if within_class is None:
-        return _over_all(p_all, loss_all, len(policy))
-    p_class, loss_class = _worse(within_class, policy)
-    if p_class < SIGNIFICANCE:
-        adaptivity = Adaptivity.PER_IMAGE
+        if everywhere.is_shown:
+            sentence = (
+                "The policy is adaptive, to the image or to its caption: given to other images its decisions are worse "
+                f"by {everywhere.told}."
+            )
+            return _verdict(Adaptivity.PER_IMAGE_OR_CAPTION, sentence, None, everywhere)
+        return _verdict(*_not_adaptive(everywhere, len(policy)), None, everywhere)
+    inside = _Loss.of(policy, within_class)
+    if inside.is_shown:
         sentence = (
-            "The policy is adaptive per image: the same decisions dealt to other images of the same class are worse by "
-            f"{loss_class:.3f} (p = {p_class:.2g})."
+            "The policy is adaptive per image: the same decisions given to other images of the same class are worse by "
+            f"{inside.told}."
         )
-    elif p_all < SIGNIFICANCE:
-        adaptivity = Adaptivity.PER_CLASS
+        return _verdict(Adaptivity.PER_IMAGE, sentence, inside, everywhere)
+    if not everywhere.is_shown:
+        return _verdict(*_not_adaptive(everywhere, len(policy)), inside, everywhere)
+    start = f"given to other images its decisions are worse by {everywhere.told}"
+    if inside.is_too_little:
         sentence = (
-            f"The policy is adaptive per class only: dealt to any image its decisions are worse by {loss_all:.3f} "
-            f"(p = {p_all:.2g}), within a class there is no difference that {len(policy)} seeds can show "
-            f"({loss_class:+.3f}, p = {p_class:.2g})."
+            f"The policy is adaptive per class only: {start}, within a class by no more than the margin of "
+            f"{inside.margin:.3f} ({inside.range})."
         )
-    else:
-        adaptivity, sentence = _not_shown(p_all, loss_all, len(policy))
-    return Verdict(adaptivity, sentence, p_class, p_all, loss_class, loss_all)
-
-
-def _over_all(p_all: float, loss_all: float, num_seeds: int) -> Verdict:
-    """The verdict where no two images have the same context."""
-    if p_all >= SIGNIFICANCE:
-        return Verdict(*_not_shown(p_all, loss_all, num_seeds), None, p_all, None, loss_all)
+        return _verdict(Adaptivity.PER_CLASS, sentence, inside, everywhere)
     sentence = (
-        "The policy is adaptive, to the image or to its caption: dealt to other images its decisions are worse by "
-        f"{loss_all:.3f} (p = {p_all:.2g})."
+        f"The policy is adaptive: {start}. Whether per image or only per class, {len(policy)} seeds cannot tell: "
+        f"within a class the change is {inside.mean:+.3f} ({inside.range}; margin {inside.margin:.3f})."
     )
-    return Verdict(Adaptivity.PER_IMAGE_OR_CAPTION, sentence, None, p_all, None, loss_all)
+    return _verdict(Adaptivity.PER_CLASS_AT_LEAST, sentence, inside, everywhere)
 
 
-def _not_shown(p_all: float, loss_all: float, num_seeds: int) -> tuple[Adaptivity, str]:
-    if num_seeds < _FEW_SEEDS:
-        return Adaptivity.UNKNOWN, (
-            f"Whether the policy is adaptive, {num_seeds} seeds cannot tell: its decisions dealt to any other image "
-            f"differ by {loss_all:+.3f} (p = {p_all:.2g}); at least {_FEW_SEEDS} are needed (evaluation.num_seeds)."
+@dataclass(frozen=True)
+class _Loss:
+    """How much worse shuffled decisions are: mean, bounds of the 90 % interval, margin, p-value that it is above 0."""
+
+    mean: float
+    low: float
+    high: float
+    margin: float
+    p: float
+
+    @classmethod
+    def of(cls, policy: list[float], shuffled: list[float]) -> _Loss:
+        margin = MARGIN * abs(float(np.mean(policy)))
+        found = paired_difference(policy, shuffled, margin)
+        return cls(found.mean, found.low_90, found.high_90, margin, found.p_better)
+
+    @property
+    def is_too_little(self) -> bool:
+        return self.high <= self.margin
+
+    @property
+    def is_shown(self) -> bool:
+        return self.p < ALPHA and not self.is_too_little
+
+    @property
+    def told(self) -> str:
+        return f"{self.mean:.3f} (p = {self.p:.2g})"
+
+    @property
+    def range(self) -> str:
+        return f"90 % interval {self.low:+.3f} to {self.high:+.3f}"
+
+
+def _verdict(adaptivity: Adaptivity, sentence: str, inside: _Loss | None, everywhere: _Loss) -> Verdict:
+    within = (None, None) if inside is None else (inside.p, inside.mean)
+    return Verdict(adaptivity, sentence, within[0], everywhere.p, within[1], everywhere.mean)
+
+
+def _not_adaptive(loss: _Loss, num_seeds: int) -> tuple[Adaptivity, str]:
+    if loss.is_too_little:
+        return Adaptivity.NONE, (
+            "The policy is not adaptive: given to other images its decisions are worse by no more than the margin "
+            f"of {loss.margin:.3f} ({loss.range}); a schedule would do."
         )
-    return Adaptivity.NONE, (
-        "The policy is not adaptive: its decisions are as good when dealt to any other image "
-        f"({loss_all:+.3f}, p = {p_all:.2g}); a schedule would do."
+    return Adaptivity.UNKNOWN, (
+        f"Whether the policy is adaptive, {num_seeds} seeds cannot tell: its decisions given to other images change "
+        f"the distance by {loss.mean:+.3f} ({loss.range}), of which less than {loss.margin:.3f} would not matter; more "
+        "seeds may tell (evaluation.num_seeds)."
     )
-
-
-def _worse(shuffled: list[float], policy: list[float]) -> tuple[float, float]:
-    """p-value that `shuffled` is larger, and by how much."""
-    difference = np.array(shuffled) - np.array(policy)
-    if np.ptp(difference) == 0:  # no spread, no t-test
-        return (0.0 if difference[0] > 0 else 1.0), float(difference[0])
-    return float(stats.ttest_1samp(difference, 0.0, alternative="greater").pvalue), float(difference.mean())
 
 
 def _class_means(decisions: Tensor, context: Tensor) -> Tensor:

@@ -14,7 +14,7 @@ odd value decides nothing:
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -91,18 +91,20 @@ class Hacking:
         )
 
 
-def find_hacking(rows: Sequence[Row], window: int, tolerance: float) -> Hacking | None:
+def find_hacking(rows: Sequence[Row], window: int, tolerance: float, rewarded: Collection[str] = ()) -> Hacking | None:
     """The first window in which the reward rose while a judge got worse; None if there is none.
 
     Args:
         rows: of metrics.jsonl, in order; those with `eval/fd_a` are evaluations. window: W; below 2 nothing is sought.
         tolerance: part of its value that a judge may lose over a window.
+        rewarded: numbers that the run is paid in (`rewarded_judges`); they are no judges of it.
     """
+    watched = [metric for metric in WATCHED if metric not in rewarded]
     evaluations, rewards = evaluation_rows(rows), _rewards(rows)
     if window < 2:
         return None
     for end in range(window, len(evaluations) + 1):
-        found = _judge_window(rewards, evaluations[:end], window, tolerance)
+        found = _judge_window(rewards, evaluations[:end], window, tolerance, watched)
         if found is not None:
             return found
     return None
@@ -133,14 +135,18 @@ def rewards_between(rows: Sequence[Row]) -> tuple[np.ndarray, np.ndarray]:
 
 
 def _judge_window(
-    trained: tuple[np.ndarray, np.ndarray], evaluations: Sequence[Row], window: int, tolerance: float
+    trained: tuple[np.ndarray, np.ndarray],
+    evaluations: Sequence[Row],
+    window: int,
+    tolerance: float,
+    watched: Sequence[str],
 ) -> Hacking | None:
     marks = [float(row[ITERATION]) for row in evaluations[-window:]]
     within = (marks[0] < trained[0]) & (trained[0] <= marks[-1])
     at, rewards = trained[0][within], trained[1][within]
     if not _has_risen(at, rewards):
         return None
-    changes = (_change(evaluations, window, metric, tolerance) for metric in WATCHED)
+    changes = (_change(evaluations, window, metric, tolerance) for metric in watched)
     worse = tuple(change for change in changes if change is not None)
     if not worse:
         return None

@@ -12,6 +12,8 @@ from typing import Any
 
 from rich.table import Table
 
+from adanat_rl.evaluation.fitting import fitted, left_out_note
+
 SIGNIFICANCE = 0.05
 PARTS = ("mean", "classes", "images", "noise")
 
@@ -154,38 +156,69 @@ def _on_method(probe: Probe) -> str:
     return text
 
 
-def probe_table(probe: Probe) -> Table:
-    """One line for each decision of each step."""
-    table = Table(
-        title="What a change of one decision does to the reward",
-        caption=(
+_GAINS = {
+    "schedule": "gain\nbest for all",
+    "per_class": "gain\nper class",
+    "per_image": "per image\n(known)",
+    "features": "per image\n(features)",
+}
+# What a reader needs first; the last of them goes first where there is no room
+_IMPORTANCE = (
+    "decision", "step", "features", "schedule", "per_class", "per_image", "share", "images", "noise", "value",
+    "classes", "mean",
+)  # fmt: skip
+
+
+def probe_table(probe: Probe, width: int | None = None) -> Table:
+    """One line for each decision of each step.
+
+    Args:
+        width: in characters that it has; columns that do not fit are left out and named. None: as wide as it needs.
+    """
+    titles = {"step": "step", "decision": "decision", "value": "value"}
+    titles |= {part: f"effect\n{part}" for part in PARTS}
+    titles |= {"share": "of images\npredicted", **_GAINS}
+    rows = [_line(probe, site) for site in probe["sites"]]
+
+    def build(kept: Sequence[str], left_out: Sequence[str]) -> Table:
+        missing = [titles[name].replace("\n", " ") for name in titles if name in left_out]
+        note = (
             "effect: root of each part of its mean square, over the levels. gain: of the best level tried, each over "
             "the one before; * beyond chance."
-        ),
-        title_justify="left",
-        caption_justify="left",
-    )
-    table.add_column("step", justify="right")
-    table.add_column("decision", no_wrap=True)
-    table.add_column("value", justify="right")
-    for title in ("mean", "classes", "images", "noise"):
-        table.add_column(f"effect\n{title}", justify="right")
-    table.add_column("of images\npredicted", justify="right")
-    for title in ("best for all", "per class", "per image\n(known)", "per image\n(features)"):
-        table.add_column(title if "\n" in title else f"gain\n{title}", justify="right", no_wrap=True)
-    step = None
-    for site in probe["sites"]:
-        if step not in (None, site["step"]):
-            table.add_section()
-        step = site["step"]
-        sizes = [
-            "–" if part == "images" and site["alike"] else f"{effect_size(site['split'][part])[0]:.3f}"
-            for part in PARTS
-        ]
-        gains = [_cell(site, gain, len(probe["sites"])) for gain in ("schedule", "per_class", "per_image", "features")]
-        decision = site["decision"].replace("_", " ")
-        table.add_row(str(step + 1), decision, f"{site['base_value']:.2f}", *sizes, _share(site), *gains)
-    return table
+        )
+        table = Table(
+            title="What a change of one decision does to the reward",
+            caption=" ".join(filter(None, (note, left_out_note(missing, "the probe's JSON file")))),
+            title_justify="left",
+            caption_justify="left",
+        )
+        for name, title in titles.items():
+            if name in kept:
+                table.add_column(title, justify="left" if name == "decision" else "right", no_wrap=True)
+        step = None
+        for row in rows:
+            if step not in (None, row["step"]):
+                table.add_section()
+            step = row["step"]
+            table.add_row(*(row[name] for name in titles if name in kept))
+        return table
+
+    return build(_IMPORTANCE, ()) if width is None else fitted(build, _IMPORTANCE, width)
+
+
+def _line(probe: Probe, site: Site) -> dict[str, str]:
+    sizes = {
+        part: "–" if part == "images" and site["alike"] else f"{effect_size(site['split'][part])[0]:.3f}"
+        for part in PARTS
+    }
+    return {
+        "step": str(site["step"] + 1),
+        "decision": site["decision"].replace("_", " "),
+        "value": f"{site['base_value']:.2f}",
+        **sizes,
+        "share": _share(site),
+        **{gain: _cell(site, gain, len(probe["sites"])) for gain in _GAINS},
+    }
 
 
 def _share(site: Site) -> str:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from rich.table import Table
@@ -10,6 +10,7 @@ from rich.text import Text
 
 from adanat_rl.evaluation.comparison import BASELINE, CONTROL, POLICY
 from adanat_rl.evaluation.evaluator import IMAGES_PER_SECOND, NAT_PASSES
+from adanat_rl.evaluation.fitting import fitted, left_out_note, name_width
 from adanat_rl.evaluation.judge import (
     ACCURACY,
     CLIP_SCORE,
@@ -21,6 +22,7 @@ from adanat_rl.evaluation.judge import (
     JudgeNames,
 )
 
+_STEPS = "horizon"
 _COLUMNS = (
     (INCEPTION_SCORE, "IS ↑", 2),
     (PRECISION, "precision ↑", 3),
@@ -30,23 +32,46 @@ _COLUMNS = (
     (NAT_PASSES, "NAT passes ↓", 1),
     (IMAGES_PER_SECOND, "images/s ↑", 0),
 )
+# What a reader needs first; the last of them goes first where there is no room
+_IMPORTANCE = (
+    FD_A, _STEPS, FD_B, NAT_PASSES, RECALL, PRECISION, INCEPTION_SCORE, CLIP_SCORE, ACCURACY, IMAGES_PER_SECOND
+)  # fmt: skip
 _STYLES = {POLICY: "bold green", CONTROL: "dim", BASELINE: ""}
 
 
-def comparison_table(comparison: Mapping[str, Any]) -> Table:
-    """The table of `Comparison.as_dict()`, mean ± sd over the evaluation seeds."""
-    count = len(comparison["seeds"])
+def comparison_table(
+    comparison: Mapping[str, Any], width: int | None = None, where: str = "the evaluation's JSON file"
+) -> Table:
+    """The table of `Comparison.as_dict()`, mean ± sd over the evaluation seeds.
+
+    Args:
+        width: in characters that it has; columns that do not fit are left out and named. None: as wide as it needs.
+        where: what holds the numbers that are left out, for the note.
+    """
     names = JudgeNames(**comparison.get("judge", {}))
     distances = ((FD_A, f"{names.short_a} ↓", 3), (FD_B, f"{names.short_b} ↓", 3))
-    columns = [column for column in (*distances, *_COLUMNS) if column[0] in comparison["rows"][0]["summary"]]
+    known = {name for row in comparison["rows"] for name in row["summary"]}
+    columns = [(_STEPS, "T", 0), *(column for column in (*distances, *_COLUMNS) if column[0] in known)]
+    order = sorted((name for name, _, _ in columns), key=_IMPORTANCE.index)
+
+    def build(kept: Sequence[str], left_out: Sequence[str]) -> Table:
+        missing = [title.rstrip(" ↑↓") for name, title, _ in columns if name in left_out]
+        shown = [column for column in columns if column[0] in kept]
+        return _table(comparison, shown, " ".join(filter(None, (names.note, left_out_note(missing, where)))))
+
+    return build(order, ()) if width is None else fitted(build, order, width)
+
+
+def _table(comparison: Mapping[str, Any], columns: Sequence[tuple[str, str, int]], note: str) -> Table:
+    count = len(comparison["seeds"])
     table = Table(
-        title=f"{comparison['num_images']} images × {count} seeds, mean ± sd over seeds",
-        caption=names.note,
+        title=f"{comparison['num_images']:,} images × {count} seed{'' if count == 1 else 's'}, mean ± sd over seeds",
+        caption=note,
         title_justify="left",
         caption_justify="left",
     )
-    table.add_column("policy", no_wrap=False, min_width=24)
-    table.add_column("T", justify="right")
+    titles = [row["title"] for row in comparison["rows"]]
+    table.add_column("policy", overflow="fold", min_width=name_width(titles))
     for _, title, _ in columns:
         table.add_column(title, justify="right", no_wrap=True)
     section = None
@@ -54,9 +79,15 @@ def comparison_table(comparison: Mapping[str, Any]) -> Table:
         if section not in (None, row["kind"]):
             table.add_section()
         section = row["kind"]
-        cells = [format_value(row["summary"][name], digits) for name, _, digits in columns]
-        table.add_row(Text(row["title"]), str(row["horizon"]), *cells, style=_STYLES.get(row["kind"], ""))
+        cells = [_cell(row, name, digits) for name, _, digits in columns]
+        table.add_row(Text(row["title"]), *cells, style=_STYLES.get(row["kind"], ""))
     return table
+
+
+def _cell(row: Mapping[str, Any], name: str, digits: int) -> str:
+    if name == _STEPS:
+        return str(row["horizon"])
+    return format_value(row["summary"][name], digits) if name in row["summary"] else "–"
 
 
 def format_value(value: Mapping[str, float], digits: int) -> str:

@@ -20,6 +20,7 @@ from adanat_rl.evaluation.build import build_judge
 from adanat_rl.evaluation.drawing import DrawHere
 from adanat_rl.evaluation.evaluator import Evaluator
 from adanat_rl.evaluation.reference import Baseline, load_references
+from adanat_rl.evaluation.rewarded import check_deciding_metric
 from adanat_rl.experiment.cluster import filtered_stderr
 from adanat_rl.experiment.fitting import check_fit, check_references
 from adanat_rl.experiment.inputs import missing_inputs, require_inputs, with_absolute_paths
@@ -58,6 +59,7 @@ def build_scene(config: ExperimentConfig) -> Scene:
     """Data, generator and evaluator."""
     torch.set_num_threads(config.resources.torch_threads)
     settle_process()
+    check_deciding_metric(config)
     check_fit(config)
     dataset = load_images(config.data)
     device = driver_device(config)

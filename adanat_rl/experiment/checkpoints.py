@@ -65,13 +65,13 @@ def write_snapshot(folder: Path, snapshot: Snapshot) -> None:
     """Writes the files of a snapshot and then their manifest into an empty folder; all of it is on the disk
     afterwards.
     """
-    folder.mkdir(parents=True, exist_ok=True)
+    folder.mkdir(exist_ok=True)
     for name, tensors in snapshot.tensors.items():
-        write_atomically(folder / f"{name}.safetensors", save(dict(tensors)))
-    write_atomically(folder / STATE, json.dumps({"format": _FORMAT, **snapshot.state}, indent=1))
+        write_atomically(folder / f"{name}.safetensors", save(dict(tensors)), parents=False)
+    write_atomically(folder / STATE, json.dumps({"format": _FORMAT, **snapshot.state}, indent=1), parents=False)
     names = sorted([*(f"{name}.safetensors" for name in snapshot.tensors), STATE])
     files = {name: _fingerprint(folder / name) for name in names}
-    write_atomically(folder / MANIFEST, json.dumps({"format": _FORMAT, "files": files}, indent=1))
+    write_atomically(folder / MANIFEST, json.dumps({"format": _FORMAT, "files": files}, indent=1), parents=False)
 
 
 def read_snapshot(folder: Path) -> Snapshot:
@@ -180,6 +180,7 @@ class CheckpointStore:
         if target.exists() and not self._is_whole(target):
             self._set_aside(target)
         if not target.exists():
+            self._folder.mkdir(exist_ok=True)
             self._remove_unfinished()
             aside = self._folder / f".iteration_{iteration:06d}.tmp"
             write(aside)

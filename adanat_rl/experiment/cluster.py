@@ -40,6 +40,7 @@ def quiet_environment() -> None:
         "MLFLOW_DISABLE_TELEMETRY": "true",
         "MLFLOW_LOGGING_LEVEL": "ERROR",
         "MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT": "true",
+        "MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR": "false",
         "PYTHONWARNINGS": "ignore",
         # Under `uv run` Ray would start each worker by uv in an uploaded copy of the working directory.
         "RAY_ENABLE_UV_RUN_RUNTIME_ENV": "0",

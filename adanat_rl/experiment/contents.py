@@ -45,7 +45,7 @@ _KINDS_OF_FILES = (  # settings that name a file or a folder of transformers
 _TABLES = ("data.tokens", "generator.captions", "evaluation.captions")  # whose manifest holds the hashes of all
 _OF_DATA = ("data.path", "data.captions", "data.class_names")
 # Settings whose content is compared; the text of their paths is not.
-CONTENT_KEYS = frozenset((*_KINDS_OF_FILES, *_TABLES, *_OF_DATA))
+CONTENT_KEYS = (*_KINDS_OF_FILES, *_TABLES, *_OF_DATA)
 
 
 def contents_of(config: ExperimentConfig, known: Path | None = None) -> dict[str, str]:

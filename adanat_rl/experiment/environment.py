@@ -15,6 +15,7 @@ from typing import Any
 import psutil
 
 from adanat_rl.config.files import write_atomically
+from adanat_rl.config.secrets import hide_secrets
 
 LATER_STARTS = "later_starts"
 _STARTED = "started"
@@ -32,7 +33,7 @@ def describe_environment() -> dict[str, Any]:
             installed[package] = None
     return {
         "git_revision": git_revision(Path(__file__).parent.parent),
-        "command": sys.argv,
+        "command": [hide_secrets(word) for word in sys.argv],
         "python": platform.python_version(),
         "packages": installed,
         "platform": platform.platform(),

@@ -30,6 +30,7 @@ from adanat_rl.evaluation.controls import possible_controls
 from adanat_rl.evaluation.drawing import DrawAndKeep, DrawSet
 from adanat_rl.evaluation.evaluator import IMAGES_PER_SECOND
 from adanat_rl.evaluation.hacking import find_hacking, hacking_row
+from adanat_rl.evaluation.rewarded import rewarded_judges
 from adanat_rl.experiment import rollout_table
 from adanat_rl.experiment.build import build_algorithm, build_baselines, build_scene, draw_here
 from adanat_rl.experiment.checkpoints import Snapshot, read_snapshot, write_snapshot
@@ -351,6 +352,7 @@ class Experiment:
         start = time.perf_counter()
         numbers, drawing = self._evaluator.evaluate_once(self.policy(), self.config.evaluation.seed)
         shutil.rmtree(self.folder.pieces, ignore_errors=True)
+        self.folder.require_presence()
         grid = self.folder.samples / f"iteration_{iteration:06d}.png"
         write_sample_grid(grid, self.pipeline(), self.config.evaluation.num_grid_contexts)
         decisions = drawing.decisions.cpu().numpy()
@@ -376,7 +378,9 @@ class Experiment:
         """Whether the reward has been rising while the judge found the images worse."""
         evaluation = self.config.evaluation
         rows = [*self.metrics.rows(), row]
-        found = find_hacking(rows, evaluation.hacking_window, evaluation.hacking_tolerance)
+        found = find_hacking(
+            rows, evaluation.hacking_window, evaluation.hacking_tolerance, rewarded_judges(self.config)
+        )
         is_new = found is not None and found.iteration == iteration
         self.warning = found.describe(self._evaluator.judge.names) if found is not None and is_new else ""
         return hacking_row(found)

@@ -10,11 +10,11 @@ from PIL import Image
 
 from adanat_rl.config.files import write_atomically
 from adanat_rl.generation.pipeline import GenerationPipeline, PipelineOutput
+from adanat_rl.plots.pictures import GRID_COLUMNS, GRID_GAP
 
-IMAGES_PER_CLASS = 8
+IMAGES_PER_CLASS = GRID_COLUMNS  # the report takes the grid apart again
 _MANY = 4  # images of a context where not all contexts are shown
 _FRAME = 32  # least side of one image in a grid, in pixels
-_GAP = 2
 
 
 def grid_contexts(
@@ -35,9 +35,11 @@ def image_grid(images: np.ndarray, columns: int) -> Image.Image:
     enlarged = images.repeat(factor, axis=1).repeat(factor, axis=2)
     _, height, width, channels = enlarged.shape
     rows = -(-len(images) // columns)
-    canvas = np.full((rows * (height + _GAP) - _GAP, columns * (width + _GAP) - _GAP, channels), 255, np.uint8)
+    canvas = np.full(
+        (rows * (height + GRID_GAP) - GRID_GAP, columns * (width + GRID_GAP) - GRID_GAP, channels), 255, np.uint8
+    )
     for index, image in enumerate(enlarged):
-        top, left = index // columns * (height + _GAP), index % columns * (width + _GAP)
+        top, left = index // columns * (height + GRID_GAP), index % columns * (width + GRID_GAP)
         canvas[top : top + height, left : left + width] = image
     return Image.fromarray(canvas[:, :, 0] if channels == 1 else canvas)
 

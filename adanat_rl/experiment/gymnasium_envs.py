@@ -48,24 +48,35 @@ def discriminator_asset(dataset: str) -> str:
     return f"asset:{dataset}/discriminator.safetensors"
 
 
-def discriminator_scorer(generator: Generator, dataset: str) -> Scorer:
-    """Scores finished samples by the shipped discriminator: `sigmoid(mean of the patch logits)`, in (0, 1)."""
-    path = resolve_path(discriminator_asset(dataset), "scorer")
-    discriminator = load_network(path, {"patch_discriminator": PatchDiscriminator})
+class DiscriminatorScorer:
+    """Scores finished samples by the shipped discriminator: `sigmoid(mean of the patch logits)`, in (0, 1).
+
+    Args:
+        generator: decodes the samples. dataset: whose discriminator.
+    """
+
+    def __init__(self, generator: Generator, dataset: str) -> None:
+        path = resolve_path(discriminator_asset(dataset), "scorer")
+        self._discriminator = load_network(path, {"patch_discriminator": PatchDiscriminator})
+        self._generator, self._dataset = generator, dataset
+
+    def __reduce__(self) -> tuple[type[DiscriminatorScorer], tuple[Generator, str]]:
+        """Copies and pickles read the shipped file again: spectral norm does not pickle."""
+        return DiscriminatorScorer, (self._generator, self._dataset)
 
     @torch.no_grad()
-    def score(samples: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
-        return torch.sigmoid(discriminator(generator.decode(samples), labels).mean(dim=1))
-
-    return score
+    def __call__(self, samples: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
+        """Scores `[B]` of samples `[B, L]` and labels `[B]`."""
+        return torch.sigmoid(self._discriminator(self._generator.decode(samples), labels).mean(dim=1))
 
 
 def _parts(preset: str, scorer: Scorer | None, overrides: Sequence[str]) -> dict[str, Any]:
-    config: ExperimentConfig = resolve(preset, overrides=overrides)
+    given = [overrides] if isinstance(overrides, str) else list(overrides)
+    config: ExperimentConfig = resolve(preset, overrides=given)
     generator = build_generator(config)
     return {
         "generator": generator,
-        "scorer": scorer if scorer is not None else discriminator_scorer(generator, config.data.name),
+        "scorer": scorer if scorer is not None else DiscriminatorScorer(generator, config.data.name),
         "noise_factory": ImageNoise,
         "contexts": np.asarray(load_dataset(config.data).labels),
         "action_limit": config.decisions.action_limit,

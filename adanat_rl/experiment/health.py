@@ -20,6 +20,7 @@ from adanat_rl.experiment.findings import Finding
 from adanat_rl.experiment.limits import address_space, available_memory, usable_cpus
 
 _MIN_FREE_BYTES = 2 * 10**9
+_MLFLOW_TIMEOUT_S = 30.0
 _MIN_ADDRESSES = 64 * 10**9
 _MIN_SHARED_MEMORY_BYTES = 300 * 10**6
 
@@ -175,23 +176,25 @@ def _weights(config: ExperimentConfig) -> list[Finding]:
 def _store(config: ExperimentConfig, run_dir: Path) -> list[Finding]:
     if not config.tracking.enabled:
         return [Finding("MLflow", True, "tracking is switched off")]
-    from mlflow import MlflowClient
+    from adanat_rl.tracking.destinations import destinations
+    from adanat_rl.tracking.mlflow_runs import within
+    from adanat_rl.tracking.store_artifacts import database_file
+    from adanat_rl.tracking.troubles import explain
 
-    from adanat_rl.tracking.mlflow_runs import tracking_uri
-
-    uri = tracking_uri(config, run_dir)
-    path = Path(uri.removeprefix("sqlite:///"))
-    if uri.startswith("sqlite:///") and not path.exists():
-        return [Finding("MLflow", True, f"will be made at the first run: {path}")]
-    os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "1")
-    try:
-        MlflowClient(uri).search_experiments(max_results=1)
-    except Exception as error:
-        reason = str(error).strip().splitlines()[0][:120]
-        return [
-            Finding("MLflow", False, f"{uri}: {reason}", "start the server; training goes on without it", fatal=False)
-        ]
-    return [Finding("MLflow", True, f"answers at {uri}")]
+    findings = []
+    for destination in destinations(config, run_dir):
+        path = database_file(destination.uri)
+        if path is not None and not path.exists():
+            findings.append(Finding("MLflow", True, f"will be made at the first run: {path}"))
+            continue
+        try:
+            within(_MLFLOW_TIMEOUT_S, lambda to=destination: to.connect().search_experiments(max_results=1))  # type: ignore[misc]
+        except Exception as error:
+            sentence = explain(error, destination.place, destination.experiment, "training goes on without it").sentence
+            findings.append(Finding("MLflow", False, sentence, "start or mend it, or tracking.uri=", fatal=False))
+        else:
+            findings.append(Finding("MLflow", True, f"{destination.place} answers"))
+    return findings
 
 
 def _ports() -> list[Finding]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Collection, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,7 +11,8 @@ from adanat_rl.config.catalogue import describe_missing, published_file
 from adanat_rl.config.errors import UserError
 from adanat_rl.config.paths import ASSET_PREFIX, resolve_path
 from adanat_rl.config.schema import DataConfig, ExperimentConfig
-from adanat_rl.data.sources import expand_files
+from adanat_rl.data.patterns import expand_files, user_path
+from adanat_rl.experiment.contents import CONTENT_KEYS
 from adanat_rl.generation.text.table import MANIFEST
 
 _IMAGENET = "photos in one folder per class; ImageNet's are published at image-net.org, ILSVRC2012_img_train.tar"
@@ -35,6 +37,7 @@ class Input:
         setting: dotted key. path: as the setting has it. there: whether it exists.
         about: of a missing one: what it is, where it is published, what makes it, behind "KEY: no such file: PATH".
         needed: False for what only `prepare` and `sample` read.
+        problem: instead of "no such file", what is wrong with a pattern whose folder is there.
     """
 
     setting: str
@@ -42,35 +45,16 @@ class Input:
     there: bool
     about: str = ""
     needed: bool = True
+    problem: str = ""
+
+    @property
+    def refusal(self) -> str:
+        """The line for a missing one."""
+        return self.problem or f"{self.setting}: no such file: {self.path}{self.about}"
 
 
-_PATHS = (
-    "data.path",
-    "data.captions",
-    "data.class_names",
-    "data.tokens",
-    "data.statistics",
-    "data.index_folder",
-    "generator.nat",
-    "generator.tokenizer",
-    "generator.captions",
-    "text.encoder",
-    "text.tokenizer",
-    "text.cache",
-    "reward.adversarial.features",
-    "reward.adversarial.weights",
-    "reward.image_reward.weights",
-    "reward.image_reward.vocabulary",
-    "reward.fid.weights",
-    "reward.classifier.weights",
-    "reward.clip_score.encoder",
-    "reward.aesthetic.encoder",
-    "reward.aesthetic.head",
-    "evaluation.inception",
-    "evaluation.captions",
-    "evaluation.clip_score",
-    "evaluation.reference",
-)
+# Settings that name files or folders; the last two are places of caches, which need not exist.
+_PATHS = (*CONTENT_KEYS, "data.index_folder", "text.cache")
 
 
 def with_absolute_paths(config: ExperimentConfig) -> ExperimentConfig:
@@ -112,7 +96,7 @@ def require_inputs(config: ExperimentConfig) -> None:
     if missing:
         first = missing[0]
         others = f" ({len(missing) - 1} more are missing: see --dry-run)" if len(missing) > 1 else ""
-        raise UserError(f"{first.setting}: no such file: {first.path}{first.about}{others}")
+        raise UserError(f"{first.refusal}{others}")
 
 
 def require_named(config: ExperimentConfig, settings: Collection[str]) -> None:
@@ -123,13 +107,15 @@ def require_named(config: ExperimentConfig, settings: Collection[str]) -> None:
     """
     for one in inputs_of(config):
         if one.setting in settings and not one.there:
-            raise UserError(f"{one.setting}: no such file: {one.path}{one.about}")
+            raise UserError(one.refusal)
 
 
 def _data(config: ExperimentConfig) -> Iterator[Input]:
     data = config.data
     if data.path is not None:
-        yield Input("data.path", data.path, _data_is_there(data), f": {_DATA[data.name]}")
+        problem = _problem_of_pattern(data)
+        there = not problem and _data_is_there(data)
+        yield Input("data.path", data.path, there, f": {_DATA[data.name]}", problem=problem)
     if data.captions is not None:
         yield _file("data.captions", data.captions, _CAPTIONS_JSON)
     if data.class_names is not None:
@@ -226,20 +212,30 @@ def _about(key: str, path: str, otherwise: str = "") -> str:
 
 def _data_is_there(data: DataConfig) -> bool:
     """Files of the data set, as far as a look at their names tells."""
-    path = Path(data.path or "").expanduser()
+    path = user_path(data.path or "", "data.path")
     looks: dict[str, Callable[[], bool]] = {
         "image_folder": path.is_dir,
         "coco": path.is_dir,
         "cifar10": path.exists,
         "captions": path.is_file,
-        "webdataset": lambda: _expands(data.path, ".tar"),
-        "cc3m_tsv": lambda: _expands(data.path, ".tsv"),
+        "webdataset": lambda: _expands(data.path, ".tar") == "",
+        "cc3m_tsv": lambda: _expands(data.path, ".tsv") == "",
     }
     return looks[data.name]()
 
 
-def _expands(pattern: str | None, suffix: str) -> bool:
+def _problem_of_pattern(data: DataConfig) -> str:
+    """What is wrong with files that a pattern or a folder stands for, where their folder is there; "" if nothing is."""
+    suffix = {"webdataset": ".tar", "cc3m_tsv": ".tsv"}.get(data.name)
+    fixed = re.split(r"[*?\[{]", data.path or "")[0]
+    place = user_path(fixed, "data.path") if fixed == data.path else user_path(f"{fixed}x", "data.path").parent
+    return _expands(data.path, suffix) if suffix and place.is_dir() else ""
+
+
+def _expands(pattern: str | None, suffix: str) -> str:
+    """Why a pattern stands for no files, "" if it stands for some."""
     try:
-        return bool(expand_files(pattern or "", suffix))
-    except UserError:
-        return False
+        expand_files(pattern or "", suffix)
+    except UserError as error:
+        return str(error)
+    return ""

@@ -201,8 +201,10 @@ def _in_colour(pixels: Tensor) -> Tensor:
 
 def _check_facts(path: Path, facts_path: Path, facts: dict[str, Any]) -> None:
     try:
-        found = json.loads(facts_path.read_text())
-    except (OSError, ValueError):
+        found = json.loads(facts_path.read_text(encoding="utf-8"))
+        if not isinstance(found, dict):
+            raise ValueError("no JSON object")
+    except (OSError, ValueError, RecursionError):
         raise UserError(f"{path} is there already, but not {facts_path.name} that says of what; remove it") from None
     for name, value in facts.items():
         if found.get(name) != value:

@@ -113,8 +113,8 @@ class PlainDisplay:
         self._write(_warning(text))
 
     def table(self, comparison: dict[str, Any]) -> None:
-        """The table, as wide as it needs to be."""
-        print_table(comparison_table(comparison))
+        """The table, as wide as the output is."""
+        print_table(lambda width: comparison_table(comparison, width))
 
 
 class LiveDisplay:
@@ -140,7 +140,8 @@ class LiveDisplay:
 
     def table(self, comparison: dict[str, Any]) -> None:
         """The table above the bar."""
-        self._progress.console.print(comparison_table(comparison))
+        console = self._progress.console
+        console.print(comparison_table(comparison, console.width))
 
 
 @contextmanager

@@ -22,6 +22,8 @@ from adanat_rl.evaluation.searches import Trial, searched_entries
 from adanat_rl.generation.decisions import DecisionSpace
 
 _CANDIDATES, _FINALISTS = "candidates", "finalists"  # names of the two studies in the file
+# SQLite's words for what is no fault of the file.
+_OF_THE_DISK = ("disk I/O error", "readonly database", "disk is full", "database is locked", "unable to open")
 _LIMIT = 1e32  # of a value: Optuna wants bounds, and this is where `cmaes` gives up
 
 
@@ -51,6 +53,8 @@ class StudyHistory:
             }
             self._trials = [self._read(trial) for study in self._studies.values() for trial in study.get_trials()]
         except (SQLAlchemyError, optuna.exceptions.OptunaError, KeyError, RuntimeError, ValueError) as error:
+            if any(words in _reason(error) for words in _OF_THE_DISK):
+                raise RunError(f"{path} cannot be used: {_reason(error)}") from error
             raise UserError(f"{path} is no study of this search ({_reason(error)}); choose another --run-dir") from None
 
     def __len__(self) -> int:

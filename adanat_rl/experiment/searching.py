@@ -17,6 +17,7 @@ from adanat_rl.config.loading import validate
 from adanat_rl.config.schema import ExperimentConfig
 from adanat_rl.evaluation.drawing import DrawAndKeep
 from adanat_rl.evaluation.evaluator import Evaluator
+from adanat_rl.evaluation.fitting import fitted, left_out_note
 from adanat_rl.evaluation.judge import FD_A
 from adanat_rl.evaluation.reference import Baseline, References, dump_references
 from adanat_rl.evaluation.searches import (
@@ -255,17 +256,29 @@ def summarise(config: ExperimentConfig, result: StaticSearchResult) -> dict[str,
     }
 
 
-def schedule_table(summary: dict[str, Any]) -> Table:
-    """The schedule before and after; a dash where a value has no effect."""
-    table = Table(title="base schedule → found", title_justify="left")
-    table.add_column("step", justify="right")
-    for name in summary["decisions"]:
-        table.add_column(name.replace("_", " "), justify="right")
+def schedule_table(summary: dict[str, Any], width: int | None = None) -> Table:
+    """The schedule before and after; a dash where a value has no effect.
+
+    Args:
+        width: in characters that it has; decisions that do not fit are left out and named. None: no limit.
+    """
+    rows = []
     for step, (before, after) in enumerate(zip(summary["base_schedule"], summary["schedule"], strict=True)):
         cells = [f"{old:.3f} → {new:.3f}" for old, new in zip(before, after, strict=True)]
-        shown = [cell if has else "–" for cell, has in zip(cells, summary["effective"][step], strict=True)]
-        table.add_row(str(step + 1), *shown)
-    return table
+        rows.append([cell if has else "–" for cell, has in zip(cells, summary["effective"][step], strict=True)])
+
+    def build(kept: Sequence[str], left_out: Sequence[str]) -> Table:
+        note = left_out_note([name.replace("_", " ") for name in left_out], "summary.json and schedule.json")
+        table = Table(title="base schedule → found", title_justify="left", caption=note, caption_justify="left")
+        table.add_column("step", justify="right", no_wrap=True)
+        for name in kept:
+            table.add_column(name.replace("_", "\n"), justify="right", no_wrap=True)
+        for step, cells in enumerate(rows):
+            table.add_row(str(step + 1), *cells[: len(kept)])
+        return table
+
+    names = summary["decisions"]
+    return build(names, ()) if width is None else fitted(build, names, width)
 
 
 def _total(config: ExperimentConfig) -> int:

@@ -9,6 +9,8 @@ from pathlib import Path
 import torch
 
 from adanat_rl.config.errors import UserError
+from adanat_rl.config.files import file_sha256
+from adanat_rl.config.paths import ASSET_PREFIX, resolve_path
 from adanat_rl.config.schema import ExperimentConfig
 from adanat_rl.data.loading import load_images
 from adanat_rl.evaluation.build import build_judge
@@ -78,6 +80,31 @@ def load_drawer(
     captions = None if prompts is None else encode_prompts(prompts, config.text, config.generator, device)
     generator = assemble_generator(config.generator, config.decisions, device, captions).with_base_schedule(rows)
     return GenerationPipeline(generator, SchedulePolicy(torch.from_numpy(rows).float()), config.evaluation.batch_size)
+
+
+def check_preset(config: ExperimentConfig, policy: str | None, named: str | None, typed: Collection[str] = ()) -> None:
+    """Refuses a preset or file of settings with another generator than that of the policy, which draws with its own.
+
+    Args:
+        named: option and name of the settings, such as "--preset mnist"; None if none were named.
+        typed: keys of settings that a person set, which `load_drawer` looks at.
+
+    Raises:
+        UserError: naming the file that differs.
+    """
+    if policy is None or named is None:
+        return
+    exported = load_policy(policy_folder(policy))
+    for key, digest in exported.generator_hashes.items():
+        name = getattr(config.generator, key)
+        is_there = name.startswith(ASSET_PREFIX) or Path(name).expanduser().is_file()
+        if f"{_GENERATOR}{key}" in typed or not is_there:
+            continue
+        if file_sha256(resolve_path(name, f"{_GENERATOR}{key}")) != digest:
+            raise UserError(
+                f"{named}: draws with {name}, but policy {policy} was trained with "
+                f"{getattr(exported.generator, key)} and draws with nothing else; leave one of the two out"
+            )
 
 
 def _own_drawer(config: ExperimentConfig, own: str) -> GenerationPipeline:

@@ -64,6 +64,7 @@ def train(
             stop.check()
             return _run(config, folder, again, display, tracker, stop)
     except OSError as error:
+        folder.require_presence()  # else that is what is wrong
         safe = f"the complete checkpoints in {folder.checkpoints}"
         raise disk_error(error, path, safe, again) or error from error
     except RunError as error:
@@ -110,6 +111,7 @@ class Training:
         checkpoints = config.checkpoints
         self._store = CheckpointStore(folder.checkpoints, checkpoints.keep, self._warn)
         self._best_store = CheckpointStore(folder.best_checkpoints, 1, self._warn) if checkpoints.keep_best else None
+        folder.checkpoints.mkdir(exist_ok=True)
         self._start = self._find_start()
         self.experiment = Experiment(config, folder, stop)
 
@@ -174,6 +176,7 @@ class Training:
     def save(self) -> None:
         """Writes a checkpoint of the last finished iteration, unless there is one or nothing was finished yet."""
         if self.experiment.has_state:
+            self._folder.require_presence()
             with self._stop.polled():
                 self._store.save(self.experiment.save, self.iteration)
 

@@ -7,6 +7,24 @@ import torch
 from adanat_rl.config.errors import UserError
 
 
+def check_device(name: str | torch.device) -> torch.device:
+    """A device of torch that can be computed on here.
+
+    Raises:
+        UserError: torch does not know it, or does not see it in this process.
+    """
+    try:
+        device = torch.device(name)
+        if device.type == "meta":
+            raise RuntimeError("it holds no numbers")
+        torch.zeros(1, device=device).cpu()
+    except (RuntimeError, AssertionError, TypeError, NotImplementedError) as error:
+        seen = ["cpu", *(f"cuda:{number}" for number in range(torch.cuda.device_count()))]
+        reason = (str(error).strip().splitlines() or [type(error).__name__])[0][:160]
+        raise UserError(f"device: {str(name)!r} is not accepted here: {reason}; torch sees {', '.join(seen)}") from None
+    return device
+
+
 def device_for(num_gpus: float, setting: str) -> str:
     """The GPU for whoever has a share of one, the CPU otherwise.
 

@@ -1,4 +1,4 @@
-"""What a set of features must be before anything is measured on it; the rest is refused, in a line that names the set."""
+"""What a set of features must be before anything is measured on it; the rest is refused by the name of the set."""
 
 from __future__ import annotations
 

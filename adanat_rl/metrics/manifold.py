@@ -18,7 +18,7 @@ _USE = "precision and recall with k = {k} neighbours"
 
 
 def neighbour_radii(features: Tensor, k: int = 3) -> Tensor:
-    """Distance `[N]` float64 of each feature `[N, D]` to its k-th nearest neighbour in the same set, itself not counted.
+    """Distance `[N]` float64 of each feature `[N, D]` to its k-th nearest neighbour in its set, itself not counted.
 
     Raises:
         UserError: k or fewer rows. NonFiniteError: NaN or infinite features.
@@ -79,7 +79,7 @@ def _within(squares: Tensor, errors: Tensor, radii: Tensor, left: Tensor, right:
 
 
 def _squared_distances(left: Tensor, right: Tensor) -> tuple[Tensor, Tensor]:
-    """Squared distances `[N, M]` by a matrix product around a common centre, and how far off each can be by rounding."""
+    """Squared distances `[N, M]` by a matrix product around a common centre, and how far rounding can move each."""
     centre = left.mean(dim=0)
     a, b = left - centre, right - centre
     norms = a.square().sum(dim=1)[:, None] + b.square().sum(dim=1)[None, :]

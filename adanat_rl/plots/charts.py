@@ -125,7 +125,7 @@ def baseline_levels(run: RunData, metric: str) -> list[Level]:
     """Baselines as measured in the comparison, or before that as published with the reference file."""
     if run.comparison is not None:
         best = best_baseline(run.comparison)
-        rows = [row for row in run.comparison["rows"] if row["kind"] == BASELINE]
+        rows = [row for row in run.comparison["rows"] if row["kind"] == BASELINE and metric in row["summary"]]
         return [_level(row["name"], row["summary"][metric], row is best) for row in rows]
     baselines = run.references.baselines if run.references else ()
     known = [baseline for baseline in baselines if {metric, FD_A} <= baseline.numbers.keys()]
@@ -138,14 +138,15 @@ def _level(name: str, value: Mapping[str, float], strong: bool) -> Level:
 
 
 def _learning(run: RunData) -> list[Chart]:
-    rows = run.evaluations
-    if not rows:
+    if not run.evaluations:
         return []
     unit, length = time_unit(run.total(TRAIN_SECONDS_TOTAL))
-    passes = np.array([row.get(NAT_PASSES_TOTAL, 0.0) for row in rows], float)
-    times = np.array([row.get(TRAIN_SECONDS_TOTAL, 0.0) for row in rows], float) / length
     charts = []
-    for metric, title in _distances(run, [key.removeprefix(EVAL) for key in rows[0]]):
+    for metric, title in _distances(run, {key.removeprefix(EVAL) for row in run.evaluations for key in row}):
+        # A judge may have come, or gone, between two starts of a run
+        rows = [row for row in run.evaluations if EVAL + metric in row]
+        passes = np.array([row.get(NAT_PASSES_TOTAL, 0.0) for row in rows], float)
+        times = np.array([row.get(TRAIN_SECONDS_TOTAL, 0.0) for row in rows], float) / length
         y = np.array([row[EVAL + metric] for row in rows], float)
         end = _final(run, metric)
         levels = baseline_levels(run, metric)
@@ -169,8 +170,8 @@ def _final(run: RunData, metric: str) -> tuple[float, float] | None:
     """Mean and sd of the comparison, if it is of the policy at the end of the curve."""
     if run.comparison is None or run.is_outdated or run.is_of_best:
         return None
-    value = run.comparison["rows"][0]["summary"][metric]
-    return value["mean"], value["sd"]
+    value = run.comparison["rows"][0]["summary"].get(metric)
+    return None if value is None else (value["mean"], value["sd"])
 
 
 def _ranking(run: RunData) -> list[Chart]:

@@ -3,63 +3,42 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
 from adanat_rl.config.metric_keys import EVAL, ITERATION, NAT_PASSES_TOTAL, TRAIN_SECONDS_TOTAL, TRAJECTORIES_TOTAL
 from adanat_rl.evaluation.comparison import BASE_SCHEDULE, BASELINE
-from adanat_rl.evaluation.controls import SIGNIFICANCE
 from adanat_rl.evaluation.evaluator import NAT_PASSES
-from adanat_rl.evaluation.judge import FD_A, FD_B, JudgeNames
-from adanat_rl.plots.numbers import duration, fixed, plural, trimmed, with_spread
+from adanat_rl.evaluation.judge import FD_A, FD_B
+from adanat_rl.evaluation.rewarded import remaining_judges
+from adanat_rl.evaluation.verdicts import MARGIN, Difference, Finding, paired_difference
+from adanat_rl.plots.numbers import duration, fixed, listed, plural, trimmed, with_spread
 from adanat_rl.plots.run_data import RunData
 
 Line = Mapping[str, Any]  # a row of a comparison
 
 
-@dataclass(frozen=True)
-class Difference:
-    """How two rows differ in a distance, paired by evaluation seed.
+def compare_rows(first: Line, second: Line, metric: str = FD_A, *, minimises: bool = True) -> Difference:
+    """Two rows, paired by evaluation seed; the margin is `MARGIN` of the second."""
+    ours, theirs = first["values"][metric], second["values"][metric]
+    return paired_difference(ours, theirs, MARGIN * abs(float(np.mean(theirs))), minimises=minimises)
+
+
+def best_baseline(
+    comparison: Mapping[str, Any], judge: str = FD_A, *, horizon: int | None = None, beyond: int | None = None
+) -> Line | None:
+    """The baseline with the least distance by a judge.
 
     Args:
-        mean, sd: of (first - second); negative means that the first is better. p: two-sided, None without a test.
+        horizon: only those of so many steps. beyond: only those of more steps than this.
     """
-
-    mean: float
-    sd: float
-    p: float | None
-
-    @property
-    def is_shown(self) -> bool:
-        """Whether the seeds show a difference at all."""
-        return self.p is not None and self.p < SIGNIFICANCE
-
-
-def compare_rows(first: Line, second: Line, metric: str = FD_A) -> Difference:
-    """Two rows, paired by seed."""
-    from scipy import stats
-
-    difference = np.array(first["values"][metric], float) - np.array(second["values"][metric], float)
-    if len(difference) < 2:
-        return Difference(float(difference.mean()), 0.0, None)
-    if np.allclose(difference, difference[0]):  # no spread, no t-test
-        return Difference(float(difference[0]), 0.0, 1.0 if np.isclose(difference[0], 0) else 0.0)
-    p = float(stats.ttest_1samp(difference, 0.0).pvalue)
-    return Difference(float(difference.mean()), float(difference.std(ddof=1)), p)
-
-
-def best_baseline(comparison: Mapping[str, Any], num_passes: float | None = None) -> Line | None:
-    """The baseline with the least distance by extractor A.
-
-    Args:
-        num_passes: only those that need at most so many NAT passes per image.
-    """
-    rows = [row for row in comparison["rows"] if row["kind"] == BASELINE]
-    if num_passes is not None:
-        rows = [row for row in rows if row["summary"][NAT_PASSES]["mean"] <= num_passes + 0.05]
-    return min(rows, key=lambda row: float(row["summary"][FD_A]["mean"]), default=None)
+    rows = [row for row in comparison["rows"] if row["kind"] == BASELINE and judge in row["summary"]]
+    if horizon is not None:
+        rows = [row for row in rows if row["horizon"] == horizon]
+    if beyond is not None:
+        rows = [row for row in rows if row["horizon"] > beyond]
+    return min(rows, key=lambda row: float(row["summary"][judge]["mean"]), default=None)
 
 
 def base_row(comparison: Mapping[str, Any]) -> Line | None:
@@ -70,33 +49,33 @@ def base_row(comparison: Mapping[str, Any]) -> Line | None:
 def headline(run: RunData) -> str:
     """The one sentence."""
     if run.comparison is not None:
-        return _compared(run.comparison, run.judge_names)
+        return _compared(run)
     total = run.config.training.num_iterations
     if not run.evaluations:
         return "Nothing has been evaluated yet: the run has only begun."
-    first, last = run.evaluations[0], run.evaluations[-1]
-    before = fixed(first[EVAL + FD_A])
+    known = [key for key in (FD_A, FD_B) if EVAL + key in run.evaluations[0]]
+    judge = next(iter(remaining_judges(run.config, known)), FD_A)
+    judged = [row for row in run.evaluations if EVAL + judge in row]
+    first, last = judged[0], judged[-1]
+    title = run.judge_names.fd_b if judge == FD_B else run.judge_names.fd_a
+    before = fixed(first[EVAL + judge])
     if last[ITERATION] == first[ITERATION]:
         return (
-            f"Nothing is learned yet: the untrained policy stands at {run.judge_names.fd_a} {before} "
+            f"Nothing is learned yet: the untrained policy stands at {title} {before} "
             f"on one evaluation seed, with {total:,} iterations to come."
         )
-    now = f"{fixed(last[EVAL + FD_A])} (iteration {last[ITERATION]:,})"
+    now = f"{fixed(last[EVAL + judge])} (iteration {last[ITERATION]:,})"
     return (
-        f"After {run.iteration:,} of {total:,} iterations the policy's {run.judge_names.fd_a} went from {before} "
+        f"After {run.iteration:,} of {total:,} iterations the policy's {title} went from {before} "
         f"untrained to {now}, on one evaluation seed; spread and baselines come with the comparison at the end."
     )
 
 
 def details(run: RunData) -> list[str]:
-    """What stands behind the sentence: baselines of equal cost, the second judge, the start, the effort."""
+    """What stands behind the sentence: baselines of more steps, judges that are paid in, the start, the effort."""
     sentences = []
     if run.comparison is not None:
-        policy = run.comparison["rows"][0]
-        sentences += _about_equal_cost(run.comparison, policy) + _about_second_judge(
-            run.comparison, policy, run.judge_names
-        )
-        sentences += _about_start(run)
+        sentences += _about_more_steps(run) + _about_paid_judges(run) + _about_start(run)
     elif run.total(NAT_PASSES_TOTAL):
         sentences.append(f"So far training took {_effort(run)}.")
     return sentences
@@ -118,40 +97,78 @@ def adaptivity(run: RunData) -> str:
     return "The shuffle controls were not run, or with one seed only, so whether the policy is adaptive is not known."
 
 
-def _compared(comparison: Mapping[str, Any], names: JudgeNames) -> str:
+def judges_of(run: RunData) -> list[str]:
+    """Distances of the comparison that the run was not paid in, in their order."""
+    known = [] if run.comparison is None else run.comparison["rows"][0]["summary"]
+    return [key for key in remaining_judges(run.config) if key in known]
+
+
+def _compared(run: RunData) -> str:
+    """Like against like: the best of as many steps, by the judges that are left."""
+    comparison, judges = run.comparison, judges_of(run)
+    assert comparison is not None  # asked by the caller
     policy = comparison["rows"][0]
-    passes = trimmed(policy["summary"][NAT_PASSES]["mean"])
-    result = (
-        f"In {plural(policy['horizon'], 'step')} and {passes} NAT passes per image the learned policy reaches "
-        f"{names.fd_a.partition(' ')[0]} {with_spread(policy['summary'][FD_A])} ({names.features_a})"
-    )
-    other = best_baseline(comparison)
-    if other is not None:
-        count = sum(row["kind"] == BASELINE for row in comparison["rows"])
-        rival = f"the best of {count} baselines" if count > 1 else "the baseline"
-        cost = f" in {plural(other['horizon'], 'step')} and {trimmed(other['summary'][NAT_PASSES]['mean'])} passes"
-        rival += f" ({other['title']}: {with_spread(other['summary'][FD_A])}{cost})"
-    else:
-        other = base_row(comparison)
-        if other is None:
-            return f"{result}; there is nothing to compare it with."
-        rival = f"the base schedule it started from ({with_spread(other['summary'][FD_A])})"
-    return f"{result}, {_relation(compare_rows(policy, other), len(comparison['seeds']), rival)}."
-
-
-def _relation(difference: Difference, num_seeds: int, rival: str) -> str:
-    amount = f"{fixed(abs(difference.mean))} ± {fixed(difference.sd)}"
-    word = "better" if difference.mean < 0 else "worse"
-    if difference.is_shown:
-        return f"{word} than {rival} by {amount}"
-    if difference.p is None:
+    cost = f"{plural(policy['horizon'], 'step')} and {trimmed(policy['summary'][NAT_PASSES]['mean'])} NAT passes"
+    if not judges:
+        numbers = [
+            f"{_title(run, key)} {with_spread(policy['summary'][key])}"
+            for key in (FD_A, FD_B)
+            if key in policy["summary"]
+        ]
         return (
-            f"{word} than {rival} by {fixed(abs(difference.mean))}, which one seed cannot show to be more than chance"
+            f"In {cost} per image the learned policy reaches {listed(numbers)}, but it was paid in just that: "
+            "no judge remains that could say what it is worth."
         )
-    if difference.mean == 0:
-        return f"the same as {rival}"
-    shown = f"{amount} {word}, p = {difference.p:.2g}"
-    return f"no better and no worse, as far as {num_seeds} seeds can show, than {rival}: {shown}"
+    rival = best_baseline(comparison, judges[0], horizon=policy["horizon"])
+    count = sum(row["kind"] == BASELINE and row["horizon"] == policy["horizon"] for row in comparison["rows"])
+    if rival is not None:
+        among = f"the best of {count} baselines" if count > 1 else "the only baseline"
+        name = f"{rival['title']}, {among} with as many steps"
+    else:
+        rival = base_row(comparison)
+        if rival is None:
+            numbers = [f"{_title(run, key)} {with_spread(policy['summary'][key])}" for key in judges]
+            reached = f"In {cost} per image the learned policy reaches {listed(numbers)}"
+            return f"{reached}; there is nothing to compare it with."
+        name = "the base schedule that it started from, with as many steps"
+    return f"In {cost} per image the learned policy is {_finding(run, policy, rival, judges, name)}."
+
+
+def _finding(run: RunData, policy: Line, rival: Line, judges: Sequence[str], name: str) -> str:
+    """`better than NAME by both judges: FD A 0.18 ± 0.01 against 0.25 ± 0.01, …`, as the numbers bear it out."""
+    shared = [key for key in judges if key in rival["summary"]]
+    found = {key: compare_rows(policy, rival, key) for key in shared}
+    numbers = ", ".join(
+        f"{_title(run, key)} {with_spread(policy['summary'][key])} against {with_spread(rival['summary'][key])}"
+        for key in shared
+    )
+    of_kind = {kind: [_title(run, key) for key in shared if found[key].finding is kind] for kind in Finding}
+    everyone = {1: f"by {_title(run, shared[0])}", 2: "by both judges"}.get(len(shared), "by all judges")
+    words = {
+        Finding.BETTER: f"better than {name}",
+        Finding.WORSE: f"worse than {name}",
+        Finding.LEVEL: f"level with {name}",
+        Finding.UNDECIDED: f"not shown to be better or worse than {name}",
+    }
+    for kind, text in words.items():
+        if len(of_kind[kind]) == len(shared):
+            few = "; one seed cannot decide it" if len(policy["values"][shared[0]]) == 1 else ""
+            return f"{text} {everyone}: {numbers}{few}"
+    short = {
+        Finding.BETTER: "better",
+        Finding.WORSE: "worse",
+        Finding.LEVEL: "level",
+        Finding.UNDECIDED: "undecided",
+    }
+    parts = [f"{short[kind]} by {listed(titles)}" for kind, titles in of_kind.items() if titles]
+    is_mixed = bool(of_kind[Finding.BETTER] and of_kind[Finding.WORSE])
+    return f"{'of mixed merit' if is_mixed else listed(parts)} beside {name}" + (
+        f" ({listed(parts)}): {numbers}" if is_mixed else f": {numbers}"
+    )
+
+
+def _title(run: RunData, key: str) -> str:
+    return {FD_A: run.judge_names.short_a, FD_B: run.judge_names.short_b}.get(key, key)
 
 
 def _about_start(run: RunData) -> list[str]:
@@ -164,28 +181,29 @@ def _about_start(run: RunData) -> list[str]:
     return sentences
 
 
-def _about_equal_cost(comparison: Mapping[str, Any], policy: Line) -> list[str]:
-    """The best baseline that costs no more, where it is not the best of all."""
-    cost = policy["summary"][NAT_PASSES]["mean"]
-    equal = best_baseline(comparison, cost)
-    if equal is None or equal is best_baseline(comparison):
+def _about_more_steps(run: RunData) -> list[str]:
+    """The best baseline of more steps, which costs more."""
+    comparison, judges = run.comparison, judges_of(run)
+    if comparison is None or not judges:
         return []
-    numbers = f"{equal['title']}: {with_spread(equal['summary'][FD_A])}"
-    rival = f"the best baseline with at most {trimmed(cost)} passes ({numbers})"
-    return [f"The policy is {_relation(compare_rows(policy, equal), len(comparison['seeds']), rival)}."]
+    policy = comparison["rows"][0]
+    rival = best_baseline(comparison, judges[0], beyond=policy["horizon"])
+    if rival is None:
+        return []
+    cost = f"{plural(rival['horizon'], 'step')} and {trimmed(rival['summary'][NAT_PASSES]['mean'])} passes"
+    name = f"{rival['title']}, the best baseline with more steps ({cost})"
+    return [f"It is {_finding(run, policy, rival, judges, name)}."]
 
 
-def _about_second_judge(comparison: Mapping[str, Any], policy: Line, names: JudgeNames) -> list[str]:
-    other = best_baseline(comparison) or base_row(comparison)
-    if other is None or FD_B not in policy["summary"]:
+def _about_paid_judges(run: RunData) -> list[str]:
+    """Which distance is the reward itself, and which one is left."""
+    known = [key for key in (FD_A, FD_B) if run.comparison and key in run.comparison["rows"][0]["summary"]]
+    left = judges_of(run)
+    paid = [_title(run, key) for key in known if key not in left]
+    if not paid or not left:
         return []
-    difference = compare_rows(policy, other, FD_B)
-    word = "better" if difference.mean < 0 else "worse"
-    shown = "" if difference.is_shown else ", a difference that the seeds cannot show to be more than chance"
-    ours, theirs = with_spread(policy["summary"][FD_B]), with_spread(other["summary"][FD_B])
-    return [
-        f"The independent {names.second} puts the policy at {ours} and {other['title']} at {theirs}: {word}{shown}."
-    ]
+    rest = listed([_title(run, key) for key in left])
+    return [f"The run is paid in {listed(paid)}, which is then no judge of it; what is said here is by {rest}."]
 
 
 def _effort(run: RunData) -> str:

@@ -9,6 +9,7 @@ import numpy as np
 from adanat_rl.config.metric_keys import EVAL, ITERATION, REWARD_MEAN
 from adanat_rl.evaluation.hacking import WATCHED, Hacking, find_hacking, rewards_between
 from adanat_rl.evaluation.judge import FD_A, FD_B, RECALL, JudgeNames
+from adanat_rl.evaluation.rewarded import rewarded_judges
 from adanat_rl.plots.curves import MARKED_POINTS
 from adanat_rl.plots.numbers import fixed, plural
 from adanat_rl.plots.run_data import RunData
@@ -38,7 +39,7 @@ _MOST_POINTS = 200  # of a curve; more are joined
 def hacking_of(run: RunData) -> Hacking | None:
     """Reward hacking of a run by its own settings."""
     settings = run.config.evaluation
-    return find_hacking(run.rows, settings.hacking_window, settings.hacking_tolerance)
+    return find_hacking(run.rows, settings.hacking_window, settings.hacking_tolerance, rewarded_judges(run.config))
 
 
 def hacking_sentence(run: RunData, found: Hacking | None) -> str:
@@ -53,7 +54,14 @@ def hacking_sentence(run: RunData, found: Hacking | None) -> str:
             f"Reward hacking is looked for over {settings.hacking_window} evaluations; "
             f"there {'is' if done == 1 else 'are'} {done}."
         )
-    judges = [title for key, title in _titles(run.judge_names).items() if EVAL + key in run.evaluations[-1]]
+    rewarded = rewarded_judges(run.config)
+    judges = [
+        title
+        for key, title in _titles(run.judge_names).items()
+        if EVAL + key in run.evaluations[-1] and key not in rewarded
+    ]
+    if not judges:
+        return "Reward hacking was not looked for: the run is paid in all that judges it."
     listed = judges[0] if len(judges) == 1 else f"{', '.join(judges[:-1])} or {judges[-1]}"
     return (
         f"No reward hacking was seen: over no {settings.hacking_window} evaluations in a row did the reward clearly "
@@ -68,7 +76,10 @@ def judges_figure(run: RunData, found: Hacking | None, title: str = "") -> Figur
         title: above; empty for none.
     """
     evaluations = run.evaluations
-    judges = [(key, name) for key, name in _titles(run.judge_names).items() if EVAL + key in evaluations[-1]]
+    judges = [
+        (key, name) for key, name in _titles(run.judge_names).items() if any(EVAL + key in row for row in evaluations)
+    ]
+    rewarded = rewarded_judges(run.config)
     count = 1 + len(judges)
     top = _TOP_IN if title else _TOP_IN - 0.22
     height = top + _BOTTOM_IN + count * _PANEL_IN + (count - 1) * _GAP_IN
@@ -86,7 +97,8 @@ def judges_figure(run: RunData, found: Hacking | None, title: str = "") -> Figur
         x, y = [row[ITERATION] for row in rows], [row[EVAL + key] for row in rows]
         marker = "o" if len(rows) <= MARKED_POINTS else ""
         axes.plot(x, y, color=SECOND, linewidth=1.6, marker=marker, markersize=3, label=key)
-        _name(axes, name, "lower is better" if WATCHED[key] > 0 else "higher is better", SECOND)
+        remark = "lower is better" if WATCHED[key] > 0 else "higher is better"
+        _name(axes, name, f"paid in; {remark}" if key in rewarded else remark, SECOND)
     last = max(float(run.rows[-1][ITERATION]), 1.0)
     for axes in panels:
         axes.set_xlim(-0.02 * last, 1.02 * last)

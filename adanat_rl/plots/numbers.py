@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 
 def fixed(value: float, digits: int = 3) -> str:
@@ -49,3 +49,8 @@ def time_unit(seconds: float) -> tuple[str, float]:
 def plural(count: int, word: str) -> str:
     """`1 seed`, `5 seeds`."""
     return f"{count:,} {word}{'' if count == 1 else 's'}"
+
+
+def listed(names: Sequence[str]) -> str:
+    """`a`, `a and b`, `a, b and c`."""
+    return names[0] if len(names) == 1 else f"{', '.join(names[:-1])} and {names[-1]}"

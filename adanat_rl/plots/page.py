@@ -11,10 +11,11 @@ from adanat_rl.config.metric_keys import EVAL, ITERATION, TRAIN_SECONDS_TOTAL, T
 from adanat_rl.evaluation.comparison import BASELINE
 from adanat_rl.evaluation.evaluator import NAT_PASSES
 from adanat_rl.evaluation.hacking import Hacking
-from adanat_rl.evaluation.judge import FD_A, RECALL
+from adanat_rl.evaluation.judge import FD_A, FD_B, RECALL
+from adanat_rl.evaluation.rewarded import rewarded_judges
 from adanat_rl.plots import headline, judges, pictures, tables
 from adanat_rl.plots.charts import Chart, Charts, baseline_levels
-from adanat_rl.plots.numbers import duration, fixed, plural, trimmed
+from adanat_rl.plots.numbers import duration, fixed, listed, plural, trimmed
 from adanat_rl.plots.run_data import RunData
 from adanat_rl.plots.theme import DARK, LIGHT, svg
 
@@ -93,6 +94,7 @@ def gather(run: RunData, charts: Charts) -> dict[str, Any]:
         "kind": kind(run),
         "has_levels": bool(baseline_levels(run, FD_A)),
         "distance_names": run.judge_names,
+        "paid_note": _paid_note(run),
         "columns": _columns(run),
         "groups": tables.comparison_groups(run.comparison["rows"], _columns(run)) if run.comparison else [],
         "seeds_note": headline.seeds_note(run.comparison) if run.comparison else "",
@@ -113,6 +115,21 @@ def gather(run: RunData, charts: Charts) -> dict[str, Any]:
         "incidents": incidents(run),
         "policy_folder": run.path / "policy",
     }
+
+
+def _paid_note(run: RunData) -> str:
+    """Which distances are the reward of the run."""
+    names = {FD_A: run.judge_names.short_a, FD_B: run.judge_names.short_b}
+    rewarded = rewarded_judges(run.config)
+    paid = [title for key, title in names.items() if key in rewarded]
+    known = run.comparison["rows"][0]["summary"] if run.comparison else names
+    left = [title for key, title in names.items() if key not in rewarded and key in known]
+    if not paid:
+        own = ":" in " ".join(run.config.reward.kinds)
+        return "" if own else "None of their extractors is used as a reward."
+    rest = f"the judge that remains is {listed(left)}" if left else "no other judge remains"
+    also = ", with precision, recall and accuracy, which come from the same features" if FD_A in rewarded else ""
+    return f"The run is paid in {listed(paid)}{also}: {rest}."
 
 
 def kind(run: RunData) -> str:
@@ -188,23 +205,27 @@ def facts(run: RunData) -> list[Fact]:
 def _compared_facts(run: RunData) -> list[Fact]:
     assert run.comparison is not None  # the caller has looked
     policy = run.comparison["rows"][0]
-    best, base = headline.best_baseline(run.comparison), headline.base_row(run.comparison)
-    found = [_distance_fact("Learned policy", policy, f"{run.judge_names.short_a}, lower is better", "policy")]
+    judge = next(iter(headline.judges_of(run)), FD_A)
+    title = run.judge_names.short_b if judge == FD_B else run.judge_names.short_a
+    best, base = headline.best_baseline(run.comparison, judge), headline.base_row(run.comparison)
+    found = [_distance_fact("Learned policy", policy, judge, f"{title}, lower is better", "policy")]
     cost = f"per image, in {plural(policy['horizon'], 'step')}"
     if best is not None:
         count = sum(row["kind"] == BASELINE for row in run.comparison["rows"])
         found.append(
-            _distance_fact(f"Best of {count} baselines" if count > 1 else "Baseline", best, best["title"], "rival")
+            _distance_fact(
+                f"Best of {count} baselines" if count > 1 else "Baseline", best, judge, best["title"], "rival"
+            )
         )
         cost += f"; best baseline: {trimmed(best['summary'][NAT_PASSES]['mean'])}"
-    if base is not None:
-        found.append(_distance_fact("Before training", base, "the base schedule"))
+    if base is not None and judge in base["summary"]:
+        found.append(_distance_fact("Before training", base, judge, "the base schedule"))
     found.append(Fact("Cost", trimmed(policy["summary"][NAT_PASSES]["mean"]), "NAT passes", cost))
     return found
 
 
-def _distance_fact(name: str, row: headline.Line, remark: str, kind: str = "") -> Fact:
-    value = row["summary"][FD_A]
+def _distance_fact(name: str, row: headline.Line, judge: str, remark: str, kind: str = "") -> Fact:
+    value = row["summary"][judge]
     return Fact(name, fixed(value["mean"]), f"± {fixed(value['sd'])}", remark, kind)
 
 

@@ -28,7 +28,7 @@ from adanat_rl.plots.numbers import fixed
 
 _GROUPS = {
     POLICY: "This run",
-    CONTROL: "Controls: the policy’s own decisions, dealt differently",
+    CONTROL: "Controls: the policy’s own decisions, given to other images",
     BASE_SCHEDULE: "Where it started",
     BASELINE: "Baselines, searched or learned",
 }
@@ -108,7 +108,9 @@ def comparison_groups(rows: Sequence[Mapping[str, Any]], columns: Sequence[Colum
 
 
 def _cell(row: Mapping[str, Any], column: Column, best: float | None) -> Cell:
-    value = row["summary"][column.key]
+    value = row["summary"].get(column.key)
+    if value is None:  # a judge that was not asked about this row
+        return Cell("–", "", best=False, title=column.title)
     spread = fixed(value["sd"], column.digits) if value["sd"] > _NO_SPREAD and column.digits > 0 else ""
     return Cell(fixed(value["mean"], column.digits), spread, value["mean"] == best, column.title)
 
@@ -117,7 +119,7 @@ def _best(rows: Sequence[Mapping[str, Any]], column: Column) -> float | None:
     """The best mean; None if so many rows have it that it distinguishes nobody."""
     if column.best is None or len(rows) < 2:
         return None
-    means = [row["summary"][column.key]["mean"] for row in rows]
+    means = [row["summary"][column.key]["mean"] for row in rows if column.key in row["summary"]]
     best = min(means) if column.best == "min" else max(means)
     return float(best) if 2 * means.count(best) <= len(means) else None
 

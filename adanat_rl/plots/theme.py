@@ -9,6 +9,7 @@ from __future__ import annotations
 import io
 import re
 from collections.abc import Sequence
+from functools import cache
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -16,6 +17,7 @@ import numpy as np
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
+    from matplotlib.ticker import ScalarFormatter
 
 INK, MUTED, LINE = "#1d1f23", "#5d636b", "#dcd8d1"  # text, second text, rules and grids
 ACCENT, SECOND = "#2458b8", "#b0501c"  # the policy of this run; whatever is set against it
@@ -70,9 +72,32 @@ def dress(axes: Axes) -> None:
     for side, spine in axes.spines.items():
         spine.set_visible(side == "bottom")
         spine.set_color(LINE)
+    for axis in (axes.xaxis, axes.yaxis):
+        axis.set_major_formatter(_tick_formatter()())
     axes.tick_params(length=0, labelsize=TEXT_PT, labelcolor=MUTED, pad=4)
     axes.grid(axis="y", color=LINE, linewidth=0.7)
     axes.set_axisbelow(True)
+
+
+@cache
+def _tick_formatter() -> type[ScalarFormatter]:
+    """Numbers that stand for themselves: an offset or a power of ten beside the axis would lie over its labels."""
+    from matplotlib.ticker import ScalarFormatter
+
+    class Ticks(ScalarFormatter):
+        def __init__(self) -> None:
+            super().__init__(useOffset=False)
+            self.set_powerlimits((-3, 6))
+
+        def __call__(self, x: float, pos: int | None = None) -> str:
+            if not self.orderOfMagnitude:
+                return str(super().__call__(x, pos))
+            return f"{x:.2g}".replace("-", "\N{MINUS SIGN}")
+
+        def get_offset(self) -> str:
+            return ""
+
+    return Ticks
 
 
 def label_x(axes: Axes, text: str) -> None:

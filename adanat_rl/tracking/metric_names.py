@@ -13,7 +13,7 @@ MAX_LENGTH = 250
 _ALLOWED = r"[\w.\- :/]"
 _ESCAPE = re.compile(r"_x([0-9a-f]+)_")
 # What would be read as an escape, although it stands in the name itself.
-_LOOKS_ESCAPED = re.compile(rf"_(?=x[0-9a-f]+(?:_|(?!{_ALLOWED}).))", re.DOTALL)
+_LOOKS_ESCAPED = re.compile(r"_(?=x[0-9a-f]+(?:_|[^\w\- :]))")  # also where what follows is escaped itself
 _NOT_ALLOWED = re.compile(rf"(?!{_ALLOWED}).", re.DOTALL)
 _DIGEST_LENGTH = 16
 
@@ -24,7 +24,8 @@ def to_mlflow(name: str) -> str:
     """
     text = _LOOKS_ESCAPED.sub(lambda found: _escaped(found[0]), name)
     text = _NOT_ALLOWED.sub(lambda found: _escaped(found[0]), text)
-    text = "/".join(_segment(segment) for segment in text.split("/"))
+    text = "/".join(_escaped(segment) if segment in {".", ".."} else segment for segment in text.split("/"))
+    text = re.sub(r"^\.\.", lambda found: _escaped(found[0]), text)
     text = re.sub(r"^/|/(?=/)|/$", lambda found: _escaped(found[0]), text)
     if 0 < len(text) <= MAX_LENGTH:
         return text
@@ -35,11 +36,6 @@ def to_mlflow(name: str) -> str:
 def from_mlflow(text: str) -> str:
     """The name that `to_mlflow` was given."""
     return _ESCAPE.sub(lambda found: chr(int(found[1], 16)), text)
-
-
-def _segment(segment: str) -> str:
-    """A part of the path; `.` and `..` would be a way through folders."""
-    return "".join(map(_escaped, segment)) if segment in {".", ".."} else segment
 
 
 def _escaped(characters: str) -> str:

@@ -1,8 +1,9 @@
 """Artifacts that move with their store: `adanat-rl-file:///runs/mlartifacts/…` is looked for beside the database.
 
-MLflow writes the place of every run's artifacts into its database as an absolute path, so a folder of runs that is moved
-or copied loses them. Of these addresses only the part from `mlartifacts` on is taken, with the folder of the database in
-front. Where there is no database to go by, as in a client of an HTTP server, the path stands as it was written.
+MLflow writes the place of every run's artifacts into its database as an absolute path, so a folder of runs that is
+moved or copied loses them. Of these addresses only the part from `mlartifacts` on is taken, with the folder of the
+database in front. Where there is no database to go by, as in a client of an HTTP server, the path stands as it was
+written.
 """
 
 from __future__ import annotations

@@ -2,12 +2,27 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
 from adanat_rl.config.schema import ExperimentConfig
-from adanat_rl.tracking.mlflow_runs import experiment_of, open_run, run_uid, tracking_uri
+from adanat_rl.tracking.destinations import Destination, destinations
+from adanat_rl.tracking.identity import claim
+from adanat_rl.tracking.mlflow_runs import (
+    common_tags,
+    complete_params,
+    is_same,
+    open_run,
+    send_files,
+    send_numbers,
+    values_of,
+    within,
+)
+from adanat_rl.tracking.troubles import explain
+
+_TIMEOUT_S = 60.0
 
 
 class SweepRun:
@@ -15,52 +30,68 @@ class SweepRun:
 
     Args:
         config: of any trial: server and experiment. folder: of the sweep. name: of the sweep. warn: takes one line.
+            revision: of the checkout.
     """
 
-    def __init__(self, config: ExperimentConfig, folder: Path, name: str, warn: Callable[[str], None]) -> None:
-        self._config = config
+    def __init__(
+        self,
+        config: ExperimentConfig,
+        folder: Path,
+        name: str,
+        warn: Callable[[str], None],
+        revision: str | None = None,
+    ) -> None:
         self._folder = folder
         self._name = name
         self._warn = warn
-        self._uid = run_uid(folder / "tracking.json")
-        self.uri = tracking_uri(config, folder)
+        self._told: set[str] = set()
+        self._revision = revision
+        self._destinations = destinations(config, folder) if config.tracking.enabled else []
+        self.uri = destinations(config, folder)[0].uri
+        self._uid = ""
+        if self._destinations:
+            identity = claim(folder / "tracking.json", [to.uri for to in self._destinations])
+            self._uid = identity.uid
+            if identity.news:
+                warn(identity.news)
 
     def begin(self, params: Mapping[str, Any]) -> None:
         """Makes or resumes the run before any trial looks for it."""
-        self._try(lambda client, run_id, is_new: self._log_params(client, run_id, params) if is_new else None)
+        typed = {"sweep": self._name, **{key: str(value) for key, value in params.items()}}
+        self._send(lambda client, run: complete_params(client, run, typed))
 
     def finish(self, status: str, metrics: Mapping[str, float], files: Mapping[str, Path], sentence: str) -> None:
         """Sends what the sweep came to and ends the run: FINISHED, KILLED or FAILED."""
 
-        def send(client: Any, run_id: str, is_new: bool) -> None:
-            for name, value in metrics.items():
-                client.log_metric(run_id, name, value)
-            for file in files.values():
-                if file.exists():
-                    client.log_artifact(run_id, str(file))
+        def send(client: Any, run: Any) -> None:
+            run_id = run.info.run_id
+            new = {name: value for name, value in metrics.items() if not _has(client, run_id, name, value)}
+            send_numbers(client, run_id, new, int(time.time() * 1000), 0)
+            send_files(client, run_id, {name: file for name, file in files.items() if file.is_file()})
             if sentence:
                 client.set_tag(run_id, "mlflow.note.content", sentence)
             client.set_terminated(run_id, status)
 
-        self._try(send)
+        self._send(send)
 
-    def _try(self, send: Callable[[Any, str, bool], None]) -> None:
-        if not self._config.tracking.enabled:
-            return
-        try:
-            from mlflow import MlflowClient  # takes two seconds to import
+    def _send(self, send: Callable[[Any, Any], None]) -> None:
+        for destination in self._destinations:
+            try:
+                within(_TIMEOUT_S, lambda to=destination: self._send_to(to, send))  # type: ignore[misc]
+            except Exception as error:  # the books are on disk; a server that is away must not spoil the sweep
+                line = f"warning: {explain(error, destination.place, destination.experiment).sentence}"
+                if line not in self._told:
+                    self._told.add(line)
+                    self._warn(line)
 
-            client = MlflowClient(self.uri)
-            tags = {"adanat_rl.kind": "sweep", "adanat_rl.run_dir": str(self._folder.resolve())}
-            tags["mlflow.source.name"] = "adanat-rl sweep"
-            experiment_id = experiment_of(client, self._config, self._folder)
-            run_id, is_new = open_run(client, experiment_id, self._uid, self._name, tags)
-            send(client, run_id, is_new)
-        except Exception as error:  # the books are on disk; a server that is away must not spoil the sweep
-            first_line = (str(error).strip().splitlines() or [""])[0]
-            self._warn(f"warning: not sent to MLflow ({type(error).__name__}: {first_line[:120]})")
+    def _send_to(self, destination: Destination, send: Callable[[Any, Any], None]) -> None:
+        client = destination.connect()
+        tags = common_tags("sweep", "sweep", self._folder, self._revision)
+        experiment_id = destination.experiment_id(client)
+        send(client, client.get_run(open_run(client, experiment_id, self._uid, self._name, tags).info.run_id))
 
-    def _log_params(self, client: Any, run_id: str, params: Mapping[str, Any]) -> None:
-        from mlflow.entities import Param
 
-        client.log_batch(run_id, params=[Param(key, str(value)[:500]) for key, value in params.items()])
+def _has(client: Any, run_id: str, name: str, value: float) -> bool:
+    """Whether the newest value of a metric is this one; a sweep that ends again has nothing new to say."""
+    values = values_of(client, run_id, name).get(0, [])
+    return bool(values) and is_same(value, values[-1])

@@ -6,6 +6,7 @@ import shutil
 import tempfile
 import threading
 import time
+from collections.abc import Callable
 from contextlib import ExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -20,6 +21,7 @@ from benchmarks.chaos.server import TrackingServer
 from benchmarks.chaos.shim import Control, NotPossibleError, build_shim
 from benchmarks.chaos.starting import Ending, Place, Started
 from benchmarks.chaos.strikes import ACTIONS, DONE, FAILED, NEED_DISK, NEED_SHIM, REFUSED, Attack
+from benchmarks.chaos.tearing import Damage
 from benchmarks.chaos.workloads import URI, WORKLOADS, Workload
 
 MAX_STARTS = 5
@@ -72,15 +74,13 @@ class Campaign:
         shutil.rmtree(self._folder, ignore_errors=True)
 
     def run(self, event: Event) -> Verdict:
-        """An event and its verdict; nothing of it goes on afterwards."""
+        """An event and its verdict; no process of it goes on afterwards."""
         verdict, since = Verdict(event), time.time()
-        workload = WORKLOADS[event.scenario.workload]
+        place = Place("event")
         with ExitStack() as stack:
+            stack.callback(place.family.kill)
             try:
-                reference = self._references.of(workload)
-                place = Place("event")
-                stack.callback(place.family.kill)
-                self._event(event, workload, reference, place, verdict, stack)
+                _Trial(event, self._references, place, verdict, stack).run(self._library)
             except NotPossibleError as error:
                 verdict.result = "not possible here"
                 verdict.notes.append(str(error))
@@ -95,117 +95,144 @@ class Campaign:
             place.remove()
         return verdict
 
-    def _event(
-        self,
-        event: Event,
-        workload: Workload,
-        reference: Reference,
-        place: Place,
-        verdict: Verdict,
-        stack: ExitStack,
-    ) -> None:
-        """Start, strike, wait, start again until it is done, compare."""
-        action = event.scenario.action
-        disk = server = control = None
-        if action in NEED_DISK:
-            disk = SmallDisk(place.work)
-            stack.callback(disk.close)
-            place.prefix, place.inside = disk.prefix, disk.inside
-        if action in NEED_SHIM:
-            control = Control(place.root / "control", place.work)
-            place.environment = control.environment(self._library())
-        if workload.server:
-            server = TrackingServer(place.root / "s")
-            stack.callback(server.close)
-        self._references.prepare(workload, place.inside)
-        arguments = [part.replace(URI, server.uri if server else "") for part in workload.arguments]
-        timeout_s = deadline_s(workload, reference.seconds)
-
-        started = place.start(workload.command, arguments)
-        struck_at_s, victim = _wait_for_instant(event, reference, place, started)
-        if victim is None:
-            ending = started.wait(timeout_s)
-            verdict.notes.append("ended before the instant")
-            self._note(verdict, ending, {DONE}, workload, place)
-        else:
-            attack = Attack(workload, place, started, victim, event.chance, server, control, disk)
-            expected = ACTIONS[action](attack)
-            ending = started.wait(timeout_s)
-            for put_right in attack.undo:
-                put_right()
-            verdict.notes += attack.notes
-            verdict.faults += attack.faults
-            if judging.is_late(ending, struck_at_s, _LATE_S):
-                expected = {*expected, DONE}
-            self._note(verdict, ending, expected, workload, place)
-            if action != "int twice":  # the second one asks to stop at once
-                verdict.faults += judging.stop_faults(ending, workload, place)
-        done = self._again(workload, arguments, place, verdict, timeout_s, attack if victim is not None else None)
-        if done:
-            self._compare(workload, reference, place, verdict, server)
-        late = victim is None and verdict.statuses[0] == DONE
-        verdict.result = "done before" if late else "equal bits"
-
-    def _again(
-        self,
-        workload: Workload,
-        arguments: list[str],
-        place: Place,
-        verdict: Verdict,
-        timeout_s: float,
-        attack: Attack | None,
-    ) -> bool:
-        """The same command until it is done; whether it ever was."""
-        place.environment = {}
-        damage = attack.damage if attack is not None else None
-        for _ in range(MAX_STARTS):
-            ending = place.start(workload.command, arguments).wait(timeout_s)
-            refusal = ending.status in {FAILED, REFUSED} and damage is not None and damage.file.name in ending.errors
-            if refusal and damage is not None:  # told by name: right, and now somebody brings the backup
-                verdict.notes.append(f"told: {ending.errors.strip().splitlines()[0][:200]}")
-                damage.undo()
-                damage = None
-            if ending.status == REFUSED and workload.begins_anew and workload.begins_anew in ending.errors:
-                verdict.notes.append("refused, deleted, begun anew")
-                shutil.rmtree(place.inside / workload.result)
-                continue
-            complete = workload.command == "export" and "not empty" in ending.errors
-            expected = {DONE, FAILED, *([REFUSED] if refusal or complete else [])}
-            self._note(verdict, ending, expected, workload, place)
-            if ending.status == DONE or complete:
-                return True
-            if ending.status not in expected:
-                return False
-        verdict.faults.append(f"not done after {MAX_STARTS} more starts")
-        return False
-
-    def _note(self, verdict: Verdict, ending: Ending, expected: set[int], workload: Workload, place: Place) -> None:
-        verdict.typed.append(ending.typed)
-        verdict.statuses.append(ending.status)
-        verdict.faults += judging.ending_faults(ending, expected, workload)
-        verdict.faults += judging.leftover_faults(place, _LEFT_TIMEOUT_S)
-
-    def _compare(
-        self,
-        workload: Workload,
-        reference: Reference,
-        place: Place,
-        verdict: Verdict,
-        server: TrackingServer | None,
-    ) -> None:
-        verdict.faults += judging.outcome_faults(workload, place.inside, reference.outcome)
-        verdict.faults += judging.audit_faults(workload, place, deadline_s(workload, 10))
-        if workload.tracked:
-            store = server.store if server is not None else f"sqlite:///{place.inside / 'mlflow.db'}"
-            verdict.faults += judging.mlflow_faults(store, _ITERATIONS)
-        if more := judging.temporary_files(place) - reference.temporary:
-            verdict.faults.append(f"temporary files left: {', '.join(more)}")
-
     def _library(self) -> Path:
         with self._shim_lock:
             if self._shim is None:
                 self._shim = build_shim(self._folder)
             return self._shim
+
+
+class _Trial:
+    """One event: armed, struck, given again until it is done, compared.
+
+    Args:
+        verdict: filled on the way. stack: of what is put away at the end.
+    """
+
+    def __init__(self, event: Event, references: References, place: Place, verdict: Verdict, stack: ExitStack) -> None:
+        self._event, self._place, self._verdict, self._stack = event, place, verdict, stack
+        self._workload: Workload = WORKLOADS[event.scenario.workload]
+        self._references = references
+        self._reference = references.of(self._workload)
+        self._timeout_s = deadline_s(self._workload, self._reference.seconds)
+        self._disk: SmallDisk | None = None
+        self._control: Control | None = None
+        self._server: TrackingServer | None = None
+        self._damage: Damage | None = None
+        self._arguments: list[str] = []
+
+    def run(self, library: Callable[[], Path]) -> None:
+        """All of it.
+
+        Args:
+            library: builds what is preloaded.
+
+        Raises:
+            NotPossibleError: this machine cannot do it.
+        """
+        self._arm(library)
+        struck = self._first_start()
+        if self._again():
+            self._compare()
+        self._verdict.result = "equal bits" if struck else "done before"
+
+    def _arm(self, library: Callable[[], Path]) -> None:
+        action, place = self._event.scenario.action, self._place
+        if action in NEED_DISK:
+            self._disk = SmallDisk(place.work)
+            self._stack.callback(self._disk.close)
+            self._stack.callback(self._keep_disk)
+            place.prefix, place.inside = self._disk.prefix, self._disk.inside
+        if action in NEED_SHIM:
+            self._control = Control(place.root / "control", place.work)
+            place.environment = self._control.environment(library())
+        if self._workload.server:
+            self._server = TrackingServer(place.root / "s")
+            self._stack.callback(self._server.close)
+        self._references.prepare(self._workload, place.inside)
+        uri = self._server.uri if self._server is not None else ""
+        self._arguments = [part.replace(URI, uri) for part in self._workload.arguments]
+
+    def _first_start(self) -> bool:
+        """Starts and strikes; whether it came to that."""
+        event, verdict, place = self._event, self._verdict, self._place
+        started = place.start(self._workload.command, self._arguments)
+        struck_at_s, victim = _wait_for_instant(event, self._reference, place, started)
+        if victim is None:
+            verdict.notes.append("ended before the instant")
+            self._note(started.wait(self._timeout_s), {DONE})
+            return False
+        attack = Attack(self._workload, place, started, victim, event.chance, self._server, self._control, self._disk)
+        expected = ACTIONS[event.scenario.action](attack)
+        ending = started.wait(self._timeout_s)
+        for put_right in attack.undo:
+            put_right()
+        self._damage = attack.damage
+        verdict.notes += attack.notes
+        verdict.faults += attack.faults
+        if judging.is_late(ending, struck_at_s, _LATE_S):
+            expected = {*expected, DONE}
+        self._note(ending, expected)
+        if event.scenario.action != "int twice":  # the second one asks to stop at once
+            verdict.faults += judging.stop_faults(ending, self._workload, place)
+        return True
+
+    def _again(self) -> bool:
+        """The same command until it is done; whether it ever was."""
+        workload, verdict = self._workload, self._verdict
+        self._place.environment = {}
+        for _ in range(MAX_STARTS):
+            ending = self._place.start(workload.command, self._arguments).wait(self._timeout_s)
+            if ending.status == REFUSED and workload.begins_anew and workload.begins_anew in ending.errors:
+                verdict.notes.append("refused, deleted, begun anew")
+                shutil.rmtree(self._place.inside / workload.result)
+                continue
+            complete = workload.command == "export" and "not empty" in ending.errors
+            refusals = {REFUSED} if complete or self._told_by_name(ending) else set()
+            self._note(ending, {DONE, FAILED, *refusals})
+            if ending.status == DONE or complete:
+                return True
+            if ending.status not in {FAILED, *refusals}:
+                return False
+        verdict.faults.append(f"not done after {MAX_STARTS} more starts")
+        return False
+
+    def _told_by_name(self, ending: Ending) -> bool:
+        """Whether a torn file was named; then somebody brings the backup."""
+        damage = self._damage
+        if damage is None or ending.status not in {FAILED, REFUSED} or damage.file.name not in ending.errors:
+            return False
+        self._verdict.notes.append(f"told: {ending.errors.strip().splitlines()[0][:200]}")
+        damage.undo()
+        self._damage = None
+        return True
+
+    def _note(self, ending: Ending, expected: set[int]) -> None:
+        verdict = self._verdict
+        verdict.typed.append(ending.typed)
+        verdict.statuses.append(ending.status)
+        verdict.faults += judging.ending_faults(ending, expected, self._workload)
+        verdict.faults += judging.leftover_faults(self._place, _LEFT_TIMEOUT_S)
+
+    def _compare(self) -> None:
+        place, workload, faults = self._place, self._workload, self._verdict.faults
+        audited = judging.audit_faults(workload, place, deadline_s(workload, 10))
+        damage = self._damage
+        if damage is not None and damage.is_only_copy and any(damage.file.name in fault for fault in audited):
+            self._verdict.notes.append("told by audit")  # nobody else reads that file; again somebody brings the backup
+            damage.undo()
+            audited = judging.audit_faults(workload, place, deadline_s(workload, 10))
+        faults += audited
+        faults += judging.outcome_faults(workload, place.inside, self._reference.outcome)
+        if workload.tracked:
+            store = self._server.store if self._server is not None else f"sqlite:///{place.inside / 'mlflow.db'}"
+            faults += judging.mlflow_faults(store, _ITERATIONS)
+        if more := judging.temporary_files(place) - self._reference.temporary:
+            faults.append(f"temporary files left: {', '.join(more)}")
+
+    def _keep_disk(self) -> None:
+        """What lies on the small disk goes away with it: a copy is there to be looked at."""
+        shutil.copytree(self._place.inside, self._place.root / "disk", ignore=shutil.ignore_patterns(".ballast"))
 
 
 def _wait_for_instant(event: Event, reference: Reference, place: Place, started: Started) -> tuple[float, int | None]:

@@ -142,7 +142,7 @@ def second_driver(attack: Attack) -> set[int]:
 def delete_folder(attack: Attack) -> set[int]:
     """Somebody cleans up."""
     attack.notes.append("deleted" if attack.result.exists() else "nothing there yet")
-    status = {FAILED} if attack.result.exists() else {DONE}
+    status = {FAILED} if attack.result.exists() else {DONE}  # the command that goes on begins from zero then
     shutil.rmtree(attack.result, ignore_errors=True)
     return status
 
@@ -167,7 +167,7 @@ def break_disk(name: str) -> Action:
         control.fail(_ERRORS[name], times=times, one_in=one_in)
         attack.notes.append(f"{'all' if times < 0 else times} of each {one_in} operations")
         attack.undo += [lambda: attack.notes.append(f"{control.failures} failed"), control.heal]
-        return {DONE, FAILED}
+        return _statuses_of_a_broken_disk(attack)
 
     return action
 
@@ -187,7 +187,7 @@ def fill_disk(attack: Attack) -> set[int]:
     assert attack.disk is not None
     attack.disk.fill()
     attack.undo.append(attack.disk.free)
-    return {DONE, FAILED}
+    return _statuses_of_a_broken_disk(attack)
 
 
 def read_only_disk(attack: Attack) -> set[int]:
@@ -225,6 +225,13 @@ ACTIONS: dict[str, Action] = {
 }
 NEED_SHIM = frozenset({"clock", *_ERRORS})
 NEED_DISK = frozenset({"full disk", "read-only disk"})
+
+
+def _statuses_of_a_broken_disk(attack: Attack) -> set[int]:
+    """Who has written nothing yet may refuse the place instead."""
+    result = attack.result
+    begun = result.is_file() or (result.is_dir() and any(entry.name != "run.lock" for entry in result.iterdir()))
+    return {DONE, FAILED} if begun else {DONE, FAILED, REFUSED}
 
 
 def _kill_and_tear(attack: Attack, *, only_copies: bool) -> set[int]:

@@ -26,11 +26,12 @@ _NOT_CONTENT = frozenset({"run.lock", ".ballast"})
 
 @dataclass(frozen=True)
 class Damage:
-    """What was done to which file, and what it held before."""
+    """What was done to which file, whether nothing else can give it back, and what it held before."""
 
     file: Path
     what: str
     before: bytes
+    is_only_copy: bool
 
     def undo(self) -> None:
         """As from a backup."""
@@ -53,12 +54,12 @@ def tear(folder: Path, chance: random.Random, *, only_copies: bool) -> Damage | 
     if chance.random() < 0.5:
         length = chance.randrange(len(before))
         file.write_bytes(before[:length])
-        return Damage(file, f"{file.relative_to(folder)} cut to {length} of {len(before)} bytes", before)
+        return Damage(file, f"{file.relative_to(folder)} cut to {length} of {len(before)} bytes", before, only_copies)
     data, turned = bytearray(before), chance.randint(1, 8)
     for _ in range(turned):
         data[chance.randrange(len(data))] ^= 1 << chance.randrange(8)
     file.write_bytes(data)
-    return Damage(file, f"{file.relative_to(folder)} with up to {turned} bits turned", before)
+    return Damage(file, f"{file.relative_to(folder)} with up to {turned} bits turned", before, only_copies)
 
 
 def is_only_copy(path: Path) -> bool:

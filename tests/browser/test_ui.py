@@ -73,7 +73,9 @@ def dashboard(runs: Path) -> Iterator[str]:
     process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
     assert process.stdout is not None
     assert process.stdout.readline() == f"MLflow on http://127.0.0.1:{port} (Ctrl-C ends it)\n"
-    yield f"http://127.0.0.1:{port}"
+    line = process.stdout.readline()
+    assert line.startswith("  1 run of adanat-rl: ")
+    yield line.split()[-1]
     process.send_signal(signal.SIGINT)
     process.communicate(timeout=60)
     assert process.returncode == 130
@@ -96,7 +98,7 @@ def open_when_up(page: Page, address: str) -> None:
 
 def test_the_dashboard_shows_the_run_a_chart_and_a_sample_image(browser: Browser, dashboard: str) -> None:
     page = browser.new_page(viewport={"width": 1400, "height": 1000})
-    open_when_up(page, f"{dashboard}/#/experiments/1/runs")
+    open_when_up(page, dashboard)
     run = page.get_by_role("link", name="digits").first
     expect(run).to_be_visible(timeout=SLOW_MS)
     run.click()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import os
 from pathlib import Path
 
@@ -19,6 +20,22 @@ def in_a_folder_with_odd_things(tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
     (tmp_path / "broken.yaml").write_text("a: [1\n")
     (tmp_path / "unknown.yaml").write_text("ppo:\n  learning_rate: 1\n")
     (tmp_path / "schedule.json").write_text("[[0.5, 1, 1]]")
+    (tmp_path / "twice.yaml").write_text("ppo:\n  lr: 1\nppo:\n  clip: 1\n")
+    (tmp_path / "cycle.yaml").write_text("ppo: &a {lr: *a}\n")
+    (tmp_path / "deep.yaml").write_text("ppo: " + "[" * 100_000)
+    (tmp_path / "bomb.yaml").write_text(
+        "a: &a [1, 1, 1, 1, 1, 1, 1, 1, 1, 1]\n"
+        + "".join(f"{x}: &{x} [{', '.join(['*' + y] * 10)}]\n" for y, x in itertools.pairwise("abcdefghij"))
+    )
+    (tmp_path / "latin.yaml").write_bytes("name: tägig".encode("latin-1"))
+    (tmp_path / "sweep.yaml").write_text("settings: {ppo.lr: 1e-4}\n")
+    (tmp_path / "grid.yaml").write_text(
+        "parameters:\n"
+        + "".join(f"  {key}: {{grid: {list(range(1, 101))}}}\n" for key in ("ppo.lr", "ppo.clip"))
+        + "seeds: 100\n"
+    )
+    (tmp_path / "nested.yaml").write_text("settings: {ppo.lr: 1,\n  ppo: {lr: 2}}\n")
+    (tmp_path / "loop").symlink_to("loop")
     (tmp_path / "other").mkdir()
     (tmp_path / "other" / "file").write_text("")
     monkeypatch.chdir(tmp_path)
@@ -28,7 +45,38 @@ CASES = [
     ("trian", ["'trian' is no command", "accepted: train", "did you mean 'train'?"]),
     ("train --preset digit", ["--preset: 'digit'", "digits, imagenet256", "did you mean 'digits'?"]),
     ("train --prest digits", ["--prest", "did you mean '--preset'?"]),
-    ("train --preset digits --config list.yaml", ["--config", "not allowed with"]),
+    ("train --preset digits --config list.yaml", ["list.yaml holds a list, expected a mapping"]),
+    ("train --preset digits preset=mnist", ["--preset digits and preset=mnist: give one of the two"]),
+    ("train --config twice.yaml", ["twice.yaml", "line 3: ppo stands here and in line 1"]),
+    ("train --config cycle.yaml", ["cycle.yaml", "line 1: *a stands inside of what it names"]),
+    ("train --config deep.yaml", ["deep.yaml", "more than 32 lists and mappings inside each other"]),
+    ("train --config bomb.yaml", ["bomb.yaml", "more than 10,000 values"]),
+    ("train --config latin.yaml", ["--config: latin.yaml is no UTF-8 text: byte 0xe4 in line 1"]),
+    ("train --config ~nobody-at-all/x.yaml", ["--config", "no such user's home"]),
+    ("train --run-dir=", ["run_dir", "expected some text"]),
+    ("train --run-dir " + "x" * 300, ["File name too long"]),
+    ("train --run-dir loop/x", ["loop"]),
+    ("train policy.hidden_size=4000000000", ["policy.hidden_size: 4000000000 is not accepted", "4096"]),
+    ("train seed=" + "9" * 5000, ["seed: a number of 5,000 characters"]),
+    ("train decisions.base.values=[[2,1,1,0]]", ["decisions.base.values: row 1: mask_ratio 2 is not accepted"]),
+    ("train --batch-size 64", ["training.trajectories_per_iteration=64", "ppo.minibatch_size=64"]),
+    ("train --epochs 10", ["training.num_iterations=10", "ppo.num_epochs=10"]),
+    ("train --num-workers 4", ["resources.num_env_runners=4", "data.num_workers=4"]),
+    ("train --multirun", ["adanat-rl sweep FILE"]),
+    ("train -m ppo.lr=1,2", ["adanat-rl sweep FILE"]),
+    ("train --device cuda", ["resources.num_gpus_per_env_runner=0.3"]),
+    ("train --lr", ["expected a value; type ppo.lr=VALUE"]),
+    ("train ppo.lr 1e-4", ["type ppo.lr=1e-4"]),
+    ("train ppo.lr = 1e-4", ["type ppo.lr=1e-4"]),
+    ("train ppo.lr: 1e-4", ["type ppo.lr=1e-4"]),
+    ("train ~ppo.lr", ["cannot be removed"]),
+    ("train num_iterations=10", ["did you mean 'training.num_iterations'?"]),
+    ("eval", ["did you mean 'evaluate'?"]),
+    ("mnist", ["type adanat-rl train --preset mnist"]),
+    ("--preset mnist", ["adanat-rl train --preset mnist"]),
+    ("sweep sweep.yaml --seeds 99999999 --dry-run", ["seeds: 99999999 is not accepted: 1,000 are the most"]),
+    ("sweep grid.yaml --dry-run", ["are 1,000,000 trials; 10,000 are the most"]),
+    ("sweep nested.yaml --dry-run", ["nested.yaml, line 2: ppo.lr stands here and in line 1"]),
     ("train --config nowhere.yaml", ["--config: nowhere.yaml: No such file"]),
     ("train --config list.yaml", ["list.yaml holds a list, expected a mapping"]),
     ("train --config broken.yaml", ["broken.yaml is no YAML"]),
@@ -92,6 +140,16 @@ CASES = [
     ("sample --context 12", ["context: 12 is no label; accepted: 0 … 9"]),
     ("sample --per-context 0", ["--per-context: 0 is not accepted"]),
     ("sample --output picture.jpg", ["--output: picture.jpg is not accepted"]),
+    ("sample --output list.yaml/x.png", ["--output: ", "list.yaml is a file, expected a folder"]),
+    ("sample --context ²", ["--context: ", "expected labels 0 … 9"]),
+    ("sample --context 7-3", ["--context: ", "expected labels 0 … 9"]),
+    ("sample --context 0-99999999999999", ["99999999999999 is no label"]),
+    ("sample --per-context 1000000000", ["--per-context: 1000000000 is not accepted"]),
+    ("sample --seed ²", ["--seed: ² is not accepted"]),
+    ("report other --run-dir list.yaml", ["other and --run-dir list.yaml: give one of the two"]),
+    ("report other", ["other is no run folder"]),
+    ("audit nowhere", ["nowhere is no run folder"]),
+    ("export other --output new", ["other is no run folder"]),
     ("pretrain --run-dir other", ["run_dir: other is not empty"]),
     ("pretrain pretraining.num_heads=5", ["pretraining.num_heads: 5 does not divide width (96)"]),
     ("export --run-dir other --output new", ["other is no run folder"]),

@@ -103,13 +103,30 @@ def test_sample_draws_what_the_pipeline_draws_in_every_form(capsys, finished_run
     assert grid.shape == (3 * 32 + 2 * 2, 2 * 32 + 2)
 
 
+def test_sample_takes_a_folder_whose_name_has_a_dot_also_when_it_is_there(capsys, tmp_path: Path) -> None:
+    for context in ("3", "4"):
+        call(capsys, "sample", "--context", context, "--per-context", "1", "--output", tmp_path / "out.v2")
+    assert {path.name for path in (tmp_path / "out.v2").iterdir()} == {"label_3_seed_0.png", "label_4_seed_0.png"}
+
+
+@pytest.mark.parametrize("name", ["x.jpg", "x.JPEG", "x.pt", "a-folder.png", "a-file"])
+def test_sample_refuses_an_output_before_it_draws(
+    capsys, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
+    (tmp_path / "a-folder.png").mkdir()
+    (tmp_path / "a-file").write_text("")
+    monkeypatch.setattr("adanat_rl.experiment.subject.load_drawer", lambda *_: pytest.fail("something was loaded"))
+    assert main(["sample", "--output", str(tmp_path / name)]) == 2
+    assert "--output: " in capsys.readouterr().err
+
+
 def test_the_shipped_policy_samples_right_after_the_installation(capsys, tmp_path: Path) -> None:
     call(capsys, "sample", "--output", tmp_path / "s.png")
     assert Image.open(tmp_path / "s.png").size == (8 * 34 - 2, 10 * 34 - 2)
 
 
 def test_export_gives_the_policy_of_the_run_and_of_a_checkpoint(capsys, finished_run: Path, tmp_path: Path) -> None:
-    assert "iteration 4" in call(capsys, "export", "--run-dir", finished_run, "--output", tmp_path / "newest")
+    assert "iteration 4" in call(capsys, "export", finished_run, "--output", tmp_path / "newest")
     assert "iteration 2" in call(
         capsys, "export", "--run-dir", finished_run, "--output", tmp_path / "older", "--iteration", "2"
     )
@@ -123,12 +140,13 @@ def test_report_is_made_again_also_for_a_run_that_is_not_finished(capsys, finish
     shutil.copytree(finished_run, copy)
     for name in ("evaluation.json", "summary.json", "report.html", "samples/gallery.npz", "samples/decisions.npz"):
         (copy / name).unlink()
-    call(capsys, "report", "--run-dir", copy)
+    call(capsys, "report", copy)
     assert (copy / "report.html").read_text().startswith("<!")
 
 
 def test_audit_is_content_with_a_finished_run(capsys, finished_run: Path) -> None:
-    printed = call(capsys, "audit", "--run-dir", finished_run)
+    printed = call(capsys, "audit", finished_run)
+    assert printed == call(capsys, "audit", "--run-dir", finished_run)
     assert "PROBLEM" not in printed
     assert "256 ids in 4 iterations, each exactly once" in printed
 

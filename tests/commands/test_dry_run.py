@@ -174,7 +174,7 @@ def test_a_file_that_is_there_tells_its_shape(capsys: pytest.CaptureFixture[str]
     network = UViTNAT(**nat)
     save_network(Path("nat.safetensors"), "uvit", nat, network)
     save_network(Path("tokenizer.safetensors"), "vqgan", tokenizer, VQTokenizer(**tokenizer))
-    mine = ("generator.nat=nat.safetensors", "generator.tokenizer=tokenizer.safetensors")
+    mine = ("generator.nat=nat.safetensors", "generator.tokenizer=tokenizer.safetensors", "data.image_size=32")
     printed = dry_run(capsys, "--preset", "imagenet256", *mine)
     assert f"# parameters: NAT {sum(parameter.numel() for parameter in network.parameters()):,}, " in printed
     assert "as expected of the missing files" not in printed

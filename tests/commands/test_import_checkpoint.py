@@ -548,7 +548,10 @@ OPTIONS = [
     ("own.safetensors", "is a file of adanat-rl already (kind vqgan)"),
     ("arrays.npz", "holds no tensors; found: a; of arrays, Fréchet statistics are known"),
     ("policy.pth --nat own.safetensors", "generator.nat: own.safetensors holds: vqgan; accepted here: transformer"),
-    ("policy.pth --nat nat.pth", "generator.nat: nat.pth is no weight file of adanat-rl"),
+    (
+        "policy.pth --nat nat.pth",
+        "generator.nat: nat.pth is damaged or no safetensors file: it is a checkpoint of torch",
+    ),
     ("policy.pth --nat nowhere", "generator.nat: no such file: nowhere"),
     ("policy.pth --preset imagenet", "--preset: 'imagenet' is no preset"),
     ("policy.pth --nat ours.safetensors --tokenizer nowhere", "generator.tokenizer: no such file: nowhere"),

@@ -18,7 +18,7 @@ from adanat_rl.generation.text.table import open_caption_table
 from adanat_rl.generation.weights import save_network
 from adanat_rl.metrics.inception import InceptionV3
 from adanat_rl.metrics.statistics import load_statistics
-from tests.data.files import write_cc3m, write_tree
+from tests.data.files import png, write_cc3m, write_tar, write_tree
 from tests.tiny_clip import write_tiny_clip
 
 
@@ -92,7 +92,59 @@ def test_a_dry_run_prepares_nothing(capsys, tmp_path: Path) -> None:
     assert not (tmp_path / "out").exists()
 
 
+def test_nothing_is_done_before_everything_is_looked_at(capsys, tmp_path: Path, monkeypatch) -> None:
+    """The captions, which come second, are refused before an image is encoded."""
+    monkeypatch.chdir(tmp_path)
+    clip = write_tiny_clip(tmp_path / "clip")
+    assert main(["prepare", "--tokens", "--captions", f"text.encoder={clip}", "--run-dir", "out"]) == 2
+    assert "digits has no image files and no captions" in capsys.readouterr().err
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_place_that_cannot_be_written_is_refused_before_any_work(capsys, tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    for options, key in (
+        (["--run-dir", f"{tmp_path}/file/out"], "run_dir"),
+        ([f"data.tokens={tmp_path}/file/tokens", "--run-dir", f"{tmp_path}/out"], "data.tokens"),
+    ):
+        assert main(["prepare", "--tokens", *options]) == 2
+        (line,) = capsys.readouterr().err.strip().splitlines()
+        assert f"{key}: nothing can be written to" in line
+        assert f"{tmp_path}/file is no folder" in line
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_kill_between_the_statistics_and_their_place_loses_nothing(capsys, tmp_path: Path) -> None:
+    weights, place = tmp_path / "inception.safetensors", tmp_path / "own.npz"
+    save_network(weights, "inception", {}, InceptionV3())
+    tree = write_tree(tmp_path / "tree", {"a": 1, "b": 1})
+    source = ("data.name=image_folder", f"data.path={tree}", "data.image_size=8", f"evaluation.inception={weights}")
+    options = ("--statistics", "--device", "cpu", "--run-dir", tmp_path / "out")
+    call(capsys, *options, *source)
+    made = (tmp_path / "out" / "statistics.npz").read_bytes()
+    call(capsys, *options, *source, f"data.statistics={place}")
+    assert place.read_bytes() == made
+    assert not (tmp_path / "out" / "statistics.npz").exists()
+
+
+@pytest.mark.filterwarnings("ignore:damaged sample")
+def test_damaged_samples_beyond_the_limit_are_one_line_and_status_2(capsys, tmp_path: Path) -> None:
+    shard = write_tar(
+        tmp_path / "0.tar", {"0.png": png(0), "0.cls": b"0", "1.png": png(1), "1.cls": b"x", "2.png": b""}
+    )
+    options = ["--tokens", "data.name=webdataset", f"data.path={shard}", "--run-dir", str(tmp_path / "out")]
+    assert main(["prepare", *options, "data.max_damaged=0"]) == 2
+    (line,) = capsys.readouterr().err.strip().splitlines()
+    assert "2 damaged samples, data.max_damaged accepts 0" in line
+    assert "x is no class number" in line or "2: the image is empty" in line
+    assert not (tmp_path / "out").exists()
+
+
 CASES = [
+    ("--tokens --device cpux", "--device: cpux is not accepted: expected cpu or cuda"),
+    ("--tokens --device meta", "--device: meta is not accepted: expected cpu or cuda"),
+    ("--tokens --device cuda:99", "--device: cuda:99 is not there"),
+    ("--tokens data.name=webdataset data.path=tree/{a,b}/0.tar", "data.path: no such file: tree/a/0.tar"),
     ("", "nothing to prepare: give --tokens, --captions or --statistics"),
     ("--tokens --batch-size 0", "--batch-size: 0 is not accepted"),
     ("--statistics", "evaluation.inception: null is not accepted: --statistics needs"),

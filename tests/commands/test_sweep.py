@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import signal
 from pathlib import Path
 
@@ -10,6 +11,7 @@ import psutil
 import pytest
 from mlflow import MlflowClient
 
+from adanat_rl.experiment.checkpoints import checkpoint_folders
 from adanat_rl.plots.ablation.tables import MEASURED
 from benchmarks.resume import outcome
 from tests import tiny
@@ -143,3 +145,47 @@ def test_a_trial_that_fails_says_why_and_takes_nothing_down(tmp_path: Path) -> N
     assert "the moon is full" in trials["000-broken-seed0"]["reason"]
     assert "Traceback" in (run_dir / "trials" / "000-broken-seed0" / "trial.log").read_text()
     assert "the moon is full" in (run_dir / "report.html").read_text()
+
+
+def test_a_driver_that_fails_leaves_no_trial_done(tmp_path: Path) -> None:
+    run_dir = tmp_path / "sweep"
+    content = {**TWO_ARMS, "settings": {**SETTINGS, "training.num_iterations": 500, "tracking.enabled": False}}
+    process = tiny.start("sweep", str(write_sweep(tmp_path, content)), "--run-dir", str(run_dir))
+    wait_for(lambda: any(rows_of(folder) >= 2 for folder in run_dir.glob("trials/*")), process)
+    (run_dir / "trials.json").unlink(missing_ok=True)
+    (run_dir / "trials.json").mkdir()  # the book of the driver cannot be written any more
+    _, errors = process.communicate(timeout=240)
+    assert process.returncode == 1, errors
+    assert "trials.json" in errors.splitlines()[0]
+    assert "unexpected" not in errors
+    assert "go on with: adanat-rl sweep" in errors
+    notes = [json.loads(file.read_text()) for file in run_dir.glob("trials/*/trial.json")]
+    assert notes
+    assert {note["status"] for note in notes} <= {"interrupted", "pending", "running"}
+
+
+def test_a_trial_in_a_long_iteration_hears_the_signal(tmp_path: Path) -> None:
+    (tmp_path / "slow.py").write_text(
+        "import time\nfrom adanat_rl.rewards.base import RewardModel, RewardOutput\n"
+        "class Slow(RewardModel):\n"
+        "    calls = 0\n"
+        "    def score(self, batch):\n"
+        "        Slow.calls += 1\n"
+        "        if Slow.calls > 8:\n"
+        "            open('slow.txt', 'w').close()\n"
+        "            time.sleep(600)\n"
+        "        return RewardOutput(batch.images.mean(dim=(1, 2, 3)), {})\n"
+    )
+    settings = {**SETTINGS, "training.num_iterations": 50, "resources.reward_timeout_s": 900}
+    content = {"arms": {"slow": {"reward.kind": "slow:Slow"}}, "settings": settings}
+    run_dir = tmp_path / "sweep"
+    process = tiny.start("sweep", str(write_sweep(tmp_path, content)), "--run-dir", str(run_dir), cwd=tmp_path)
+    wait_for(lambda: (tmp_path / "slow.txt").exists(), process)
+    process.send_signal(signal.SIGTERM)
+    output, errors = process.communicate(timeout=240)
+    assert process.returncode == 143, errors
+    assert "stopped with 0 of 1 trials done; go on with: adanat-rl sweep" in output
+    (trial,) = book(run_dir).values()
+    assert trial["status"] == "interrupted"
+    folder = run_dir / trial["folder"]
+    assert rows_of(folder) - 1 == max(checkpoint_folders(folder / "checkpoints"))

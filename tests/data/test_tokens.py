@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import torch
 
-from adanat_rl.config.errors import UserError
+from adanat_rl.config.errors import RunError, UserError
 from adanat_rl.data.tokens import DecodedTokens, TokenRecipe, TokenSet, TokenWriter
 
 RECIPE = TokenRecipe("toy", 10, 4, 1024, 3, 32, True, "t" * 64, "l" * 64)
@@ -130,3 +130,78 @@ def test_decoded_tokens_are_a_data_set(tmp_path: Path) -> None:
     assert len(images) == 10
     expected = torch.from_numpy(FLIPPED[[3]]).view(1, 1, 2, 2) / 1024
     assert torch.equal(images.images_at(np.array([3]), np.array([True])), expected)
+
+
+def pickled(path: Path) -> None:
+    np.save(path, np.array([{"a": 1}] * 10, dtype=object), allow_pickle=True)
+
+
+def absurd_header(path: Path) -> None:
+    """A header that tells of 10¹⁵ numbers in a file of 208 bytes."""
+    with path.open("wb") as file:
+        np.lib.format.write_array_header_1_0(file, {"descr": "<i8", "fortran_order": False, "shape": (10**15,)})
+        file.write(b"\0" * 80)
+
+
+@pytest.mark.parametrize(
+    ("name", "damage"),
+    [
+        ("labels.npy", pickled),
+        ("labels.npy", absurd_header),
+        ("labels.npy", lambda path: np.save(path, np.full(10, 3))),
+        ("labels.npy", lambda path: np.save(path, np.full(10, -1))),
+        ("labels.npy", lambda path: np.save(path, np.zeros(10))),
+        ("labels.npy", lambda path: np.save(path, np.zeros((10, 1), np.int64))),
+        ("tokens.npy", lambda path: np.save(path, np.zeros((10, 4)))),
+        ("tokens.npy", lambda path: path.write_bytes(b"")),
+        ("tokens.npy", lambda path: path.unlink()),
+        ("manifest.json", lambda path: path.write_bytes(b"\xff\xfe")),
+        ("manifest.json", lambda path: path.write_text("[" * 100_000)),
+    ],
+)
+def test_damaged_files_of_a_set_are_refused(tmp_path: Path, name: str, damage) -> None:
+    finished(tmp_path / "set")
+    damage(tmp_path / "set" / name)
+    with pytest.raises(UserError, match="is damaged"):
+        TokenSet(tmp_path / "set")
+
+
+@pytest.mark.parametrize("change", [{"vocab_size": None}, {"count": "10"}, {"length": -1}, {"num_classes": 10**30}])
+def test_manifests_that_say_nothing_sensible_are_refused(tmp_path: Path, change: dict[str, object]) -> None:
+    finished(tmp_path / "set")
+    manifest = json.loads((tmp_path / "set" / "manifest.json").read_text())
+    (tmp_path / "set" / "manifest.json").write_text(json.dumps({**manifest, **change}))
+    with pytest.raises(UserError, match="is damaged"):
+        TokenSet(tmp_path / "set")
+
+
+def test_tokens_beyond_the_codebook_are_no_tokens(tmp_path: Path) -> None:
+    tokens = finished(tmp_path / "set")
+    stored = np.load(tmp_path / "set" / "tokens.npy")
+    stored[4, 2] = 1024
+    np.save(tmp_path / "set" / "tokens.npy", stored)
+    tokens = TokenSet(tmp_path / "set")
+    assert tokens.tokens_at(np.array([3])).tolist() == [TOKENS[3].tolist()]
+    with pytest.raises(RunError, match="holds token 1024, the codebook has 1024 entries; make it again"):
+        tokens.tokens_at(np.array([3, 4]))
+
+
+@pytest.mark.parametrize(
+    ("name", "content"),
+    [("done", None), ("done", -1), ("done", 11), ("damaged", None), ("damaged", {"x": "y"}), ("tokens.npy", b"")],
+)
+def test_an_unfinished_set_that_is_damaged_is_refused(tmp_path: Path, name: str, content) -> None:
+    folder = tmp_path / "set"
+    write(TokenWriter(folder, RECIPE), 6)
+    if isinstance(content, bytes):
+        (folder / name).write_bytes(content)
+    else:
+        progress = json.loads((folder / "progress.json").read_text())
+        (folder / "progress.json").write_text(json.dumps({**progress, name: content}))
+    with pytest.raises(UserError, match=r"is damaged: .*; remove .* and start again"):
+        TokenWriter(folder, RECIPE)
+
+
+def test_a_set_that_does_not_fit_on_the_disk_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match=r"the tokens need 9007199\.3 GB, the disk has"):
+        TokenWriter(tmp_path / "set", replace(RECIPE, count=2**40, length=2**11))

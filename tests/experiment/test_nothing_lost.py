@@ -7,6 +7,7 @@ import shutil
 import signal
 from pathlib import Path
 
+import psutil
 import pytest
 
 from adanat_rl.config.files import read_json_lines
@@ -164,16 +165,15 @@ def test_the_last_policy_never_stands_in_for_a_damaged_best_one(tmp_path: Path) 
 
 
 def test_a_run_that_stopped_early_says_what_goes_on_and_does(run_dir: Path) -> None:
-    patient = ("evaluation.early_stop_patience=1", "evaluation.early_stop_min_delta=1000")
-    stopped = tiny.train(run_dir, *tiny.IN_PROCESS, *patient, "training.num_iterations=50")
+    stale = json.loads((run_dir / "summary.json").read_text())["num_stale_evaluations"]
+    hopeless = (*tiny.IN_PROCESS, "evaluation.early_stop_min_delta=1000", "training.num_iterations=50")
+    stopped = tiny.train(run_dir, *hopeless, f"evaluation.early_stop_patience={stale + 1}")
     assert stopped.returncode == 0, stopped.stderr
-    assert rows_of(run_dir) == 7, "the first evaluation after the change is no better"
-    again = tiny.train(run_dir, *tiny.IN_PROCESS, *patient, "training.num_iterations=60")
+    assert rows_of(run_dir) == 7, "one evaluation after the change, and it is no better"
+    again = tiny.train(run_dir, *hopeless, f"evaluation.early_stop_patience={stale + 1}", "training.num_iterations=60")
     assert "evaluation.early_stop_patience" in again.stdout
     assert rows_of(run_dir) == 7
-    more = tiny.train(
-        run_dir, *tiny.IN_PROCESS, patient[1], "evaluation.early_stop_patience=2", MORE.replace("6", "60")
-    )
+    more = tiny.train(run_dir, *hopeless, f"evaluation.early_stop_patience={stale + 2}")
     assert more.returncode == 0, more.stderr
     assert rows_of(run_dir) == 9
 
@@ -198,7 +198,8 @@ def test_a_run_folder_that_is_deleted_ends_the_run_by_name(tmp_path: Path) -> No
     _, errors = process.communicate(timeout=DEADLINE_S)
     assert process.returncode == 1
     assert "was deleted or moved" in errors.splitlines()[0]
-    assert not run_dir.exists(), "nothing is written where the folder was"
+    written = [str(path) for path in run_dir.rglob("*")]
+    assert written == [], "nothing is written where the folder was"
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
@@ -219,9 +220,9 @@ def test_a_signal_is_heard_in_the_final_comparison(run_dir: Path, number: int, u
 
 
 def test_a_signal_while_ray_starts_has_its_status(tmp_path: Path) -> None:
-    run_dir = tmp_path / "run"
-    process = tiny.start("train", *tiny.OVERRIDES, "--run-dir", str(run_dir), TMPDIR=str(tmp_path))
-    wait_for(lambda: any(tmp_path.rglob("gcs_server*")), process)
+    process = tiny.start("train", *tiny.OVERRIDES, "--run-dir", str(tmp_path / "run"))
+    driver = psutil.Process(process.pid)
+    wait_for(lambda: any(child.name().startswith("gcs") for child in driver.children(recursive=True)), process)
     process.send_signal(signal.SIGTERM)
     _, errors = process.communicate(timeout=DEADLINE_S)
     assert process.returncode == 143, errors

@@ -27,6 +27,7 @@ def begin(path: Path, config: ExperimentConfig, iterations: int = 1) -> RunFolde
     folder.prepare(config)
     assert folder.identity is not None
     state = {"iteration": iterations, **folder.identity.state()}
+    folder.checkpoints.mkdir()
     write_snapshot(folder.checkpoints / f"iteration_{iterations:06d}", Snapshot({"learner": {}}, state))
     for iteration in range(iterations + 1):
         MetricsLog(folder.metrics_file).append({"iteration": iteration})
@@ -136,6 +137,7 @@ def test_a_folder_without_a_finished_iteration_is_replaced(tmp_path: Path) -> No
     folder = RunFolder(tmp_path / "run")
     folder.prepare(resolve(overrides=["ppo.lr=1e-3"]))
     MetricsLog(folder.metrics_file).append({"iteration": 0})
+    folder.checkpoints.mkdir()
     write_snapshot(folder.checkpoints / "iteration_000000", Snapshot({"learner": {}}, {"iteration": 0}))
     folder.release()
     go_on(tmp_path / "run", resolve())

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import errno
 import fcntl
 import hashlib
 import json
@@ -15,6 +16,7 @@ import torch
 
 from adanat_rl.config.errors import UserError
 from adanat_rl.generation.text import table_writer
+from adanat_rl.generation.text.build import read_prompts
 from adanat_rl.generation.text.cache import EmbeddingCache
 from adanat_rl.generation.text.encoder import ClipTextEncoder, TextEmbedding
 from adanat_rl.generation.text.table import CaptionTable, open_caption_table, table_bytes
@@ -324,3 +326,54 @@ def test_a_table_that_another_writer_finished_meanwhile_is_opened(
     table = write_caption_table(folder, CAPTIONS, encoder)
     assert encoder.seen == []
     assert list(table.captions) == CAPTIONS
+
+
+@pytest.mark.parametrize(
+    "change",
+    [{"num_captions": "7"}, {"length": -1}, {"hidden_dtype": "object"}, {"hidden_dtype": None}, {"width": 10**30}],
+)
+def test_a_manifest_that_says_nothing_sensible_is_refused(tmp_path: Path, change: dict[str, object]) -> None:
+    write_caption_table(tmp_path / "table", CAPTIONS, HashEncoder())
+    path = tmp_path / "table" / "manifest.json"
+    manifest = json.loads(path.read_text())
+    path.write_text(json.dumps({**manifest, "table": {**manifest["table"], **change}}))
+    with pytest.raises(UserError, match=r"manifest.json is damaged"):
+        open_caption_table(tmp_path / "table")
+
+
+def test_a_list_of_chunks_of_another_kind_is_begun_again(tmp_path: Path) -> None:
+    with pytest.raises(KeyboardInterrupt):
+        write_caption_table(tmp_path / "table", CAPTIONS, HashEncoder(fail_after=4), batch_size=2)
+    chunks = (tmp_path / "table" / "chunks.jsonl").read_text().splitlines()
+    (tmp_path / "table" / "chunks.jsonl").write_text(f'{chunks[0]}\n{{"start": "2", "stop": null}}\n')
+    table = write_caption_table(tmp_path / "table", CAPTIONS, HashEncoder(), batch_size=2)
+    assert np.array_equal(table.pooled(torch.arange(7)).numpy(), [HashEncoder.row(text)[12:] for text in CAPTIONS])
+
+
+def test_a_file_system_without_locks_is_written_all_the_same(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(*_: object) -> None:
+        raise OSError(errno.ENOLCK, "No locks available")
+
+    monkeypatch.setattr(fcntl, "flock", refuse)
+    assert len(write_caption_table(tmp_path / "table", CAPTIONS, HashEncoder())) == len(CAPTIONS)
+
+
+def test_a_folder_that_cannot_be_made_is_told(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    with pytest.raises(UserError, match=r"caption table .* cannot be written"):
+        write_caption_table(tmp_path / "file" / "table", CAPTIONS, HashEncoder())
+
+
+def test_a_cache_that_cannot_be_written_is_done_without(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    table = EmbeddingCache(tmp_path / "file" / "cache", HashEncoder()).table(["x", "y"])
+    assert np.array_equal(table.pooled(torch.arange(2)).numpy(), [HashEncoder.row(text)[12:] for text in ("x", "y")])
+
+
+@pytest.mark.parametrize("mark", [b"", b"\xef\xbb\xbf"])
+def test_prompts_are_lines_and_nothing_else(tmp_path: Path, mark: bytes) -> None:
+    (tmp_path / "prompts.txt").write_bytes(mark + "a cat\r\n\n of light\u2028and \x0c dark \r\n".encode())
+    assert read_prompts(tmp_path / "prompts.txt") == ["a cat", "of light\u2028and \x0c dark"]
+    (tmp_path / "prompts.txt").write_bytes(b"k\xe4se")
+    with pytest.raises(UserError, match=r"^--prompts: .*is no UTF-8 text"):
+        read_prompts(tmp_path / "prompts.txt")

@@ -19,36 +19,93 @@ def read(path: Path, policy: list[float], baseline: list[float] | None, **option
     return read_run(make_run(path / "run", compared=comparison(policy, baseline), **options))  # type: ignore[arg-type]
 
 
-def test_a_better_policy_is_called_better_with_numbers_and_spread(tmp_path: Path) -> None:
-    run = read(tmp_path, [0.17, 0.19, 0.18, 0.20], [0.23, 0.26, 0.24, 0.25])
+def compared_with(policy: list[float], same_steps: list[float] | None, more_steps: list[float] | None) -> dict:
+    """A comparison by judge A, and by a judge B that says nine tenths of it."""
+    compared = comparison(policy, more_steps)
+    if same_steps is not None:
+        compared["rows"].append(row("static", "baseline", same_steps, title="static, T = 4"))
+    for item in compared["rows"]:
+        item["values"]["fd_b"] = [0.9 * value for value in item["values"]["fd_a"]]
+        item["summary"]["fd_b"] = {name: 0.9 * value for name, value in item["summary"]["fd_a"].items()}
+    return compared
+
+
+def read_compared(path: Path, *numbers: list[float] | None, **options: object) -> RunData:
+    return read_run(make_run(path / "run", compared=compared_with(*numbers), **options))  # type: ignore[arg-type]
+
+
+def test_like_is_compared_with_like_first_and_then_with_more_steps(tmp_path: Path) -> None:
+    run = read_compared(tmp_path, [0.17, 0.19, 0.18], [0.31, 0.33, 0.34], [0.11, 0.13, 0.12])
     assert headline(run) == (
-        "In 4 steps and 6 NAT passes per image the learned policy reaches FD 0.185 ± 0.013 "
-        "(features of digit classifier A), better than the baseline (hand-made, T = 8: 0.245 ± 0.013 in 8 steps and 14 "
-        "passes) by 0.060 ± 0.008."
+        "In 4 steps and 6 NAT passes per image the learned policy is better than static, T = 4, the only baseline with "
+        "as many steps by both judges: FD A 0.180 ± 0.010 against 0.327 ± 0.015, FD B 0.162 ± 0.009 against "
+        "0.294 ± 0.014."
     )
+    assert details(run)[0] == (
+        "It is worse than hand-made, T = 8, the best baseline with more steps (8 steps and 14 passes) by both judges: "
+        "FD A 0.180 ± 0.010 against 0.120 ± 0.010, FD B 0.162 ± 0.009 against 0.108 ± 0.009."
+    )
+
+
+def test_judges_that_do_not_agree_are_told_apart(tmp_path: Path) -> None:
+    compared = compared_with([0.17, 0.19, 0.18], [0.31, 0.33, 0.34], None)
+    static = compared["rows"][-1]
+    for values, words in (
+        (
+            [0.10, 0.11, 0.12],
+            "with as many steps (better by FD A and worse by FD B): FD A 0.180",
+        ),
+        ([0.10, 0.30, 0.12], "better by FD A and undecided by FD B beside static, T = 4"),
+    ):
+        static["values"]["fd_b"] = values
+        folder = make_run(tmp_path / f"run{values[1]}", compared=compared)
+        assert words in headline(read_run(folder))
+
+
+def test_without_a_baseline_of_as_many_steps_the_policy_is_set_against_its_base_schedule(tmp_path: Path) -> None:
+    run = read_compared(tmp_path, [0.17, 0.19, 0.18], None, [0.23, 0.25, 0.24])
+    assert "better than the base schedule that it started from, with as many steps by both judges" in headline(run)
+    assert details(run)[0].startswith("It is better than hand-made, T = 8, the best baseline with more steps")
 
 
 def test_a_worse_policy_is_called_worse(tmp_path: Path) -> None:
-    run = read(tmp_path, [0.33, 0.36, 0.34], [0.23, 0.25, 0.24])
-    assert ", worse than the baseline (hand-made, T = 8: 0.240 ± 0.010" in headline(run)
-    assert headline(run).endswith("by 0.103 ± 0.006.")
+    run = read_compared(tmp_path, [0.33, 0.36, 0.34], [0.23, 0.25, 0.24], None)
+    assert "is worse than static, T = 4, the only baseline" in headline(run)
 
 
 def test_a_difference_within_the_spread_is_not_claimed(tmp_path: Path) -> None:
-    run = read(tmp_path, [0.20, 0.30, 0.25], [0.30, 0.20, 0.26])
-    assert "no better and no worse, as far as 3 seeds can show, than the baseline" in headline(run)
-    assert "better than" not in headline(run)
+    run = read_compared(tmp_path, [0.20, 0.30, 0.25], [0.30, 0.20, 0.26], None)
+    assert "is not shown to be better or worse than static, T = 4" in headline(run)
 
 
-def test_without_baselines_the_policy_is_set_against_its_base_schedule(tmp_path: Path) -> None:
-    assert "better than the base schedule it started from (0.460 ± 0.010) by" in headline(
-        read(tmp_path, [0.30, 0.32, 0.31], None)
-    )
+def test_a_difference_that_is_shown_to_be_small_is_called_level(tmp_path: Path) -> None:
+    run = read_compared(tmp_path, [0.2, 0.3, 0.25], [0.2004, 0.3001, 0.2503], None)
+    assert "is level with static, T = 4" in headline(run)
 
 
 def test_one_seed_claims_nothing(tmp_path: Path) -> None:
-    run = read(tmp_path, [0.2], [0.3])
-    assert headline(run).endswith("by 0.100, which one seed cannot show to be more than chance.")
+    run = read_compared(tmp_path, [0.2], [0.3], None)
+    assert "not shown to be better or worse" in headline(run)
+    assert headline(run).endswith("; one seed cannot decide it.")
+
+
+@pytest.mark.parametrize(
+    "overrides",
+    [
+        ("reward.kind=fid",),
+        ("reward.kind=composite", "reward.parts=[{kind: adversarial}, {kind: fid, weight: 0.1}]"),
+    ],
+)
+def test_a_run_is_not_judged_by_what_it_is_paid_in(tmp_path: Path, overrides: tuple[str, ...]) -> None:
+    run = read_compared(tmp_path, [0.17, 0.19, 0.18], [0.31, 0.33, 0.34], None, overrides=overrides)
+    sentence = headline(run)
+    assert sentence.endswith("with as many steps by FD B: FD B 0.162 ± 0.009 against 0.294 ± 0.014.")
+    assert "FD A" not in sentence
+    assert any("The run is paid in FD A, which is then no judge of it" in line for line in details(run))
+    alone = read_run(make_run(tmp_path / "alone", compared=comparison([0.17, 0.19], [0.2, 0.3]), overrides=overrides))
+    for item in alone.comparison["rows"]:  # type: ignore[index]
+        item["summary"].pop("fd_b", None)
+    assert "no judge remains" in headline(alone)
 
 
 def test_an_unfinished_run_says_how_far_it_is(tmp_path: Path) -> None:
@@ -70,23 +127,19 @@ def test_the_difference_is_a_paired_t_test() -> None:
     rng = np.random.default_rng(0)
     first, second = rng.normal(0.3, 0.05, 5), rng.normal(0.32, 0.05, 5)
     difference = compare_rows(row("a", "policy", first.tolist()), row("b", "baseline", second.tolist()))
-    assert difference.p == pytest.approx(stats.ttest_rel(first, second).pvalue)
-    assert difference.mean == pytest.approx((first - second).mean())
-    assert difference.sd == pytest.approx((first - second).std(ddof=1))
+    expected = stats.ttest_rel(second, first).confidence_interval(0.95)
+    assert (difference.low, difference.high) == pytest.approx((expected.low, expected.high))
+    assert difference.mean == pytest.approx((second - first).mean())
+    assert difference.margin == pytest.approx(0.02 * second.mean())
 
 
-def test_the_best_baseline_of_equal_cost_is_named_when_another_is_better(tmp_path: Path) -> None:
-    compared = comparison([0.20, 0.21, 0.22], [0.10, 0.12, 0.11])
-    compared["rows"].append(row("static", "baseline", [0.30, 0.33, 0.31], title="static, T = 4"))
-    best, equal = best_baseline(compared), best_baseline(compared, 6.0)
-    assert best is not None
-    assert best["name"] == "hand_made_t8"
-    assert equal is not None
-    assert equal["name"] == "static"
-    sentences = details(read_run(make_run(tmp_path / "run", compared=compared)))
-    assert sentences[0].startswith(
-        "The policy is better than the best baseline with at most 6 passes (static, T = 4: 0.313 ± 0.015) by"
-    )
+def test_the_best_baseline_is_found_among_as_many_and_among_more_steps() -> None:
+    compared = compared_with([0.20, 0.21, 0.22], [0.30, 0.33, 0.31], [0.10, 0.12, 0.11])
+    for options, name in (({}, "hand_made_t8"), ({"horizon": 4}, "static"), ({"beyond": 4}, "hand_made_t8")):
+        found = best_baseline(compared, **options)
+        assert found is not None
+        assert found["name"] == name
+    assert best_baseline(compared, beyond=8) is None
 
 
 @pytest.mark.parametrize(("kind", "words"), [("static", "for every image"), ("per_class", "every image of a class")])

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import json
 import os
 import socket
 import subprocess
@@ -17,49 +16,11 @@ import numpy as np
 import pandas as pd
 import pytest
 from mlflow import MlflowClient
-from PIL import Image
 
-from adanat_rl.config.loading import dump, resolve
 from adanat_rl.config.run_paths import RunPaths
 from adanat_rl.tracking.mlflow_sink import open_tracker
 from tests import tiny
-
-
-def row(iteration: int) -> dict[str, float]:
-    return {"iteration": iteration, "unix_time_s": 1.7e9 + iteration, "reward/mean": iteration / 3, "text": "no number"}
-
-
-def append(paths: RunPaths, *iterations: int) -> None:
-    with paths.metrics_file.open("a") as file:
-        file.writelines(json.dumps(row(iteration)) + "\n" for iteration in iterations)
-
-
-def picture(paths: RunPaths, iteration: int) -> None:
-    paths.samples.mkdir(exist_ok=True)
-    Image.fromarray(np.full((4, 4), iteration, np.uint8)).save(paths.samples / f"iteration_{iteration:06d}.png")
-
-
-@pytest.fixture
-def run(tmp_path: Path) -> RunPaths:
-    paths = RunPaths(tmp_path / "runs" / "a")
-    paths.path.mkdir(parents=True)
-    paths.config_file.write_text(dump(resolve()))
-    return paths
-
-
-def config_with(*overrides: str):
-    return resolve(overrides=["tracking.system_metrics=false", *overrides])
-
-
-def steps(client: MlflowClient, run_id: str, metric: str = "reward/mean") -> list[int]:
-    return [point.step for point in client.get_metric_history(run_id, metric)]
-
-
-def only_run(client: MlflowClient):
-    experiments = [experiment.experiment_id for experiment in client.search_experiments()]
-    runs = client.search_runs(experiments)
-    assert len(runs) == 1
-    return runs[0]
+from tests.tracking.feeding import append, config_with, only_run, picture, steps
 
 
 def test_rows_arrive_once_over_restarts_and_a_cut_file(run: RunPaths) -> None:

@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
 from adanat_rl.config.errors import UserError
@@ -20,6 +18,7 @@ from adanat_rl.generation.build import NAT_CLASSES
 from adanat_rl.generation.policies.build import PolicySpec
 from adanat_rl.generation.policies.files import ExportedPolicy, hash_generator, save_policy
 from adanat_rl.generation.policies.network import PolicyNet
+from adanat_rl.generation.weight_header import network_arguments, read_header
 from adanat_rl.generation.weights import save_network
 from adanat_rl.rewards.projected.discriminator import (
     DISCRIMINATOR_KIND,
@@ -165,11 +164,6 @@ def discriminator_network(state: Mapping[str, Tensor], path: Path) -> ImportedNe
 def _nat_arguments(path: Path) -> dict[str, Any]:
     """Constructor arguments of a NAT, from the header of its file."""
     try:
-        with safe_open(path, framework="pt") as file:
-            metadata = file.metadata() or {}
-        kind, arguments = metadata["kind"], json.loads(metadata["arguments"])
-    except (SafetensorError, OSError, KeyError, ValueError):
-        raise UserError(f"generator.nat: {path} is no weight file of adanat-rl; import-checkpoint makes one") from None
-    if kind not in NAT_CLASSES:
-        raise UserError(f"generator.nat: {path} holds: {kind}; accepted here: {', '.join(NAT_CLASSES)}")
-    return dict(arguments)
+        return network_arguments(path, read_header(path), NAT_CLASSES)
+    except UserError as error:
+        raise UserError(f"generator.nat: {error}") from None

@@ -6,7 +6,9 @@ those are what people have in hand when an import fails.
 
 from __future__ import annotations
 
+import json
 import re
+import shlex
 import struct
 import warnings
 import zipfile
@@ -21,6 +23,7 @@ import torch
 
 from adanat_rl.config.errors import UserError
 from adanat_rl.config.files import file_sha256
+from adanat_rl.generation.weight_header import other_program
 from adanat_rl.generation.weights import read_tensors
 from adanat_rl.metrics.statistics import read_arrays
 
@@ -99,11 +102,9 @@ def _is_safetensors(head: bytes) -> bool:
 
 
 def _not_a_checkpoint(head: bytes) -> str:
-    text = head.lstrip(b"\xef\xbb\xbf \t\r\n").lower()
-    if text.startswith((b"<!doctype html", b"<html")):
-        return "an HTML page, not a checkpoint: what was saved is a page of the web site; download the file itself"
-    if text.startswith(b"version https://git-lfs"):
-        return "a pointer of Git LFS, not the file itself; fetch that with `git lfs pull`"
+    known = other_program(head)
+    if known is not None:
+        return known
     return "no checkpoint: neither of torch nor safetensors nor .npz; download it again, or give another file"
 
 
@@ -147,11 +148,16 @@ def _needs_code(path: Path, message: str) -> str:
     with suppress(ValueError, RuntimeError, OSError):  # files of old versions of torch do not list them
         names = torch.serialization.get_unsafe_globals_in_checkpoint(str(path)) or names
     saver = (
-        f"import torch; c = torch.load({str(path)!r}, map_location='cpu', weights_only=False); "
-        "w = {k: c[k] for k in ('state_dict', 'model', 'discriminator') if k in c} or c; "
-        f"torch.save(w, {str(path.with_name(path.stem + '-weights.pth'))!r})"
+        "import torch; "
+        "p = lambda x: x.detach() if isinstance(x, torch.Tensor) else x if type(x) in (int, float, str, bool) else "
+        "[p(v) for v in x] if isinstance(x, (list, tuple)) else "
+        '{str(k): p(v) for k, v in x.items() if not str(k).startswith("opt")} if hasattr(x, "items") else '
+        'p(x.state_dict()) if hasattr(x, "state_dict") else str(x); '
+        f'c = torch.load({json.dumps(str(path))}, map_location="cpu", weights_only=False); '
+        f"torch.save(p(c), {json.dumps(str(path.with_name(path.stem + '-weights.pth')))})"
     )
     return (
         f"{path} needs code to load: {', '.join(sorted(names))}; such a file can run anything, so it is not loaded. "
-        f'If you trust who made it, save its weights alone where that code is installed: python -c "{saver}"'
+        "If you trust who made it, save its weights alone, raw and averaged ones, where that code is installed: "
+        f"python -c {shlex.quote(saver)}"
     )

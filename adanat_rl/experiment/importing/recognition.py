@@ -4,12 +4,21 @@ from __future__ import annotations
 
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
-from typing import Any, Literal, get_args
+from typing import Literal, get_args
 
 import torch
 from torch import Tensor
 
 from adanat_rl.config.errors import UserError, nearest
+from adanat_rl.experiment.importing.averaging import (
+    Weights,
+    below,
+    choose,
+    find_weights,
+    only_tensors,
+    others_of,
+    stripped,
+)
 from adanat_rl.experiment.importing.reading import ForeignFile
 
 Kind = Literal["nat", "tokenizer", "policy", "image_reward", "dino", "inception", "aesthetic", "statistics"]
@@ -18,8 +27,6 @@ KINDS: tuple[Kind, ...] = get_args(Kind)
 ACTOR, CRITIC, DISCRIMINATOR = "actor", "critic", "discriminator"
 _POLICY = {ACTOR: "policy.actor.", CRITIC: "policy.critic."}
 _OLD_POLICY = "policy_old."
-_WRAPPERS = ("state_dict", "model_state_dict", "teacher", "model", "module", "ema", "nnet_ema", "params")
-_PREFIXES = ("module.", "_orig_mod.")
 _OPTIMIZERS = "optimizer"
 
 # What only a network of this kind has
@@ -43,12 +50,14 @@ class Checkpoint:
         parts: its state dicts, one named "" or, of a policy, its networks.
         counters: numbers and words that lie beside the weights.
         left_out: what is not taken over, and why, one line each.
+        taken: where in the file the weights lay, in a few words; "" where there was nothing to choose.
     """
 
     kind: Kind
     parts: Mapping[str, dict[str, Tensor]]
     counters: Mapping[str, int | float | str] = field(default_factory=dict)
     left_out: tuple[str, ...] = ()
+    taken: str = ""
 
     @property
     def state(self) -> dict[str, Tensor]:
@@ -56,11 +65,12 @@ class Checkpoint:
         return self.parts[""]
 
 
-def recognise(file: ForeignFile, kind: Kind | None = None) -> Checkpoint:
+def recognise(file: ForeignFile, kind: Kind | None = None, weights: str | None = None) -> Checkpoint:
     """What a file is.
 
     Args:
         kind: takes the place of what its names say.
+        weights: which of several sets of weights is taken, see `averaging.choose`.
 
     Raises:
         UserError: it is nothing known, or a file of this product.
@@ -74,10 +84,11 @@ def recognise(file: ForeignFile, kind: Kind | None = None) -> Checkpoint:
         raise UserError(
             f"{file.path} holds no tensors; found: {_few(content)}; of arrays, Fréchet statistics are known (mu, sigma)"
         )
-    policy = _policy_parts(content)
+    policy = _policy_parts(file, weights)
     if policy is not None and kind in (None, "policy"):
         return policy
-    state, left_out = _tensors(file)
+    taken, left_out = _tensors(file, weights)
+    state = taken.state
     found = kind or _kind_of(state)
     if found is None:
         raise UserError(
@@ -87,10 +98,17 @@ def recognise(file: ForeignFile, kind: Kind | None = None) -> Checkpoint:
     if found == "statistics":
         raise UserError(f"{file.path} holds tensors, Fréchet statistics are an .npz with mu and sigma")
     if found == "policy":
-        return Checkpoint("policy", {ACTOR: state}, left_out=left_out)
+        return Checkpoint("policy", {ACTOR: state}, left_out=left_out, taken=_described(taken))
     if found == "dino":
         state, left_out = _backbone(state, left_out)
-    return Checkpoint(found, {"": state}, left_out=left_out)
+    return Checkpoint(found, {"": state}, left_out=left_out, taken=_described(taken))
+
+
+def _described(taken: Weights) -> str:
+    """Which weights of a file are taken, in a few words; "" where there was nothing to choose."""
+    if not taken.place:
+        return ""
+    return f"{taken.place}{' (averaged over training)' if taken.is_averaged else ''}"
 
 
 def known_kind(name: str) -> Kind:
@@ -110,18 +128,27 @@ def _kind_of(state: Mapping[str, Tensor]) -> Kind | None:
     return next((kind for kind, marks in _MARKS.items() if names.issuperset(marks)), None)
 
 
-def _policy_parts(content: Mapping[str, Any]) -> Checkpoint | None:
+def _policy_parts(file: ForeignFile, weights: str | None) -> Checkpoint | None:
     """The networks of a training checkpoint; None if it is none."""
-    model = content.get("model") if isinstance(content.get("model"), Mapping) else content
-    state = _stripped(_only_tensors(model))
-    if not any(name.startswith(_POLICY[ACTOR]) for name in state):
+    content = file.content
+
+    def has_actor(one: Weights) -> bool:
+        return any(name.startswith(_POLICY[ACTOR]) for name in one.state)
+
+    found = find_weights(content)
+    if not any(map(has_actor, found)):
         return None
-    parts = {part: _below(state, prefix) for part, prefix in _POLICY.items()}
+    taken = choose(found, weights, has_actor, file.path)
+    state = taken.state
+    parts = {part: below(state, prefix) for part, prefix in _POLICY.items()}
     parts = {part: tensors for part, tensors in parts.items() if tensors}
-    left_out = [*_left_of_the_model(state)]
-    if model is not content:
+    if ACTOR not in parts:
+        raise UserError(f"--weights: {taken.place} of {file.path} holds no actor")
+    left_out = [*_left_of_the_model(state), *others_of(found, taken)]
+    whole = not taken.place
+    if not whole:
         if isinstance(content.get(DISCRIMINATOR), Mapping):
-            parts[DISCRIMINATOR] = _stripped(_only_tensors(content[DISCRIMINATOR]))
+            parts[DISCRIMINATOR] = stripped(only_tensors(content[DISCRIMINATOR]))
         optimizers = [name for name in content if name.endswith(_OPTIMIZERS)]
         if optimizers:
             left_out.append(
@@ -129,19 +156,20 @@ def _policy_parts(content: Mapping[str, Any]) -> Checkpoint | None:
                 "them; a training here starts its own"
             )
     counters = {key: value for key, value in content.items() if isinstance(value, int | float | str)}
-    known = {"model", DISCRIMINATOR, *counters} | {name for name in content if name.endswith(_OPTIMIZERS)}
-    others = [] if model is content else sorted(content.keys() - known)
+    known = {one.place.split(".")[0] for one in found} | {DISCRIMINATOR, *counters}
+    known |= {name for name in content if name.endswith(_OPTIMIZERS)}
+    others = [] if whole else sorted(content.keys() - known)
     if others:
         left_out.append(f"{', '.join(others)}: not known")
-    return Checkpoint("policy", parts, counters, tuple(left_out))
+    return Checkpoint("policy", parts, counters, tuple(left_out), _described(taken))
 
 
 def _left_of_the_model(state: Mapping[str, Tensor]) -> list[str]:
     """What a policy's model holds beside actor and critic."""
     lines = []
-    old = _below(state, _OLD_POLICY)
+    old = below(state, _OLD_POLICY)
     if old:
-        new = _below(state, "policy.")
+        new = below(state, "policy.")
         same = old.keys() == new.keys() and all(torch.equal(value, new[name]) for name, value in old.items())
         lines.append(
             f"{_OLD_POLICY}*: {'a copy of policy.*' if same else 'differs from policy.*, which is what is taken'}"
@@ -152,54 +180,38 @@ def _left_of_the_model(state: Mapping[str, Tensor]) -> list[str]:
     return lines
 
 
-def _tensors(file: ForeignFile) -> tuple[dict[str, Tensor], tuple[str, ...]]:
-    """The state dict in a file, out of at most two wrappers."""
-    content, where, left_out = file.content, "", []
-    for _ in range(2):
-        tensors = _only_tensors(content)
-        if tensors:
-            break
-        key = next((name for name in _WRAPPERS if isinstance(content.get(name), Mapping)), None)
-        if key is None:
-            raise UserError(f"{file.path} holds no tensors{where}; found: {_few(content)}")
-        others = sorted(name for name in content if name != key)
+def _tensors(file: ForeignFile, weights: str | None) -> tuple[Weights, tuple[str, ...]]:
+    """The state dict of a file, and what lies beside it."""
+    content = file.content
+    found = find_weights(content)
+    if not found:
+        inner = next((name for name, value in content.items() if isinstance(value, Mapping)), None)
+        where, shown = ("", content) if inner is None else (f" in {inner}", content[inner])
+        raise UserError(f"{file.path} holds no tensors{where}; found: {_few([str(name) for name in shown])}")
+    taken = choose(found, weights, lambda one: _kind_of(one.state) is not None, file.path)
+    left_out = others_of(found, taken)
+    said = {line.partition(":")[0].split(".")[0] for line in left_out}
+    keys = taken.place.split(".")[0] if taken.place else None
+    if keys is not None:
+        others = sorted(name for name in content if name != keys and name not in said)
         if others:
-            left_out.append(f"{', '.join(others)}: beside {key}, which holds the weights")
-        content, where = {str(name): value for name, value in content[key].items()}, f" in {key}"
-    tensors = _only_tensors(content)
-    if not tensors:
-        raise UserError(f"{file.path} holds no tensors{where}; found: {_few(content)}")
-    others = sorted(content.keys() - tensors.keys())
-    if others:
-        left_out.append(f"{_few(others)}: no tensors")
-    return _stripped(tensors), tuple(left_out)
+            left_out.append(f"{', '.join(others)}: beside {taken.place}, which holds the weights")
+    else:
+        others = sorted(name for name, value in content.items() if not isinstance(value, Tensor) and name not in said)
+        if others:
+            left_out.append(f"{_few(others)}: no tensors")
+    return taken, tuple(left_out)
 
 
 def _backbone(state: dict[str, Tensor], left_out: tuple[str, ...]) -> tuple[dict[str, Tensor], tuple[str, ...]]:
     """DINO's full checkpoints have a head for its loss beside the backbone."""
-    backbone = _below(state, "backbone.")
+    backbone = below(state, "backbone.")
     if not backbone:
         return state, left_out
     others = [name for name in state if not name.startswith("backbone.")]
     if others:
         left_out = (*left_out, f"{_few(others)}: the head of DINO's own loss")
     return backbone, left_out
-
-
-def _only_tensors(content: Any) -> dict[str, Tensor]:
-    return {str(name): value.detach() for name, value in content.items() if isinstance(value, Tensor)}
-
-
-def _below(state: Mapping[str, Tensor], prefix: str) -> dict[str, Tensor]:
-    return {name.removeprefix(prefix): value for name, value in state.items() if name.startswith(prefix)}
-
-
-def _stripped(state: dict[str, Tensor]) -> dict[str, Tensor]:
-    """Without the prefixes that data-parallel and compiled modules put before every name."""
-    for prefix in _PREFIXES:
-        if state and all(name.startswith(prefix) for name in state):
-            state = _below(state, prefix)
-    return state
 
 
 def _few(names: Collection[str]) -> str:

@@ -55,12 +55,14 @@ class ImportOptions:
         policy_options: options that were given and mean something for policies alone.
         num_heads: of a NAT. image_size: of a tokenizer. convention: resize convention of statistics.
         kind: what the file is, in place of what its names say.
+        weights: which weights of a file that holds several: "ema", "model", or their place in it.
         output: where the result goes, None: the catalogue's place for it.
         overwrite: whether a result that is there is replaced. dry_run: whether nothing is written.
     """
 
     settings: Callable[[str, int | None], ExperimentConfig]
     kind: Kind | None = None
+    weights: str | None = None
     num_heads: int | None = None
     image_size: int | None = None
     convention: str | None = None
@@ -77,7 +79,7 @@ def import_file(path: Path, options: ImportOptions, tell: Tell) -> None:
         UserError: it is no checkpoint that is known, not complete, or does not fit.
     """
     file = read_foreign(path)
-    checkpoint = recognise(file, options.kind)
+    checkpoint = recognise(file, options.kind, options.weights)
     _refuse_options(checkpoint, options, path)
     if checkpoint.kind == "statistics":
         _import_statistics(file, options, tell)
@@ -113,6 +115,8 @@ def _import_network(file: ForeignFile, checkpoint: Checkpoint, options: ImportOp
     sizes = {"num_heads": options.num_heads, "image_size": options.image_size}
     network = network_of(checkpoint.kind, checkpoint.state, file.path, **sizes)
     tell(f"{file.path}: {checkpoint.kind}, {len(checkpoint.state)} tensors, {network.num_values:,} values")
+    if checkpoint.taken:
+        tell(f"weights: {checkpoint.taken}")
     tell(f"sizes: {', '.join(f'{key} {value}' for key, value in network.arguments.items()) or 'the only ones'}")
     _tell_notes([*network.notes, *checkpoint.left_out], tell)
     output = _free_output(options, catalogued_place(network), tell)
@@ -132,6 +136,8 @@ def _import_policy(file: ForeignFile, checkpoint: Checkpoint, options: ImportOpt
     policy = import_policy(checkpoint, file.path, config, facts)
     spec, decisions = policy.exported.spec, config.decisions
     tell(f"{file.path}: policy with {', '.join(checkpoint.parts)}, {policy.actor.num_values:,} values in the actor")
+    if checkpoint.taken:
+        tell(f"weights: {checkpoint.taken}")
     tell(
         f"made for: {spec.horizon} steps, {spec.feature_length} tokens, features of width {spec.feature_width}; "
         f"actions are {'offsets to the base schedule' if decisions.residual else 'whole pre-activations'}, "
@@ -254,6 +260,7 @@ def _facts(file: ForeignFile, checkpoint: Checkpoint, *, kind: str) -> Mapping[s
         "source": file.path.name,
         "source_sha256": file.sha256,
         "kind": kind,
+        "weights": checkpoint.taken,
         "counters": dict(checkpoint.counters),
         "left_out": list(checkpoint.left_out),
     }
@@ -264,6 +271,7 @@ def _refuse_options(checkpoint: Checkpoint, options: ImportOptions, path: Path) 
     takers: dict[str, tuple[object, str]] = {
         "--heads": (options.num_heads, "nat"),
         "--image-size": (options.image_size, "tokenizer"),
+        "--weights": (options.weights if checkpoint.kind == "statistics" else None, "a checkpoint of torch"),
         "--convention": (options.convention, "statistics"),
         **dict.fromkeys(options.policy_options, (True, "policy")),
     }

@@ -12,6 +12,7 @@ from adanat_rl.config.errors import UserError
 from adanat_rl.config.files import read_json_lines, write_atomically
 from adanat_rl.config.metric_keys import ITERATION
 from adanat_rl.config.run_paths import RunPaths
+from adanat_rl.config.secrets import hide_secrets
 from adanat_rl.config.sweep_settings import SweepConfig, read_sweep, validate_sweep
 from adanat_rl.config.yaml_reader import dump_yaml
 from adanat_rl.experiment.lock import LOCK, acquire_lock
@@ -101,7 +102,7 @@ class SweepFolder:
             raise
         content = {**sweep.model_dump(mode="json"), "overrides": list(overrides)}
         text = dump_yaml(content)
-        write_atomically(self.sweep_file, text)
+        write_atomically(self.sweep_file, hide_secrets(text))
         self.stop_file.unlink(missing_ok=True)
 
     def release(self) -> None:
@@ -191,6 +192,7 @@ class SweepFolder:
         saved, saved_overrides = self.saved()
         ours, theirs = sweep.model_dump(mode="json"), saved.model_dump(mode="json")
         ours["overrides"], theirs["overrides"] = list(overrides), list(saved_overrides)
+        ours = json.loads(hide_secrets(json.dumps(ours)))  # as it was saved
         for key in ours:
             if key not in _FREE and ours[key] != theirs[key]:
                 raise UserError(

@@ -21,6 +21,7 @@ from adanat_rl.config.side_thread import SideThread
 from adanat_rl.config.sweep_settings import SweepConfig
 from adanat_rl.experiment.build import complete_inputs
 from adanat_rl.experiment.cluster import connect, in_ray_job, is_private, this_machine
+from adanat_rl.experiment.environment import git_revision
 from adanat_rl.experiment.progress import Display, open_display
 from adanat_rl.experiment.run_folder import disk_error
 from adanat_rl.experiment.sweep.folder import FAILED, PENDING, SweepFolder, TrialState
@@ -28,8 +29,16 @@ from adanat_rl.experiment.sweep.plan import TrialSpec, plan_trials
 from adanat_rl.experiment.sweep.population import Population, population_space
 from adanat_rl.experiment.sweep.resources import check_room, trial_bundles
 from adanat_rl.experiment.sweep.searchers import TRIAL, OptunaTrials, PlannedTrials
-from adanat_rl.experiment.sweep.trial import SWEEP_FOLDER, TRACKING_URI, WORKING_FOLDER, Trial, replays
+from adanat_rl.experiment.sweep.trial import (
+    SWEEP_FOLDER,
+    TRACKING_ENVIRONMENT,
+    TRACKING_URI,
+    WORKING_FOLDER,
+    Trial,
+    replays,
+)
 from adanat_rl.stopping import StopRequest
+from adanat_rl.tracking.destinations import tracking_environment
 from adanat_rl.tracking.sweep_run import SweepRun
 
 _PENDING_TRIALS = 8  # that may wait for room at once, so that a cluster that grows knows how much to
@@ -127,7 +136,8 @@ class _Sweep:
         self._again = again
         self._specs = plan_trials(sweep) or folder.noted_trials()
         self._is_planned = bool(plan_trials(sweep))
-        self._parent = SweepRun(config, folder.path, sweep.name, display.warning)
+        revision = git_revision(Path(__file__).parents[2])
+        self._parent = SweepRun(config, folder.path, sweep.name, display.warning, revision)
 
     def run(self) -> int:
         """Runs what is left, then reports."""
@@ -188,6 +198,7 @@ class _Sweep:
         os.environ["TUNE_MAX_PENDING_TRIALS_PG"] = str(_PENDING_TRIALS if self._is_planned else 1)
         import ray
         from ray import tune
+        from ray.tune.error import TuneError
 
         for logger in ("ray.tune", "ray.air", "ray.train"):
             logging.getLogger(logger).setLevel(logging.CRITICAL)
@@ -220,7 +231,8 @@ class _Sweep:
             param_space={
                 SWEEP_FOLDER: str(self._folder.path),
                 WORKING_FOLDER: str(Path.cwd()),
-                TRACKING_URI: self._parent.uri,
+                TRACKING_URI: self._config.tracking.uri,
+                TRACKING_ENVIRONMENT: tracking_environment(),
                 **population,
             },
             tune_config=tune.TuneConfig(
@@ -246,6 +258,8 @@ class _Sweep:
                 watch = ClusterWatch(self._config.resources.cluster_timeout_s)
                 with closing(watch):
                     SideThread("adanat-rl sweep").run(tuner.fit, check=watch)
+        except TuneError as error:  # with the traceback of what failed in the driver as its text
+            raise RunError(f"the driver of the sweep failed: {str(error).strip().splitlines()[-1]}") from error
         finally:
             shutil.rmtree(self._folder.scheduler_folder, ignore_errors=True)
 

@@ -18,6 +18,7 @@ from ray.tune import Trainable
 
 from adanat_rl.config.metric_keys import EVAL, ITERATION, REWARD_MEAN
 from adanat_rl.config.schema import ExperimentConfig
+from adanat_rl.config.secrets import has_hidden_secret
 from adanat_rl.config.sweep_settings import SweepConfig
 from adanat_rl.experiment.cluster import quiet_environment
 from adanat_rl.experiment.sweep.folder import FAILED, FINISHED, INTERRUPTED, RUNNING, SweepFolder
@@ -25,7 +26,8 @@ from adanat_rl.experiment.sweep.plan import TrialSpec
 from adanat_rl.experiment.sweep.searchers import TRIAL
 from adanat_rl.stopping import StopRequest
 
-SWEEP_FOLDER, WORKING_FOLDER, TRACKING_URI = "sweep_folder", "working_folder", "tracking_uri"
+SWEEP_FOLDER, WORKING_FOLDER = "sweep_folder", "working_folder"
+TRACKING_URI, TRACKING_ENVIRONMENT = "tracking_uri", "tracking_environment"  # as they were typed, not as saved
 NEWS = "news"  # key of what a trial's result has to say beside numbers
 _ORIGIN = "origin.json"
 
@@ -42,6 +44,8 @@ class Trial(Trainable):
         self._sweep, self._overrides = self._folder.saved()
         self._spec = next(spec for spec in self._folder.noted_trials() if spec.number == config[TRIAL])
         self._tracking_uri = config[TRACKING_URI]
+        for name, value in config[TRACKING_ENVIRONMENT].items():
+            os.environ.setdefault(name, value)
         self._exit = ExitStack()
         self._stop = StopRequest()
         self._training: Any = None
@@ -147,7 +151,9 @@ class Trial(Trainable):
         log = self._exit.enter_context((folder.path / "trial.log").open("a", buffering=1))
         display = PlainDisplay(lambda text: print(text, file=log))
         parent = run_uid(self._folder.tracking_file)
-        self._tracker = self._exit.enter_context(open_tracker(config, folder, display.warning, parent))
+        self._tracker = self._exit.enter_context(
+            open_tracker(config, folder, display.warning, parent, self._folder.path)
+        )
         self._training = Training(config, folder, display, self._tracker, self._stop)
         self._exit.callback(self._training.close)
         self._training.begin()
@@ -156,7 +162,7 @@ class Trial(Trainable):
     def _config(self) -> ExperimentConfig:
         config = self._spec.config(self._sweep, self._overrides)
         tracking = config.tracking
-        if tracking.enabled and tracking.uri is None:
+        if tracking.uri is not None and self._tracking_uri is not None and has_hidden_secret(tracking.uri):
             tracking = tracking.model_copy(update={"uri": self._tracking_uri})
         folder = str(self._folder.trial(self._spec).path)
         return config.model_copy(update={"run_dir": folder, "tracking": tracking})

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -39,9 +40,20 @@ class FirstStep:
         self._length = length
         self._mask_token_id = mask_token_id
         self._device = device
-        self._known = torch.zeros(num_contexts + 1 - self._first_kept, dtype=torch.bool)
+        self._forget()
+
+    def _forget(self) -> None:
+        self._known = torch.zeros(self._null + 1 - self._first_kept, dtype=torch.bool)
         self._kept: tuple[Tensor, Tensor] | None = None
         self._lock = threading.Lock()
+
+    def __getstate__(self) -> dict[str, Any]:
+        """What is kept stays out of pickles and copies: large, mostly empty, and computed again when asked for."""
+        return {name: value for name, value in vars(self).items() if name not in {"_known", "_kept", "_lock"}}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        vars(self).update(state)
+        self._forget()
 
     def null(self) -> tuple[Tensor, Tensor]:
         """Logits `[L, V]` and features `[L, D]` of the null context."""

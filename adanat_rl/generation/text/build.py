@@ -8,6 +8,7 @@ from pathlib import Path
 from adanat_rl.config.errors import UserError
 from adanat_rl.config.paths import resolve_path
 from adanat_rl.config.schema import GeneratorConfig, TextConfig
+from adanat_rl.config.text_files import printable, read_text
 from adanat_rl.generation.precision import weight_dtype
 from adanat_rl.generation.text.cache import EmbeddingCache
 from adanat_rl.generation.text.encoder import ClipTextEncoder
@@ -52,12 +53,8 @@ def read_prompts(path: Path) -> list[str]:
     Raises:
         UserError: the file is missing, no UTF-8, or holds none.
     """
-    try:
-        prompts = [line.strip() for line in path.read_text(encoding="utf-8").splitlines() if line.strip()]
-    except OSError as error:
-        raise UserError(f"--prompts: {path}: {error.strerror or error}") from None
-    except UnicodeDecodeError:
-        raise UserError(f"--prompts: {path} is no UTF-8 text; expected one prompt a line") from None
+    # Ends of lines only: a prompt may hold other separators, such as U+2028
+    prompts = [line.strip() for line in read_text(path, "--prompts").split("\n") if line.strip()]
     if not prompts:
-        raise UserError(f"--prompts: {path} is empty; expected one prompt a line")
+        raise UserError(f"--prompts: {printable(path)} is empty; expected one prompt a line")
     return prompts

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
 
 import numpy as np
@@ -59,7 +60,7 @@ class EmbeddingCache:
     def _read(self, caption: str) -> _Row | None:
         """What the disk has; a damaged file counts as none and is written anew."""
         path = self._path(caption)
-        if path is None or not path.exists():
+        if path is None:
             return None
         try:
             tensors = load(path.read_bytes())
@@ -74,4 +75,6 @@ class EmbeddingCache:
     def _write(self, caption: str, row: _Row) -> None:
         path = self._path(caption)
         if path is not None:
-            write_atomically(path, save({"hidden": np.ascontiguousarray(row[0]), "pooled": row[1].copy()}))
+            content = save({"hidden": np.ascontiguousarray(row[0]), "pooled": row[1].copy()})
+            with suppress(OSError):  # a cache that cannot be written is done without
+                write_atomically(path, content)

@@ -57,7 +57,7 @@ def load_config(cls: Any, folder: Path) -> Any:
         with _quiet():
             config = cls.from_pretrained(str(folder), local_files_only=True)
         # A whole CLIP projects both towers to the width at the top; the towers' own entries may be forgotten defaults.
-        whole = json.loads((folder / "config.json").read_text())
+        whole = json.loads((folder / "config.json").read_text(encoding="utf-8"))
         if whole.get("model_type") != config.model_type and "projection_dim" in whole:
             config.projection_dim = whole["projection_dim"]
         return config

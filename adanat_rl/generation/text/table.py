@@ -10,7 +10,7 @@ from __future__ import annotations
 import hashlib
 import json
 import mmap
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -21,6 +21,8 @@ from torch import Tensor
 
 from adanat_rl.config.errors import UserError
 from adanat_rl.config.files import file_sha256, read_json_lines
+from adanat_rl.config.text_files import read_text
+from adanat_rl.data.contexts import parse_json
 from adanat_rl.data.strings import LazyStrings
 
 TABLE_FORMAT = "adanat-rl caption table 1"
@@ -29,6 +31,9 @@ HIDDEN, POOLED = "hidden.npy", "pooled.npy"
 HIDDEN_DTYPE = np.dtype(np.float16)
 POOLED_DTYPE = np.dtype(np.float32)
 _HEADER_BYTES = 128  # of an .npy file
+_DTYPES = ("float16", "float32", "float64")
+_MAX_NUMBER = 1 << 40
+_MAX_MANIFEST = 1 << 20  # bytes
 
 
 @dataclass(frozen=True)
@@ -199,6 +204,23 @@ def table_info(folder: Path) -> TableInfo:
     return _read_manifest(folder)[0]
 
 
+def checked_info(table: Mapping[str, Any]) -> TableInfo:
+    """What a manifest says of a table.
+
+    Raises:
+        TypeError, ValueError: it says something else.
+    """
+    info = TableInfo(**table)
+    for name in ("num_captions", "length", "width", "pooled_width"):
+        value = getattr(info, name)
+        if isinstance(value, bool) or not isinstance(value, int) or not 0 <= value < _MAX_NUMBER:
+            raise ValueError(f"{name} is {value!r}")
+    for name, dtype in (("hidden_dtype", info.hidden_dtype), ("pooled_dtype", info.pooled_dtype)):
+        if dtype not in _DTYPES:
+            raise ValueError(f"{name} is {dtype!r}, expected one of {', '.join(_DTYPES)}")
+    return info
+
+
 def array_sha256(array: np.ndarray) -> str:
     """SHA-256 in hex of an array's bytes, C order."""
     return hashlib.sha256(np.ascontiguousarray(array).data).hexdigest()
@@ -211,10 +233,10 @@ def _read_manifest(folder: Path) -> tuple[TableInfo, str]:
         state = "is not finished; the command that makes it goes on where it stopped" if unfinished else "is none"
         raise UserError(f"caption table {folder} {state} (no {MANIFEST})")
     try:
-        manifest = json.loads(path.read_text())
+        manifest = parse_json(read_text(path, "caption table", max_bytes=_MAX_MANIFEST))
         if manifest["format"] != TABLE_FORMAT:
             raise UserError(f"{path} has format {manifest['format']!r}, expected {TABLE_FORMAT!r}")
-        return TableInfo(**manifest["table"]), manifest["chunks_sha256"]
+        return checked_info(manifest["table"]), str(manifest["chunks_sha256"])
     except (ValueError, KeyError, TypeError) as error:
         if isinstance(error, UserError):
             raise
@@ -224,7 +246,7 @@ def _read_manifest(folder: Path) -> tuple[TableInfo, str]:
 def _open_array(path: Path, shape: tuple[int, ...], dtype: np.dtype[Any]) -> np.ndarray:
     try:
         array = np.load(path, mmap_mode="r", allow_pickle=False)
-    except (OSError, ValueError) as error:
+    except (OSError, EOFError, ValueError, OverflowError) as error:
         raise UserError(f"{path} is missing or damaged: {error}") from None
     if array.shape != shape or array.dtype != dtype:
         found = f"{list(array.shape)} {array.dtype}"

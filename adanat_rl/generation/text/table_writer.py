@@ -21,6 +21,8 @@ import numpy as np
 
 from adanat_rl.config.errors import UserError
 from adanat_rl.config.files import file_sha256, read_json_lines, sync_folder, write_atomically
+from adanat_rl.config.text_files import read_text
+from adanat_rl.data.contexts import parse_json
 from adanat_rl.generation.text.encoder import TextEmbedding, TextEncoder
 from adanat_rl.generation.text.table import (
     CAPTIONS,
@@ -35,6 +37,7 @@ from adanat_rl.generation.text.table import (
     CaptionTable,
     TableInfo,
     array_sha256,
+    checked_info,
     open_caption_table,
     table_bytes,
     table_info,
@@ -64,7 +67,10 @@ def write_caption_table(
     if (folder / MANIFEST).exists():  # perhaps on a disk that cannot be written
         _refuse_another(folder, table_info(folder), _info(encoder, captions))
         return open_caption_table(folder)
-    folder.mkdir(parents=True, exist_ok=True)
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise UserError(f"caption table {folder} cannot be written: {error.strerror or error}") from None
     with _only_writer(folder):
         if (folder / MANIFEST).exists():  # another writer was quicker
             return write_caption_table(folder, captions, encoder)
@@ -79,7 +85,7 @@ def write_caption_table(
             "chunks_sha256": file_sha256(folder / CHUNKS),
         }
         write_atomically(folder / MANIFEST, json.dumps(manifest, indent=2) + "\n", durable=True)
-        (folder / _PLAN).unlink()
+        (folder / _PLAN).unlink(missing_ok=True)
     return open_caption_table(folder)
 
 
@@ -103,7 +109,7 @@ def _plan(folder: Path, captions: Sequence[str], encoder: TextEncoder) -> TableI
     info = _info(encoder, captions)
     if path.exists():
         try:
-            begun = TableInfo(**json.loads(path.read_text()))
+            begun = checked_info(parse_json(read_text(path, "caption table")))
         except (ValueError, TypeError) as error:
             raise UserError(f"{path} is damaged: {error}; remove the folder and start again") from None
         _refuse_another(folder, begun, info)
@@ -151,7 +157,9 @@ def _cut_back(folder: Path, info: TableInfo) -> int:
     sizes = {HIDDEN: _row_bytes(info)[0], POOLED: _row_bytes(info)[1]}
     headers = {HIDDEN: _header(info.hidden_shape, HIDDEN_DTYPE), POOLED: _header(info.pooled_shape, POOLED_DTYPE)}
     for chunk in read_json_lines(folder / CHUNKS):
-        whole = all(
+        if not (isinstance(chunk, dict) and all(isinstance(chunk.get(name), int) for name in ("start", "stop"))):
+            break  # damaged: this chunk and what follows is encoded again
+        whole = done < chunk["stop"] <= info.num_captions + 1 and all(
             (folder / name).exists()
             and (folder / name).stat().st_size >= len(headers[name]) + chunk["stop"] * sizes[name]
             for name in sizes
@@ -245,6 +253,8 @@ def _only_writer(folder: Path) -> Iterator[None]:
     with (folder / _LOCK).open("w") as file:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError:
+        except BlockingIOError:
             raise UserError(f"another process is writing the caption table {folder}") from None
+        except OSError:
+            pass  # a file system without locks, such as Lustre as it is often mounted
         yield

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import yaml
 
 from adanat_rl.config.errors import UserError
 from adanat_rl.config.metric_keys import EVAL, NAT_PASSES_TOTAL, TRAIN_SECONDS_TOTAL
@@ -17,6 +18,7 @@ from adanat_rl.evaluation.comparison import BASE_SCHEDULE, BASELINE
 from adanat_rl.evaluation.controls import Control
 from adanat_rl.evaluation.hacking import Hacking, rewards_between
 from adanat_rl.evaluation.judge import FD_A, JudgeNames
+from adanat_rl.evaluation.verdicts import MARGIN
 from adanat_rl.plots.judges import hacking_of
 from adanat_rl.plots.run_data import RunData, read_run
 
@@ -103,6 +105,7 @@ class Sweep:
     trials: tuple[Trial, ...]
     sweep_text: str
     notes: tuple[str, ...]
+    margin: float = MARGIN  # part of the arms' median, from the sweep's file
 
     @property
     def finished(self) -> list[Trial]:
@@ -199,6 +202,7 @@ def read_sweep(path: Path) -> Sweep:
         content = json.loads(file.read_text())
         entries = content["trials"]
         notes: list[str] = []
+        text = _read_text(path / "sweep.yaml")
         return Sweep(
             path=path,
             name=str(content["name"]),
@@ -208,12 +212,13 @@ def read_sweep(path: Path) -> Sweep:
             metric=str(content["metric"]).removeprefix(EVAL),
             minimises=not str(content["direction"]).startswith("max"),
             trials=tuple(_read_trial(path, entry, notes) for entry in entries),
-            sweep_text=_read_text(path / "sweep.yaml"),
+            sweep_text=text,
             notes=tuple(notes),
+            margin=_margin(text),
         )
     except FileNotFoundError:
         raise UserError(f"{path} is no sweep: it has no trials.json") from None
-    except (OSError, ValueError, KeyError, TypeError) as error:
+    except (OSError, ValueError, KeyError, TypeError, yaml.YAMLError) as error:
         raise UserError(f"{file} cannot be read: {type(error).__name__}: {error}") from None
 
 
@@ -246,6 +251,12 @@ def _final_numbers(comparison: Mapping[str, Any]) -> dict[str, float]:
         if row["name"] == Control.SHUFFLED:
             numbers[SHUFFLED] = float(row["summary"][FD_A]["mean"])
     return numbers
+
+
+def _margin(text: str) -> float:
+    """The margin of a sweep file; the usual one in files that are older than it."""
+    content = yaml.safe_load(text) if text else None
+    return float(content.get("margin", MARGIN)) if isinstance(content, dict) else MARGIN
 
 
 def _read_text(path: Path) -> str:

@@ -11,8 +11,8 @@ import numpy as np
 from adanat_rl.evaluation.judge import FD_A
 from adanat_rl.plots import pictures
 from adanat_rl.plots.ablation import sentences, tables
-from adanat_rl.plots.ablation.bootstrap import Contest
 from adanat_rl.plots.ablation.charts import MOST_ARMS, AblationCharts, Watched
+from adanat_rl.plots.ablation.contest import ArmsContest
 from adanat_rl.plots.ablation.data import Sweep, Trial, metric_title, middle_trial
 from adanat_rl.plots.numbers import duration, fixed, plural
 from adanat_rl.plots.page import Fact, Sample, moment_samples, render
@@ -30,12 +30,12 @@ class WatchedBlock:
     moments: list[Sample]
 
 
-def render_page(sweep: Sweep, charts: AblationCharts, found: Contest | None) -> str:
+def render_page(sweep: Sweep, charts: AblationCharts, found: ArmsContest) -> str:
     """The report of a sweep as HTML."""
     return render("ablation.html.j2", gather(sweep, charts, found))
 
 
-def gather(sweep: Sweep, charts: AblationCharts, found: Contest | None) -> dict[str, Any]:
+def gather(sweep: Sweep, charts: AblationCharts, found: ArmsContest) -> dict[str, Any]:
     """Everything that the template names."""
     columns = tables.arm_columns(sweep) if sweep.finished else []
     blocks = [_block(item) for item in charts.watched]

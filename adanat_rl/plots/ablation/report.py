@@ -7,9 +7,10 @@ from pathlib import Path
 
 from adanat_rl.config.files import write_atomically
 from adanat_rl.plots.ablation.charts import draw_charts
+from adanat_rl.plots.ablation.contest import arms_contest
 from adanat_rl.plots.ablation.data import read_sweep
 from adanat_rl.plots.ablation.page import render_page
-from adanat_rl.plots.ablation.sentences import arms_contest, headline
+from adanat_rl.plots.ablation.sentences import headline
 from adanat_rl.plots.ablation.tables import arm_metrics, summary_frame
 from adanat_rl.plots.theme import png
 

@@ -10,12 +10,11 @@ import numpy as np
 
 from adanat_rl.evaluation.comparison import BASELINE
 from adanat_rl.evaluation.judge import FD_A, FD_B, RECALL
-from adanat_rl.plots.ablation.bootstrap import NUM_SAMPLES, SURE, Contest, contest
+from adanat_rl.evaluation.verdicts import Contest, Difference, Finding
+from adanat_rl.plots.ablation.contest import ArmsContest
 from adanat_rl.plots.ablation.data import Sweep, metric_title, setting_text
-from adanat_rl.plots.numbers import fixed, plural
+from adanat_rl.plots.numbers import fixed, listed, plural
 
-_SEED = 0  # of the bootstrap
-_FEW_SEEDS = 5
 _ENDED = {"finished", "stopped", "failed"}
 
 
@@ -25,15 +24,7 @@ def spread(values: np.ndarray, digits: int = 3) -> str:
     return f"{mean} ± {fixed(float(values.std(ddof=1)), digits)}" if len(values) > 1 else mean
 
 
-def arms_contest(sweep: Sweep) -> Contest | None:
-    """The bootstrap over the arms, best first; None with fewer than two, or where one has a single seed."""
-    values = [sweep.values(arm, sweep.metric) for arm in sweep.shown_arms]
-    if len(values) < 2 or min(map(len, values)) < 2:
-        return None
-    return contest(values, np.random.default_rng(_SEED), minimises=sweep.minimises)
-
-
-def headline(sweep: Sweep, found: Contest | None) -> str:
+def headline(sweep: Sweep, found: ArmsContest) -> str:
     """The one sentence."""
     arms = sweep.shown_arms
     if not arms:
@@ -67,7 +58,7 @@ def status(sweep: Sweep) -> str:
     return ""
 
 
-def details(sweep: Sweep, found: Contest | None) -> list[str]:
+def details(sweep: Sweep, found: ArmsContest) -> list[str]:
     """What stands behind the sentence."""
     if not sweep.shown_arms:
         return []
@@ -114,38 +105,104 @@ def _best_trial(sweep: Sweep) -> str:
     )
 
 
-def _best_arm(sweep: Sweep, arms: Sequence[str], found: Contest | None) -> str:
-    first = sweep.values(arms[0], sweep.metric)
-    numbers = f"{sweep.metric_title} {spread(first)} over {plural(len(first), 'seed')}"
+def _best_arm(sweep: Sweep, arms: Sequence[str], found: ArmsContest) -> str:
     if len(arms) == 1:
-        return f"There is one arm to show, {arms[0]}: {numbers}."
-    second = sweep.values(arms[1], sweep.metric)
-    word = "below" if sweep.minimises else "above"
-    margin = f"{fixed(abs(float(first.mean() - second.mean())))} {word} {arms[1]}"
-    if found is None:
-        return f"{arms[0]} has the best {numbers}, {margin}; how sure that is, a single seed of an arm cannot tell."
-    share = float(found.best_share[0])
-    often = f"in {_percent(share)} {NUM_SAMPLES:,} bootstrap samples over the seeds"
-    if share >= SURE:
-        return f"{arms[0]} wins: {numbers}, {margin}; {often} it is the best."
-    return f"{arms[0]} is ahead, but it need not be better: {numbers}, {margin}; only {often} it is the best."
+        return f"There is one arm to show, {arms[0]}: {_mean_of(sweep, arms[0])}."
+    if found.num_stopped:
+        return (
+            f"No arm is named the winner: the scheduler stopped {plural(found.num_stopped, 'trial')} for "
+            f"{'its' if found.num_stopped == 1 else 'their'} numbers, and what is left of an arm is no fair sample of "
+            f"it; {arms[0]} has the best mean of what finished, {_mean_of(sweep, arms[0])}."
+        )
+    if found.found is None:
+        return _cannot_tell(sweep, [arm for arm in arms if arm not in found.paid] or arms, found)
+    return told(found.found, sweep.metric_title, _side(sweep))
 
 
-def _percent(share: float) -> str:
-    return "all" if share == 1 else f"{100 * share:.1f} % of"
+def _mean_of(sweep: Sweep, arm: str) -> str:
+    values = sweep.values(arm, sweep.metric)
+    return f"{sweep.metric_title} {spread(values)} over {plural(len(values), 'seed')}"
 
 
-def _about_sureness(sweep: Sweep, found: Contest | None) -> list[str]:
-    if found is None:
-        return []
-    arms = sweep.shown_arms
-    fewest = min(len(sweep.values(arm, sweep.metric)) for arm in arms)
-    sentence = (
-        f"The difference to {arms[1]} is {fixed(found.margin)}; 95 % of the bootstrap samples lie between "
-        f"{fixed(found.low)} and {fixed(found.high)}."
+def _cannot_tell(sweep: Sweep, arms: Sequence[str], found: ArmsContest) -> str:
+    start = f"{arms[0]} has the best {_mean_of(sweep, arms[0])}"
+    if len(arms) < 2:
+        return f"{start}; every other arm is paid in {sweep.metric_title}, which is then no judge of it."
+    first, second = (float(sweep.values(arm, sweep.metric).mean()) for arm in arms[:2])
+    lead = f"{fixed(abs(first - second))} {_side(sweep)} {arms[1]}"
+    what = "a single seed" if len(found.seeds) == 1 else "no seed"
+    return f"{start}, {lead}; how sure that is cannot be told from {what} that all arms finished."
+
+
+def told(found: Contest, title: str, side: str) -> str:
+    """What a contest comes to, in a sentence.
+
+    Args:
+        title: of the metric. side: where the better is: below, or above.
+    """
+    first, second = found.order[:2]
+    numbers = f"{title} {fixed(found.means[first])} over {plural(found.count, 'seed')}"
+    lead = found.ahead[second]
+    margin = f"margin {fixed(found.margin)}"
+    if found.winner is not None:
+        return (
+            f"{first} wins: {numbers}, {fixed(lead.mean)} {side} {second} "
+            f"(95 % interval {_interval(lead)}, paired by seed; {margin})."
+        )
+    if len(found.level) == len(found.ahead):
+        everyone = f"{second} is" if len(found.ahead) == 1 else "all other arms are"
+        return f"No arm stands out: {first} has the best {numbers}, and {everyone} level with it ({margin})."
+    return (
+        f"{first} is ahead, but no arm wins: {numbers}, {fixed(lead.mean)} {side} {second}, and the 95 % "
+        f"interval of that, {_interval(lead)}, does not lie beyond the margin of {fixed(found.margin)}."
     )
-    few = f" The bootstrap knows the spread among the seeds only; with {fewest} an arm it is rather too sure."
-    return [sentence + (few if fewest <= _FEW_SEEDS else "")]
+
+
+def about_others(found: Contest) -> list[str]:
+    """What is known of each arm that the first one is not simply better than; nothing where there is a winner."""
+    if found.winner is not None:
+        return []
+    sentences, first = [], found.order[0]
+    if found.beaten:
+        sentences.append(f"It is better than {listed(found.beaten)}, by Holm's correction over all pairs.")
+    if found.level:
+        sentences.append(f"Level with {first}, within the margin of {fixed(found.margin)}: {listed(found.level)}.")
+    undecided = [
+        f"{arm} ({_interval(lead)})"
+        for arm, lead in found.ahead.items()
+        if arm not in found.beaten and lead.finding is not Finding.LEVEL
+    ]
+    if undecided:
+        sentences.append(
+            f"Undecided: {listed(undecided)}, in brackets the 95 % interval of the lead of {first}; more seeds may "
+            "decide."
+        )
+    return sentences
+
+
+def _side(sweep: Sweep) -> str:
+    return "below" if sweep.minimises else "above"
+
+
+def _interval(difference: Difference) -> str:
+    return f"{fixed(difference.low)} to {fixed(difference.high)}"
+
+
+def _about_sureness(sweep: Sweep, contest: ArmsContest) -> list[str]:
+    """What is known of each other arm, and which seeds and arms are left out."""
+    sentences = [] if contest.found is None else about_others(contest.found)
+    if contest.missing and not contest.num_stopped:
+        gone = [f"{arm} lacks {listed([str(seed) for seed in seeds])}" for arm, seeds in contest.missing.items()]
+        sentences.append(
+            f"Arms are compared over {plural(len(contest.seeds), 'seed')} that all of them finished: {listed(gone)}."
+        )
+    if contest.paid and len(sweep.arms) > 1:
+        one = len(contest.paid) == 1
+        sentences.append(
+            f"{listed(contest.paid)} {'is' if one else 'are'} paid in {sweep.metric_title}, which is then no judge of "
+            f"{'it' if one else 'them'}: {'it takes' if one else 'they take'} no part in the comparison."
+        )
+    return sentences
 
 
 def _about_judges(sweep: Sweep) -> list[str]:
@@ -161,8 +218,9 @@ def _about_judges(sweep: Sweep) -> list[str]:
             agreed.append(f"{title} ({spread(sweep.values(best, metric))})")
         else:
             ours, theirs = (spread(sweep.values(arm, metric)) for arm in (sweep.shown_arms[0], best))
-            sentences.append(f"By {title} {best} is the best ({theirs}); {sweep.shown_arms[0]} has {ours}.")
-    return [*([f"{sweep.shown_arms[0]} is the best by {' and '.join(agreed)}, too."] if agreed else []), *sentences]
+            sentences.append(f"By {title} {best} has the best mean ({theirs}); {sweep.shown_arms[0]} has {ours}.")
+    first = sweep.shown_arms[0]
+    return [*([f"{first} has the best mean by {' and '.join(agreed)}, too."] if agreed else []), *sentences]
 
 
 def _about_baselines(sweep: Sweep) -> list[str]:

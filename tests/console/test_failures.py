@@ -1,0 +1,52 @@
+"""Failures that no command expects: one line, the right status, and a traceback where its reader is."""
+
+from __future__ import annotations
+
+import errno
+import os
+from pathlib import Path
+
+import pytest
+
+from adanat_rl.cli import Invocation, run_command
+
+
+def status_of(error: BaseException) -> int:
+    def body(_: Invocation) -> int:
+        raise error
+
+    return run_command("train", [], body)
+
+
+@pytest.mark.parametrize(
+    ("number", "status"),
+    [
+        *((number, 2) for number in (errno.ENAMETOOLONG, errno.ELOOP, errno.ENOTDIR, errno.EISDIR, errno.ENOENT)),
+        *((number, 1) for number in (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EIO, errno.EACCES, errno.ESTALE)),
+        *((number, 1) for number in (errno.ENOLCK, errno.EMFILE, errno.EBUSY, errno.EFBIG)),
+    ],
+)
+def test_what_the_operating_system_refuses_is_one_line_with_the_file(capsys, number: int, status: int) -> None:
+    assert status_of(OSError(number, os.strerror(number), "runs/a\nb")) == status
+    assert capsys.readouterr().err == f"adanat-rl train: runs/a\\nb: {os.strerror(number)}\n"
+
+
+def test_an_error_of_ours_names_the_file_of_its_traceback(
+    capsys, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
+    assert status_of(ZeroDivisionError("first\nsecond")) == 1
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line.startswith("adanat-rl train: unexpected ZeroDivisionError: first; traceback in ")
+    assert "ZeroDivisionError: first" in Path(line.rpartition(" in ")[2]).read_text("utf-8")
+
+
+def test_in_a_job_the_traceback_is_in_its_log(capsys, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("RAY_JOB_CONFIG_JSON_ENV_VAR", "{}")
+    assert status_of(ZeroDivisionError("first")) == 1
+    assert "Traceback (most recent call last)" in capsys.readouterr().err
+
+
+def test_memory_that_is_not_there_is_told(capsys) -> None:
+    assert status_of(MemoryError()) == 1
+    assert "out of memory" in capsys.readouterr().err
