@@ -15,6 +15,7 @@ from adanat_rl.config.schema import ExperimentConfig
 from adanat_rl.config.side_thread import SideThread
 from adanat_rl.data.dataset import RealImages
 from adanat_rl.data.loading import load_images, load_source
+from adanat_rl.data.mnist import require_mnist
 from adanat_rl.evaluation.build import build_judge
 from adanat_rl.evaluation.drawing import DrawHere
 from adanat_rl.evaluation.evaluator import Evaluator
@@ -141,6 +142,7 @@ def complete_inputs(config: ExperimentConfig) -> ExperimentConfig:
     Raises:
         UserError: naming the setting, and of a missing file what it is and where it comes from.
     """
+    _require_packages(config)
     require_inputs(config)
     check_fit(config)
     config = with_absolute_paths(config)
@@ -153,6 +155,11 @@ def complete_inputs(config: ExperimentConfig) -> ExperimentConfig:
     return config
 
 
+def _require_packages(config: ExperimentConfig) -> None:
+    if config.data.name == "mnist":
+        require_mnist()
+
+
 def complete_known_inputs(config: ExperimentConfig) -> ExperimentConfig:
     """The same as far as it goes before all files are there: what can be wrong without them is checked.
 
@@ -161,6 +168,7 @@ def complete_known_inputs(config: ExperimentConfig) -> ExperimentConfig:
     """
     if not missing_inputs(config):
         return complete_inputs(config)
+    _require_packages(config)
     check_fit(config)
     reward_class(config)
     return config

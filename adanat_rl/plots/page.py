@@ -24,6 +24,7 @@ _CLUSTER = (
     ("cluster/lost_env_runners", "env runners lost"),
     ("cluster/redealt_shards", "shards dealt again"),
     ("cluster/replaced_reward_actors", "reward actors replaced"),
+    ("cluster/replaced_learners", "learners replaced"),
 )
 
 
