@@ -18,7 +18,7 @@ from adanat_rl.config.side_thread import any_given_up
 from adanat_rl.console.failures import EXIT_DONE as EXIT_DONE
 from adanat_rl.console.failures import EXIT_FAILED as EXIT_FAILED
 from adanat_rl.console.failures import EXIT_USAGE as EXIT_USAGE
-from adanat_rl.console.failures import status_of_output, unexpected
+from adanat_rl.console.failures import complain, status_of_output, unexpected
 from adanat_rl.console.options import path_argument
 from adanat_rl.console.streams import can_print, settle_streams
 from adanat_rl.stopping import StopRequest
@@ -67,7 +67,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     command, *rest = arguments
     if command not in COMMANDS:
         hint = _hint_for_command(command, rest)
-        print(f"adanat-rl: {command!r} is no command; accepted: {', '.join(COMMANDS)}{hint}", file=sys.stderr)
+        complain(f"adanat-rl: {command!r} is no command; accepted: {', '.join(COMMANDS)}{hint}")
         return EXIT_USAGE
     module = importlib.import_module(f"adanat_rl.{command.replace('-', '_')}")
     return int(module.main(rest))
@@ -110,17 +110,17 @@ def _run_command(command: str, argv: Sequence[str] | None, body: Callable[[Invoc
             status = body(Invocation(command, tuple(sys.argv[1:] if argv is None else argv), stop))
         return status_of_output(prefix, status)
     except UserError as error:
-        print(f"{prefix}: {error}", file=sys.stderr)
+        complain(f"{prefix}: {error}")
         return EXIT_USAGE
     except RunError as error:
-        print(f"{prefix}: {error.message}", file=sys.stderr)
+        complain(f"{prefix}: {error.message}")
         if error.safe:
-            print(f"  safe: {error.safe}", file=sys.stderr)
+            complain(f"  safe: {error.safe}")
         if error.resume:
-            print(f"  go on with: {error.resume}", file=sys.stderr)
+            complain(f"  go on with: {error.resume}")
         return EXIT_FAILED
     except KeyboardInterrupt:
-        print(f"{prefix}: {stop.word}", file=sys.stderr)
+        complain(f"{prefix}: {stop.word}")
         return stop.exit_status
     except Exception as error:
         return unexpected(prefix, error)
@@ -148,7 +148,7 @@ class CommandParser(argparse.ArgumentParser):
         if typed.notes and not is_quiet:
             is_setting = any(note.startswith("-") and "=" in note.partition(" as ")[2] for note in typed.notes)
             hint = " (settings are written without dashes)" if is_setting else ""
-            print(f"{self.prog}: took {'; '.join(typed.notes)}{hint}", file=sys.stderr)
+            complain(f"{self.prog}: took {'; '.join(typed.notes)}{hint}")
         if self.takes_subject:
             words = arguments.overrides
             subjects = [word for word in words if "=" not in word or Path(word).exists()]

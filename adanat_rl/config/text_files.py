@@ -61,6 +61,15 @@ def printable(path: Path | str) -> str:
     return text if text.isprintable() and _is_unicode(text) else repr(text)[1:-1]
 
 
+def one_line(text: str) -> str:
+    """A text as one line without control characters: what somebody typed or wrote reaches a terminal through this."""
+    return "".join(character if character.isprintable() else _escaped(character) for character in text)
+
+
+def _escaped(character: str) -> str:
+    return character.encode("unicode_escape").decode("ascii")
+
+
 def _is_unicode(text: str) -> bool:
     """False for names whose bytes are no UTF-8, which Python keeps as lone surrogates."""
     return not any("\ud800" <= character <= "\udfff" for character in text)

@@ -8,7 +8,7 @@ import sys
 import tempfile
 import traceback
 
-from adanat_rl.config.text_files import printable
+from adanat_rl.config.text_files import one_line, printable
 from adanat_rl.console.streams import lost_output
 
 EXIT_DONE, EXIT_FAILED, EXIT_USAGE = 0, 1, 2
@@ -21,6 +21,11 @@ _WRONG_PATH = frozenset(
 _OURS = frozenset((errno.EBADF, errno.EFAULT, errno.EINVAL, errno.ESRCH, errno.ECHILD, errno.EDOM, errno.ERANGE))
 
 
+def complain(text: str) -> None:
+    """One line on standard error, whatever stands in it."""
+    print(one_line(text), file=sys.stderr)
+
+
 def unexpected(prefix: str, error: Exception) -> int:
     """Prints one line; the traceback goes into a file, because this is an error of ours.
 
@@ -31,14 +36,14 @@ def unexpected(prefix: str, error: Exception) -> int:
     """
     if isinstance(error, OSError) and error.errno is not None and error.errno not in _OURS:
         where = f"{printable(os.fsdecode(error.filename))}: " if isinstance(error.filename, str | bytes) else ""
-        print(f"{prefix}: {where}{error.strerror}", file=sys.stderr)
+        complain(f"{prefix}: {where}{error.strerror}")
         return EXIT_USAGE if error.errno in _WRONG_PATH else EXIT_FAILED
     if isinstance(error, MemoryError):
-        print(f"{prefix}: out of memory; smaller batches, or fewer workers, take less", file=sys.stderr)
+        complain(f"{prefix}: out of memory; smaller batches, or fewer workers, take less")
         return EXIT_FAILED
     first_line = (str(error).strip().splitlines() or [""])[0]
     reason = f"{prefix}: unexpected {type(error).__name__}: {first_line}"
-    print(f"{reason}; {_keep_traceback(error)}", file=sys.stderr)
+    complain(f"{reason}; {_keep_traceback(error)}")
     return EXIT_FAILED
 
 
@@ -47,7 +52,7 @@ def status_of_output(prefix: str, status: int) -> int:
     lost = lost_output()
     if lost is None or status != EXIT_DONE:
         return status
-    print(f"{prefix}: cannot write to standard output: {lost}; what the command made is complete", file=sys.stderr)
+    complain(f"{prefix}: cannot write to standard output: {lost}; what the command made is complete")
     return EXIT_FAILED
 
 

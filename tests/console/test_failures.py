@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from adanat_rl.cli import Invocation, run_command
+from adanat_rl.cli import Invocation, main, run_command
 
 
 def status_of(error: BaseException) -> int:
@@ -50,3 +50,13 @@ def test_in_a_job_the_traceback_is_in_its_log(capsys, monkeypatch: pytest.Monkey
 def test_memory_that_is_not_there_is_told(capsys) -> None:
     assert status_of(MemoryError()) == 1
     assert "out of memory" in capsys.readouterr().err
+
+
+def test_what_somebody_typed_reaches_the_terminal_as_one_line(capsys) -> None:
+    status = main(["train", "--dry-run", "--horizon", "a\x0cb\x85\x1b[31m\nc"])
+    printed = capsys.readouterr()
+    assert status == 2
+    for line in printed.err.splitlines():
+        assert line.isprintable()
+    assert "\\x0c" in printed.err
+    assert "\x1b" not in printed.err
