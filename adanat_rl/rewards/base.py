@@ -179,6 +179,20 @@ def check_scores(name: str, output: RewardOutput, batch_size: int) -> tuple[np.n
     return _checked(name, "scores", output.scores, batch_size), info
 
 
+def check_state(name: str, state: object) -> dict[str, Tensor]:
+    """The state of a reward model, tensors on the CPU.
+
+    Raises:
+        RewardError: it is no flat dict of tensors, or lacks their numbers.
+    """
+    if not isinstance(state, Mapping):
+        raise RewardError(f"reward {name} has a state of type {type(state).__name__}, expected a dict of tensors")
+    for key, value in state.items():
+        if not isinstance(key, str) or not isinstance(value, Tensor) or value.is_meta:
+            raise RewardError(f"reward {name}: {key!r} of its state is a {type(value).__name__}, expected a tensor")
+    return {key: value.detach().to_dense().cpu() for key, value in state.items()}
+
+
 def check_metrics(name: str, metrics: Mapping[str, float]) -> dict[str, float]:
     """Metrics of an update as finite numbers.
 
@@ -211,6 +225,8 @@ def problem_of(values: object, batch_size: int) -> ColumnProblem | None:
         return ColumnProblem(SHAPE, str(list(values.shape)) if isinstance(values, Tensor) else type(values).__name__)
     if not values.is_floating_point():
         return ColumnProblem(DTYPE, str(values.dtype))
+    if values.is_meta or values.layout != torch.strided:
+        return ColumnProblem(DTYPE, f"{values.dtype} without numbers" if values.is_meta else str(values.layout))
     bad = torch.nonzero(~torch.isfinite(_single(values))).flatten().tolist()
     return ColumnProblem(FINITE, f"{len(bad)} of {batch_size}", tuple(bad)) if bad else None
 

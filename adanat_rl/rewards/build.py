@@ -60,7 +60,7 @@ def reward_class(config: ExperimentConfig) -> type[RewardModel]:
     kind = config.reward.kind
     cls = _class_of(kind)
     available = _available(config)
-    missing = sorted(cls.requires - available)
+    missing = sorted(_required(cls, kind) - available)
     if missing:
         have = ", ".join(sorted(available))
         raise UserError(f"reward.kind: {kind} needs {', '.join(missing)}; data {config.data.name} has {have}")
@@ -70,6 +70,20 @@ def reward_class(config: ExperimentConfig) -> type[RewardModel]:
         if getattr(getattr(config.reward, kind), name) is None:
             raise UserError(f"reward.{kind}.{name}: null is not accepted; give {what}")
     return cls
+
+
+def _required(cls: type[RewardModel], kind: str) -> frozenset[Requirement]:
+    """What a class says it needs.
+
+    Raises:
+        UserError: it says it in a way that nobody understands.
+    """
+    given: Any = cls.requires
+    try:
+        return frozenset(Requirement(one) for one in given)
+    except (TypeError, ValueError):
+        accepted = ", ".join(Requirement)
+        raise UserError(f"reward.kind: {kind} requires {given!r}; expected a set of {accepted}") from None
 
 
 def config_of_part(config: ExperimentConfig, part: RewardPart) -> ExperimentConfig:
@@ -90,7 +104,11 @@ def build_reward_parts(config: ExperimentConfig) -> RewardParts:
     cls = reward_class(config)
     device = device_for(config.resources.num_gpus_per_reward_actor, "resources.num_gpus_per_reward_actor")
     tokenizer = load_tokenizer(config.generator, device)
-    real = _real_images(config, tokenizer, device) if Requirement.REAL_IMAGES in cls.requires else None
+    real = (
+        _real_images(config, tokenizer, device)
+        if Requirement.REAL_IMAGES in _required(cls, config.reward.kind)
+        else None
+    )
     files = real.dataset if isinstance(real, RealRows) and isinstance(real.dataset, StreamedImages) else None
     model = _model(config, cls, device)
     rows = config.generator.decode_rows

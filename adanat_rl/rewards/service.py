@@ -223,7 +223,10 @@ class LocalRewardService:
         """Nothing to end."""
 
     def _copied_state(self) -> dict[str, Tensor]:
-        return {name: value.clone() for name, value in self._worker.state().items()}
+        try:
+            return {name: value.clone() for name, value in self._worker.state().items()}
+        except RewardError as error:
+            raise RunError(str(error)) from error
 
     def _in_time(self, work: Callable[[], Result], what: str) -> Result:
         try:

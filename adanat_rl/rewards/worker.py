@@ -13,11 +13,21 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from adanat_rl.config.errors import RunError
+from adanat_rl.config.errors import RunError, UserError
 from adanat_rl.generation.seeding import Purpose, philox
 from adanat_rl.generation.threads import settle_process
-from adanat_rl.rewards.base import ImageSet, RewardBatch, RewardError, RewardModel, check_metrics, check_scores
+from adanat_rl.rewards.base import (
+    ImageSet,
+    RewardBatch,
+    RewardError,
+    RewardModel,
+    check_metrics,
+    check_scores,
+    check_state,
+)
 from adanat_rl.rewards.damage import DAMAGED_IMAGES, DamageReport, damage_state, take_damage
+
+_MOST_UPDATES = 1_000_000  # of a reward model in an iteration, or before the first
 
 Decoder = Callable[[Tensor], Tensor]
 
@@ -122,9 +132,21 @@ class RewardWorker:
         return self._parts.name
 
     def settings(self) -> dict[str, int]:
-        """How often the model wants to be updated."""
-        model = self._parts.model
-        return {"num_updates": model.num_updates, "num_warmup_updates": model.num_warmup_updates}
+        """How often the model wants to be updated.
+
+        Raises:
+            UserError: a number of updates is no whole number from 0 up.
+        """
+        found = {}
+        for name in ("num_updates", "num_warmup_updates"):
+            value: object = getattr(self._parts.model, name)
+            if not isinstance(value, int) or isinstance(value, bool) or not 0 <= value <= _MOST_UPDATES:
+                raise UserError(
+                    f"reward.kind: {self._parts.name}: {name} is {value!r}, expected a whole number from 0 to "
+                    f"{_MOST_UPDATES:,}"
+                )
+            found[name] = value
+        return found
 
     def score(
         self, version: int, samples: np.ndarray, labels: np.ndarray, num_passes: np.ndarray | None = None
@@ -180,8 +202,18 @@ class RewardWorker:
         return metrics, self.state()
 
     def state(self) -> dict[str, Tensor]:
-        """The model's state, tensors on the CPU, and the damaged real images."""
-        state = {name: value.detach().cpu() for name, value in self._parts.model.state_dict().items()}
+        """The model's state, tensors on the CPU, and the damaged real images.
+
+        Raises:
+            RewardError: the model gave no flat dict of tensors.
+        """
+        try:
+            given = self._parts.model.state_dict()
+        except (Exception, SystemExit) as error:
+            raise RewardError(
+                f"reward {self._parts.name} failed to give its state: {type(error).__name__}: {error}"
+            ) from error
+        state = check_state(self._parts.name, given)
         return {**state, **damage_state(self._parts.damage)}
 
     def load_state(self, state: Mapping[str, Tensor], version: int) -> None:

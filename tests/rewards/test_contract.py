@@ -331,3 +331,63 @@ def test_an_own_reward_that_cannot_be_found_is_named(own_module: str, kind: str,
 def test_arguments_that_an_own_reward_does_not_take_are_named(own_module: str, args: str) -> None:
     with pytest.raises(UserError, match=r"reward\.args: .*unexpected keyword argument"):
         build_reward_parts(resolve(overrides=[f"reward.kind={own_module}:Bright", f"reward.args={args}"]))
+
+
+OWN = """
+import torch
+from adanat_rl.rewards.base import RewardModel, RewardOutput
+
+class Own(RewardModel):
+    {line}
+
+    def score(self, batch):
+        return RewardOutput(torch.zeros(len(batch)))
+"""
+
+
+@pytest.mark.parametrize("value", ["()", "['real images']", "None", "'labels'", "3", "['no such thing']"])
+def test_what_an_own_reward_requires_is_understood_or_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, value: str
+) -> None:
+    name = f"own_requires_{abs(hash(value))}"
+    (tmp_path / f"{name}.py").write_text(OWN.format(line=f"requires = {value}"))
+    monkeypatch.syspath_prepend(tmp_path)
+    config = resolve(overrides=[f"reward.kind={name}:Own"])
+    if value == "()":
+        assert reward_class(config).__name__ == "Own"
+    else:
+        with pytest.raises(UserError, match=r"requires .*; expected a set of labels"):
+            reward_class(config)
+
+
+@pytest.mark.parametrize("name", ["num_updates", "num_warmup_updates"])
+@pytest.mark.parametrize("value", [None, "2", 1.5, -1, 10**9, True])
+def test_numbers_of_updates_are_whole_numbers(name: str, value: object) -> None:
+    class Own(RewardModel):
+        def score(self, batch: RewardBatch) -> RewardOutput:
+            return RewardOutput(torch.zeros(len(batch)))
+
+    model = Own()
+    setattr(model, name, value)
+    with pytest.raises(UserError, match=f"mine: {name} is"):
+        RewardWorker(lambda: RewardParts("mine", model, lambda tokens: tokens, None, "cpu")).settings()
+
+
+@pytest.mark.parametrize("state", [[], None, {"a": 1}, {1: torch.zeros(1)}, {"a": torch.zeros(1, device="meta")}])
+def test_a_state_that_is_no_dict_of_tensors_is_named(state: object) -> None:
+    class Own(RewardModel):
+        def score(self, batch: RewardBatch) -> RewardOutput:
+            return RewardOutput(torch.zeros(len(batch)))
+
+        def state_dict(self) -> object:
+            return state
+
+    worker = RewardWorker(lambda: RewardParts("mine", Own(), lambda tokens: tokens, None, "cpu"))
+    with pytest.raises(RewardError, match="reward mine"):
+        worker.state()
+
+
+@pytest.mark.parametrize("scores", [torch.zeros(3, device="meta"), torch.zeros(3).to_sparse()])
+def test_scores_without_numbers_are_refused(scores: torch.Tensor) -> None:
+    with pytest.raises(RewardError, match="reward mine returned scores of type"):
+        check_scores("mine", RewardOutput(scores), 3)
