@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import shutil
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
@@ -106,11 +107,23 @@ class SearchFolder(RunFolder):
         write_atomically(self.contents_file, json.dumps(known, indent=1))
 
     def _saved_contents(self) -> dict[str, str]:
+        """What the search was started with; nothing if a version made it that did not keep this.
+
+        Raises:
+            UserError: the file is damaged, so nobody can tell whether this is the same search.
+        """
         try:
             content = json.loads(self.contents_file.read_bytes())
-        except (OSError, ValueError, RecursionError):
+        except FileNotFoundError:
             return {}
-        return content if isinstance(content, dict) else {}
+        except (OSError, ValueError, RecursionError):
+            content = None
+        if not isinstance(content, dict) or not all(_is_hash(value) for value in content.values()):
+            raise UserError(
+                f"{self.contents_file} is damaged: it says which networks and data the search was started with; "
+                "delete it if they are the same, or choose another --run-dir"
+            )
+        return content
 
 
 def search(
@@ -316,6 +329,10 @@ def _decides(key: str) -> bool:
         return False
     section, _, name = key.partition(".")
     return section in _DECIDING_SECTIONS or name in _DECIDING_KEYS.get(section, ())
+
+
+def _is_hash(value: object) -> bool:
+    return isinstance(value, str) and re.fullmatch("[0-9a-f]{64}", value) is not None
 
 
 def _searched_contents(contents: Mapping[str, str]) -> dict[str, str]:

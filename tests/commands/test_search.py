@@ -143,6 +143,8 @@ def test_a_search_whose_networks_were_replaced_is_refused(capsys, tmp_path: Path
     (folder / "contents.json").write_text(json.dumps({**contents, "generator.nat": "0" * 64}))
     printed = call(capsys, *TINY, "--run-dir", folder, status=2)
     assert "generator.nat has other content than before" in printed
+    (folder / "contents.json").write_text("{")
+    assert "contents.json is damaged" in call(capsys, *TINY, "--run-dir", folder, status=2)
 
 
 def test_killed_the_same_command_gives_the_same_search(capsys, tmp_path: Path, searched: Path) -> None:
