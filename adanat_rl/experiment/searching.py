@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 from rich.table import Table
 
-from adanat_rl.config.errors import RunError
+from adanat_rl.config.errors import RunError, UserError
 from adanat_rl.config.files import append_line, write_atomically
 from adanat_rl.config.loading import validate
 from adanat_rl.config.schema import ExperimentConfig
