@@ -51,8 +51,13 @@ def remove_leftovers(folder: Path) -> None:
     Call it where nobody else writes: with the lock on the folder.
     """
     for leftover in folder.glob(".*.tmp"):
-        if _LEFTOVER.fullmatch(leftover.name) and leftover.is_file():
+        if is_leftover(leftover):
             leftover.unlink(missing_ok=True)
+
+
+def is_leftover(path: Path) -> bool:
+    """Whether a file is an unfinished one of `write_atomically`."""
+    return _LEFTOVER.fullmatch(path.name) is not None and path.is_file()
 
 
 @dataclass(frozen=True)

@@ -156,8 +156,15 @@ class Experiment:
         if progress.best is not None and metric not in progress.best:
             progress = replace(progress, best=None, num_stale_evaluations=0)
             notes.append(f"evaluation.metric is {metric} now: the best evaluation is counted anew from here")
-        self._algorithm.load_training_state(snapshot.tensors["learner"], progress.iteration)
-        self._rewards.load_state(snapshot.tensors["reward"], snapshot.state["reward_version"])
+        try:
+            self._algorithm.load_training_state(snapshot.tensors["learner"], progress.iteration)
+            self._rewards.load_state(snapshot.tensors["reward"], snapshot.state["reward_version"])
+        except (RuntimeError, KeyError, ValueError) as error:
+            raise RunError(
+                f"the checkpoint of iteration {progress.iteration} does not fit these settings: "
+                f"{(str(error).splitlines() or [type(error).__name__])[0]}; sizes of networks cannot be accepted as "
+                "changed: give those of the run"
+            ) from error
         notes += [f"metrics.jsonl: {problem}" for problem in self.metrics.cut_after(progress.iteration)]
         rollout_table.cut_after(self.folder.rollouts, progress.iteration)
         self.progress = progress

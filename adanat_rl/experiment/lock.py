@@ -17,6 +17,8 @@ from adanat_rl.config.errors import UserError
 
 LOCK = "run.lock"
 _UNSUPPORTED = {errno.ENOSYS, errno.ENOLCK, errno.EOPNOTSUPP, errno.EINVAL}  # file systems without such locks
+# Failures to write that are no fault of the program, wherever they come from.
+DISK_ERRORS = {errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EFBIG, errno.EIO, errno.ESTALE, errno.ENODEV}
 _HELD = {errno.EWOULDBLOCK, errno.EACCES, errno.EAGAIN}
 
 
@@ -47,6 +49,26 @@ def acquire_lock(folder: Path) -> IO[Any]:
     file.write(f"process {os.getpid()} on {socket.gethostname()}, since {time.strftime('%Y-%m-%d %H:%M:%S')}")
     file.flush()
     return file
+
+
+def take_folder(folder: Path) -> IO[Any]:
+    """Makes a folder if need be and takes its lock.
+
+    Raises:
+        UserError: there is no permission, it is a file, it cannot be made, or somebody holds it.
+        OSError: the disk fails.
+    """
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        return acquire_lock(folder)
+    except PermissionError as error:
+        raise UserError(f"run_dir: no permission to write in {error.filename}; choose another --run-dir") from None
+    except (FileExistsError, NotADirectoryError):
+        raise UserError(f"run_dir: {folder} is a file, expected a folder") from None
+    except OSError as error:
+        if error.errno in DISK_ERRORS:
+            raise
+        raise UserError(f"run_dir: cannot use {folder}: {error.strerror}; choose another --run-dir") from None
 
 
 def _lock(file: IO[Any]) -> bool | None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import errno
 import json
 import os
 import shutil
@@ -13,7 +12,7 @@ from pathlib import Path
 from typing import IO, Any
 
 from adanat_rl.config.errors import RunError, UserError
-from adanat_rl.config.files import remove_leftovers, write_atomically
+from adanat_rl.config.files import is_leftover, remove_leftovers, write_atomically
 from adanat_rl.config.loading import dump, load_file, load_saved, validate
 from adanat_rl.config.metric_keys import ITERATION
 from adanat_rl.config.metric_rows import read_metric_rows
@@ -22,7 +21,7 @@ from adanat_rl.config.schema import ExperimentConfig
 from adanat_rl.experiment.checkpoints import STATE, checkpoint_folders
 from adanat_rl.experiment.contents import contents_of
 from adanat_rl.experiment.environment import note_start
-from adanat_rl.experiment.lock import LOCK, acquire_lock
+from adanat_rl.experiment.lock import DISK_ERRORS, LOCK, take_folder
 from adanat_rl.experiment.same_run import (
     Difference,
     Identity,
@@ -70,7 +69,7 @@ class RunFolder(RunPaths):
         Raises:
             UserError: no permission, another kind of folder, another run's folder, or a run that is still going on.
         """
-        self._take()
+        self._lock = take_folder(self.path)
         try:
             self._check_kind(known_files)
             self._remove_leftovers()
@@ -131,29 +130,15 @@ class RunFolder(RunPaths):
             or any(self.rollouts.glob("iteration_*.parquet"))
         )
 
-    def _take(self) -> None:
-        try:
-            self.path.mkdir(parents=True, exist_ok=True)
-            self._lock = acquire_lock(self.path)
-        except PermissionError as error:
-            raise UserError(f"run_dir: no permission to write in {error.filename}; choose another --run-dir") from None
-        except (FileExistsError, NotADirectoryError):
-            raise UserError(f"run_dir: {self.path} is a file, expected a folder") from None
-        except OSError as error:
-            if error.errno in _DISK_ERRORS:
-                raise
-            raise UserError(f"run_dir: cannot use {self.path}: {error.strerror}; choose another --run-dir") from None
-
     def _check_kind(self, known_files: Sequence[str]) -> None:
         """A folder that holds something else is left alone; what a start that was killed left behind does not count."""
         if self.config_file.exists():
             if not self.config_file.is_file():
                 raise UserError(f"run_dir: {self.config_file} is no file; choose another --run-dir")
             return
-        names = sorted(entry.name for entry in self.path.iterdir())
+        names = sorted(entry.name for entry in self.path.iterdir() if not is_leftover(entry))
         ours = {LOCK, self.hashes_file.name, *known_files}
-        unfinished = (f".{self.config_file.name}.", f".{self.hashes_file.name}.", _BEFORE)
-        foreign = [name for name in names if name not in ours and not name.startswith(unfinished)]
+        foreign = [name for name in names if name not in ours and not name.startswith(_BEFORE)]
         if foreign:
             raise UserError(
                 f"run_dir: {self.path} holds other files and is no {self.kind} folder ({foreign[0]}); "
@@ -238,10 +223,6 @@ def _value_at(settings: Mapping[str, Any], key: str) -> Any:
     return value
 
 
-# Failures to write that are no fault of the program, wherever they come from.
-_DISK_ERRORS = {errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EFBIG, errno.EIO, errno.ESTALE, errno.ENODEV}
-
-
 def disk_error(error: OSError, folder: Path, safe: str, resume: str) -> RunError | None:
     """The failure to report when a file could not be written or read; None for an error of another kind.
 
@@ -250,7 +231,7 @@ def disk_error(error: OSError, folder: Path, safe: str, resume: str) -> RunError
     """
     name = error.filename if isinstance(error.filename, str | os.PathLike) else None
     what = error.strerror or type(error).__name__
-    if error.errno in _DISK_ERRORS and (name is None or _lies_in(Path(name), folder)):
+    if error.errno in DISK_ERRORS and (name is None or _lies_in(Path(name), folder)):
         return RunError(f"cannot write in {folder}: {what}", safe, resume)
     return None if name is None else RunError(f"cannot use {name}: {what}", safe, resume)
 

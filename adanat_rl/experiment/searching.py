@@ -13,7 +13,7 @@ import numpy as np
 from rich.table import Table
 
 from adanat_rl.config.errors import RunError, UserError
-from adanat_rl.config.files import append_line, write_atomically
+from adanat_rl.config.files import append_line, read_json_lines, write_atomically
 from adanat_rl.config.loading import validate
 from adanat_rl.config.schema import ExperimentConfig
 from adanat_rl.evaluation.drawing import DrawAndKeep
@@ -180,6 +180,13 @@ def _search(
     stop: StopRequest,
 ) -> int:
     space, settings, total = evaluator.generator.decision_space, config.search, _total(config)
+    lost = 0 if folder.study_file.exists() else len(read_json_lines(folder.history_file))
+    if lost:
+        raise RunError(
+            f"{folder.study_file} is gone, and with it {lost} evaluations: put a copy of it back, or begin anew in "
+            "another --run-dir",
+            safe=f"the schedules and distances in {folder.history_file}",
+        )
     history = StudyHistory(folder.study_file, space)
     write_atomically(folder.history_file, "".join(_line(trial) for trial in history))
     known = len(history)

@@ -8,14 +8,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any
 
-from adanat_rl.config.errors import UserError
-from adanat_rl.config.files import read_json_lines, write_atomically
+from adanat_rl.config.errors import RunError, UserError
+from adanat_rl.config.files import append_line, read_json_lines, remove_leftovers, write_atomically
 from adanat_rl.config.metric_keys import ITERATION
 from adanat_rl.config.run_paths import RunPaths
 from adanat_rl.config.secrets import hide_secrets
 from adanat_rl.config.sweep_settings import SweepConfig, read_sweep, validate_sweep
 from adanat_rl.config.yaml_reader import dump_yaml
-from adanat_rl.experiment.lock import LOCK, acquire_lock
+from adanat_rl.experiment.lock import LOCK, take_folder
 from adanat_rl.experiment.sweep.plan import TrialSpec
 
 PENDING, RUNNING, FINISHED = "pending", "running", "finished"
@@ -87,23 +87,22 @@ class SweepFolder:
         Raises:
             UserError: no permission, other files, another sweep, or one that is still going on.
         """
+        self._lock = take_folder(self.path)
         try:
-            self.path.mkdir(parents=True, exist_ok=True)
-            self._lock = acquire_lock(self.path)
-        except OSError as error:
-            raise UserError(f"run_dir: cannot use {self.path}: {error.strerror}") from None
-        try:
+            remove_leftovers(self.path)
             if self.sweep_file.exists():
                 self._compare(sweep, overrides)
             elif any(entry.name != LOCK for entry in self.path.iterdir()):
                 raise UserError(f"run_dir: {self.path} holds other files and is no sweep; choose another --run-dir")
-        except UserError:
+            for note in self._notes():
+                remove_leftovers(note.parent)
+            content = {**sweep.model_dump(mode="json"), "overrides": list(overrides)}
+            text = dump_yaml(content)
+            write_atomically(self.sweep_file, hide_secrets(text))
+            self.stop_file.unlink(missing_ok=True)
+        except BaseException:
             self.release()
             raise
-        content = {**sweep.model_dump(mode="json"), "overrides": list(overrides)}
-        text = dump_yaml(content)
-        write_atomically(self.sweep_file, hide_secrets(text))
-        self.stop_file.unlink(missing_ok=True)
 
     def release(self) -> None:
         """Gives the lock back."""
@@ -131,23 +130,36 @@ class SweepFolder:
         write_atomically(self._note(spec), json.dumps(content, indent=1, ensure_ascii=False))
 
     def read_trial(self, spec: TrialSpec) -> TrialState:
-        """What a trial has come to, as far as it is known."""
-        try:
-            content = json.loads(self._note(spec).read_text())
-        except (OSError, ValueError):
+        """What a trial has come to, as far as it is known; one whose note is damaged is gone on with."""
+        content = _read_note(self._note(spec))
+        if content is None:
             return TrialState(spec, PENDING)
         return TrialState(_spec_of(content), content["status"], content["reason"])
 
     def note_takeover(self, spec: TrialSpec, origin: int, iteration: int, settings: Mapping[str, Any]) -> None:
         """Notes that a trial went on from the state of another one, and the parameters it went on with."""
-        line = json.dumps({"from": origin, ITERATION: iteration, "settings": dict(settings)}) + "\n"
-        with self._takeovers(spec).open("a") as file:
-            file.write(line)
+        line = json.dumps({"from": origin, ITERATION: iteration, "settings": dict(settings)})
+        append_line(self._takeovers(spec), line)
 
     def noted_trials(self) -> list[TrialSpec]:
-        """Trials that have begun, by number."""
-        notes = sorted(self.path.glob("trials/*/trial.json"))
-        return sorted((_spec_of(json.loads(note.read_text())) for note in notes), key=lambda spec: spec.number)
+        """Trials that have begun, by number.
+
+        Raises:
+            RunError: a note is damaged: which settings the trial has is not known any more.
+        """
+        found = []
+        for note in self._notes():
+            content = _read_note(note)
+            if content is None:
+                raise RunError(
+                    f"{note} is damaged; its settings stand in {note.parent / 'config.yaml'}",
+                    safe=f"the trials in {self.path / 'trials'}",
+                )
+            found.append(_spec_of(content))
+        return sorted(found, key=lambda spec: spec.number)
+
+    def _notes(self) -> list[Path]:
+        return sorted(self.path.glob("trials/*/trial.json"))
 
     def write_trials(self, sweep: SweepConfig, specs: Sequence[TrialSpec], *, is_over: bool) -> list[TrialState]:
         """Writes the book of all trials and returns it.
@@ -215,6 +227,18 @@ def describe(spec: TrialSpec) -> dict[str, Any]:
         "seed": spec.seed,
         "settings": dict(spec.settings),
     }
+
+
+def _read_note(file: Path) -> dict[str, Any] | None:
+    """What a note says; None if there is none, or it is damaged."""
+    try:
+        content = json.loads(file.read_bytes())
+    except (OSError, ValueError, RecursionError):
+        return None
+    kinds = {"number": int, "arm": str, "seed": int, "settings": dict, "status": str, "reason": str | None}
+    if not isinstance(content, dict) or not all(isinstance(content.get(key), kind) for key, kind in kinds.items()):
+        return None
+    return content
 
 
 def _spec_of(content: Mapping[str, Any]) -> TrialSpec:
