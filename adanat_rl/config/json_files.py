@@ -8,6 +8,7 @@ from typing import Any
 
 from adanat_rl.config.errors import UserError
 from adanat_rl.config.plain_files import read_plain_file
+from adanat_rl.config.text_files import decode_text
 
 MAX_BYTES = 16 * 2**20
 MAX_DEPTH = 64
@@ -23,9 +24,9 @@ def read_json(path: Path, what: str = "", *, max_bytes: int = MAX_BYTES) -> Any:
         UserError: it is missing, no plain file, too long, or no JSON.
     """
     name = f"{what} {path}" if what else str(path)
-    data = read_plain_file(path, name, max_bytes)
+    text = decode_text(read_plain_file(path, name, max_bytes), name)
     try:
-        return parse_json(data)
+        return parse_json(text)
     except ValueError as error:
         raise UserError(f"{name} is damaged: {error}") from None
 

@@ -575,8 +575,10 @@ def test_wrong_options_are_one_line_and_status_2(capsys, tmp_path: Path, line: s
     Path("tokenizer.safetensors").rename("own.safetensors")
     Path("nat.safetensors").rename("ours.safetensors")
     for name, sizes in {"wide": (4, 96), "large": (8, 64)}.items():
-        arguments = {"grid_size": sizes[0], "width": sizes[1], "num_classes": 10}
-        save_network(Path(f"{name}.safetensors"), "uvit", arguments, nn.Linear(1, 1))
+        arguments = {"vocab_size": 4, "grid_size": sizes[0], "width": sizes[1], "depth": 2, "num_heads": 2}
+        save_network(
+            Path(f"{name}.safetensors"), "uvit", {**arguments, "num_classes": 10}, UViTNAT(**arguments, num_classes=10)
+        )
     np.savez("arrays.npz", a=np.zeros(2))
     assert expected in refused(capsys, *line.split())
 

@@ -61,8 +61,8 @@ def test_a_class_list_numbers_the_classes_of_a_part(tmp_path: Path) -> None:
         assert source.labels.tolist() == [1, 2]
         assert source.num_classes == 3
         assert source.class_names[2] == called
-    (tmp_path / "short.txt").write_text("n1\nn2\nn8\n")
-    with pytest.raises(UserError, match=r"short.txt does not list n9 \(1 of 2 folders\) \(did you mean 'n8'\?\)"):
+    (tmp_path / "short.txt").write_text("n1\nn2\nn99\n")
+    with pytest.raises(UserError, match=r"short.txt does not list n9 \(1 of 2 folders\) \(did you mean 'n99'\?\)"):
         ImageTree(root, tmp_path / "short.txt")
     (tmp_path / "twice.txt").write_text("n1\nn1\n")
     with pytest.raises(UserError, match="each class folder once"):

@@ -167,7 +167,7 @@ def test_the_environments_import_nothing_of_the_product() -> None:
     """But the package that they lie in, which makes them known to Gymnasium by name."""
     code = "import sys, adanat_rl.envs\nprint(*(name for name in sys.modules if name.startswith('adanat_rl')))"
     names = {name for name in run_python(code).split() if not name.startswith("adanat_rl.envs")}
-    assert names == {"adanat_rl", "adanat_rl.registration", "adanat_rl.version"}
+    assert names == {"adanat_rl", "adanat_rl.registration", "adanat_rl.version", "adanat_rl.forking"}
 
 
 def test_an_unknown_public_name_is_an_attribute_error() -> None:

@@ -9,11 +9,11 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import yaml
 
 from adanat_rl.config.errors import UserError
 from adanat_rl.config.metric_keys import EVAL, NAT_PASSES_TOTAL, TRAIN_SECONDS_TOTAL
 from adanat_rl.config.run_paths import RunPaths
+from adanat_rl.config.yaml_reader import parse_yaml, plain
 from adanat_rl.evaluation.comparison import BASE_SCHEDULE, BASELINE
 from adanat_rl.evaluation.controls import Control
 from adanat_rl.evaluation.hacking import Hacking, rewards_between
@@ -218,7 +218,7 @@ def read_sweep(path: Path) -> Sweep:
         )
     except FileNotFoundError:
         raise UserError(f"{path} is no sweep: it has no trials.json") from None
-    except (OSError, ValueError, KeyError, TypeError, yaml.YAMLError) as error:
+    except (OSError, ValueError, KeyError, TypeError) as error:
         raise UserError(f"{file} cannot be read: {type(error).__name__}: {error}") from None
 
 
@@ -255,7 +255,7 @@ def _final_numbers(comparison: Mapping[str, Any]) -> dict[str, float]:
 
 def _margin(text: str) -> float:
     """The margin of a sweep file; the usual one in files that are older than it."""
-    content = yaml.safe_load(text) if text else None
+    content = plain(parse_yaml(text, "sweep.yaml")) if text else None
     return float(content.get("margin", MARGIN)) if isinstance(content, dict) else MARGIN
 
 
