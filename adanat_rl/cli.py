@@ -21,6 +21,7 @@ from adanat_rl.console.failures import EXIT_USAGE as EXIT_USAGE
 from adanat_rl.console.failures import complain, status_of_output, unexpected
 from adanat_rl.console.options import path_argument
 from adanat_rl.console.streams import can_print, settle_streams
+from adanat_rl.console.user import name_this_user
 from adanat_rl.stopping import StopRequest
 from adanat_rl.version import __version__
 
@@ -94,6 +95,7 @@ class Invocation:
 def run_command(command: str, argv: Sequence[str] | None, body: Callable[[Invocation], int]) -> int:
     """Runs a command's body; failures become one line and an exit status, never a traceback."""
     settle_streams()
+    name_this_user()
     status = _run_command(command, argv, body)
     if any_given_up():  # a thread hangs in somebody's code: the interpreter could not end in good order
         sys.stdout.flush()

@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
-import re
-from pathlib import Path
 from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationInfo, field_validator
 
+from adanat_rl.config.text_files import text_problem
 from adanat_rl.config.typed_settings import accepts_text
 
 # The most that settings take, so that what is mistyped is refused in one line instead of filling the memory. They lie
 # far beyond what anyone means; MAX_FLOAT is what the float32 numbers of the networks can still be multiplied with.
-MAX_FLOAT, MAX_SECONDS, MAX_DECISION, MAX_TEXT = 1e30, 1e7, 1000.0, 4096
+MAX_FLOAT, MAX_SECONDS, MAX_DECISION = 1e30, 1e7, 1000.0
 Decay = Annotated[float, Field(ge=0, lt=1)]
 Source = Literal["paper", "adagen", "measured", "design"]
 
@@ -20,21 +19,6 @@ Source = Literal["paper", "adagen", "measured", "design"]
 def setting(default: Any, help: str, *, unit: str = "", source: Source = "design", **bounds: Any) -> Any:
     """A field with its help line, unit and source; `bounds` are pydantic's (`ge`, `gt`, `le`, `lt`)."""
     return Field(default, description=help, json_schema_extra={"unit": unit, "source": source}, **bounds)
-
-
-def text_problem(text: str) -> str | None:
-    """Why a text can be no name or path, in words; None if it can."""
-    if len(text) > MAX_TEXT:
-        return f"it has {len(text):,} characters, {MAX_TEXT:,} are the most"
-    if re.search(r"[\x00-\x1f\x7f-\x9f\u2028\u2029]", text):
-        return "expected one line without control characters"
-    if re.search(r"[\ud800-\udfff]", text):
-        return "expected UTF-8"
-    try:
-        Path(text).expanduser()
-    except RuntimeError:
-        return "there is no such user's home"
-    return None
 
 
 def check_name(name: str, most_bytes: int) -> str:

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import codecs
 import os
+import re
 from pathlib import Path
 
 from adanat_rl.config.errors import UserError
 
+MAX_TEXT = 4096  # characters of a setting that is text, and of a path
 _OTHER_MARKS = (codecs.BOM_UTF32_LE, codecs.BOM_UTF32_BE, codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)
 
 
@@ -53,6 +55,21 @@ def decode_text(data: bytes, where: str) -> str:
     if "\0" in text:
         raise UserError(f"{where} is no text: {_place(data, data.index(0))}")
     return text.replace("\r\n", "\n").replace("\r", "\n")
+
+
+def text_problem(text: str) -> str | None:
+    """Why a text can be no name or path, in words; None if it can."""
+    if len(text) > MAX_TEXT:
+        return f"it has {len(text):,} characters, {MAX_TEXT:,} are the most"
+    if re.search(r"[\x00-\x1f\x7f-\x9f\u2028\u2029]", text):
+        return "expected one line without control characters"
+    if re.search(r"[\ud800-\udfff]", text):
+        return "expected UTF-8"
+    try:
+        Path(text).expanduser()
+    except RuntimeError:
+        return "there is no such user's home"
+    return None
 
 
 def printable(path: Path | str) -> str:

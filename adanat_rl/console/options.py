@@ -8,7 +8,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from adanat_rl.config.errors import UserError
-from adanat_rl.config.section import text_problem
+from adanat_rl.config.text_files import text_problem
 
 DEFAULT_RUN = Path("runs") / "digits"
 _WHOLE_NUMBER = re.compile(r"[0-9]{1,18}")

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import atexit
-import getpass
 import logging
 import os
 import secrets
@@ -20,6 +19,7 @@ import psutil
 from adanat_rl.config.errors import RunError, UserError
 from adanat_rl.config.schema import ResourcesConfig
 from adanat_rl.config.side_thread import DeadlineError, SideThread, any_given_up
+from adanat_rl.console.user import name_this_user
 from adanat_rl.experiment.cluster_folder import cluster_folder
 from adanat_rl.experiment.limits import address_space, usable_cpus
 from adanat_rl.experiment.reaper import reaper
@@ -47,21 +47,9 @@ def quiet_environment() -> None:
     }
     for name, value in defaults.items():
         os.environ.setdefault(name, value)
-    _name_this_user()
+    name_this_user()
     for logger in ("ray", "ray.rllib", "ray.tune"):
         logging.getLogger(logger).setLevel(logging.ERROR)
-
-
-def _name_this_user() -> None:
-    """A container may run us as a user whom nobody knows, without a home; libraries ask for both when imported."""
-    try:
-        Path.home()
-    except RuntimeError:
-        os.environ["HOME"] = tempfile.gettempdir()
-    try:
-        getpass.getuser()
-    except (KeyError, OSError):
-        os.environ["USER"] = f"uid{os.getuid()}"
 
 
 def in_ray_job() -> bool:
