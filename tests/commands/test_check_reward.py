@@ -66,7 +66,8 @@ def test_a_trained_reward_is_checked_with_the_real_images_of_the_preset(capsys) 
     assert "real_score" in printed
 
 
-def test_a_reward_of_sets_is_shown_a_shard(capsys) -> None:
+def test_a_reward_of_sets_is_shown_a_shard(capsys, monkeypatch) -> None:
+    monkeypatch.setenv("COLUMNS", "160")
     status, printed, _ = call(capsys, "fid", *tiny.OVERRIDES, "reward.fid.group_size=8")
     assert status == 0
     assert "[16]" in printed
