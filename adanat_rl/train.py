@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 from adanat_rl.cli import (
@@ -81,10 +82,11 @@ def _main(invocation: Invocation) -> int:
 
     config = complete_inputs(config)
 
+    argv = tuple(word for word in invocation.argv if word != "--start-over")  # what goes on does not begin anew
     return train(
         config,
         run_directory(config),
-        invocation.again,
+        replace(invocation, argv=argv).again,
         invocation.stop,
         quiet=arguments.quiet,
         log_json=arguments.log_json,

@@ -72,7 +72,14 @@ def test_with_all_checkpoints_damaged_no_start_begins_from_zero(run_dir: Path) -
 def test_starting_over_is_typed_and_keeps_what_was(run_dir: Path, uninterrupted) -> None:
     for folder in checkpoint_folders(run_dir / "checkpoints").values():
         damage(folder)
-    result = tiny.train(run_dir, *tiny.IN_PROCESS, "--start-over")
+    process = tiny.start("train", *tiny.OVERRIDES, *tiny.IN_PROCESS, "--run-dir", str(run_dir), "--start-over")
+    wait_for(lambda: any(run_dir.glob("before_start_over_*")) and rows_of(run_dir) >= 2, process)
+    process.send_signal(signal.SIGTERM)
+    output, errors = process.communicate(timeout=DEADLINE_S)
+    assert process.returncode == 143, errors
+    assert "go on with: adanat-rl train" in output
+    assert "--start-over" not in output, "what goes on does not begin anew"
+    result = tiny.train(run_dir, *tiny.IN_PROCESS)
     assert result.returncode == 0, result.stderr
     assert outcome(run_dir) == uninterrupted
     (aside,) = run_dir.glob("before_start_over_*")
