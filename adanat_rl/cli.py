@@ -71,7 +71,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         complain(f"adanat-rl: {command!r} is no command; accepted: {', '.join(COMMANDS)}{hint}")
         return EXIT_USAGE
     module = importlib.import_module(f"adanat_rl.{command.replace('-', '_')}")
-    return int(module.main(rest))
+    return _ended(int(module.main(rest)), is_process=argv is None)
 
 
 @dataclass(frozen=True)
@@ -96,8 +96,16 @@ def run_command(command: str, argv: Sequence[str] | None, body: Callable[[Invoca
     """Runs a command's body; failures become one line and an exit status, never a traceback."""
     settle_streams()
     name_this_user()
-    status = _run_command(command, argv, body)
-    if any_given_up():  # a thread hangs in somebody's code: the interpreter could not end in good order
+    return _ended(_run_command(command, argv, body), is_process=argv is None)
+
+
+def _ended(status: int, *, is_process: bool) -> int:
+    """The status; a process in which a thread hangs in somebody's code ends here: it could not end in good order.
+
+    Args:
+        is_process: whether the command is all that this process is for.
+    """
+    if is_process and any_given_up():
         sys.stdout.flush()
         sys.stderr.flush()
         os._exit(status)

@@ -160,14 +160,14 @@ def _evaluate(config: ExperimentConfig, arguments: argparse.Namespace, wanted: _
     from adanat_rl.experiment.subject import load_subject
 
     quiet_environment()
-    more = {file: load_baselines(file.expanduser()) for file in arguments.baseline}
+    more = [(file, load_baselines(file.expanduser())) for file in arguments.baseline]
     output = _output_file(config, arguments, wanted)
     if output.is_dir():
         raise UserError(f"--output: {output} is a folder, expected a file name")
     subject = load_subject(config, wanted.policy, wanted.schedule, typed_keys(arguments), wanted.own)
-    for file, rows in more.items():
+    for file, rows in more:
         check_baselines(rows, f"--baseline: {file}", subject.evaluator.generator.context_spec.num_contexts)
-    baselines = join_baselines([*build_baselines(config), *(row for rows in more.values() for row in rows)])
+    baselines = join_baselines([*build_baselines(config), *(row for _, rows in more for row in rows)])
     evaluation = config.evaluation
     seeds = list(range(evaluation.seed + 1, evaluation.seed + 1 + evaluation.num_seeds))
     controls = possible_controls(subject.evaluator.generator) if subject.looks_at_images else ()

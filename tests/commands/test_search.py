@@ -92,7 +92,10 @@ def test_the_reference_file_is_the_schedule_with_its_numbers(searched: Path) -> 
     )
 
 
-def test_the_same_command_again_shows_the_result_and_changes_nothing(capsys, tmp_path: Path, searched: Path) -> None:
+def test_the_same_command_again_shows_the_result_and_changes_nothing(
+    capsys, monkeypatch, tmp_path: Path, searched: Path
+) -> None:
+    monkeypatch.setenv("COLUMNS", "160")
     folder = copied(searched, tmp_path)
     printed = call(capsys, *TINY, "--run-dir", folder)
     assert f"{NUM_TRIALS} of {NUM_TRIALS} evaluations are done" in printed
@@ -208,12 +211,12 @@ def test_a_dry_run_says_what_would_be_done_and_writes_nothing(capsys, tmp_path: 
 def test_the_folder_is_not_that_of_a_training(capsys, monkeypatch, tmp_path: Path, searched: Path) -> None:
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(
-        "adanat_rl.experiment.searching.search", lambda config, path, again, **options: print(path) or 130
+        "adanat_rl.experiment.searching.search", lambda config, path, again, stop, **options: print(path) or 130
     )
     assert call(capsys, "name=mine", status=130).strip() == "runs/mine-search"
     folder = copied(searched, tmp_path)
     assert main(["train", "--run-dir", str(folder)]) == 2
-    assert "is no run folder; choose another --run-dir" in capsys.readouterr().err
+    assert "holds other files and is no run folder" in capsys.readouterr().err
 
 
 def test_evaluate_takes_the_result_as_a_baseline(capsys, tmp_path: Path, searched: Path) -> None:
@@ -242,7 +245,7 @@ def test_evaluate_takes_the_result_as_a_baseline(capsys, tmp_path: Path, searche
         (None, "No such file"),
         ("[[0.5", "is no JSON"),
         ("[[0.5, 1, 1]]", "has shape [1, 3], expected T rows of 4 numbers"),
-        ('{"baselines": []}', "cannot be read: KeyError: 'format'"),
+        ('{"baselines": []}', "has format None, expected 1"),
     ],
 )
 def test_a_baseline_that_is_none_is_one_line(capsys, tmp_path: Path, content: str | None, expected: str) -> None:
