@@ -21,7 +21,7 @@ from adanat_rl.console.failures import EXIT_USAGE as EXIT_USAGE
 from adanat_rl.console.failures import complain, status_of_output, unexpected
 from adanat_rl.console.options import path_argument
 from adanat_rl.console.streams import can_print, settle_streams
-from adanat_rl.console.user import name_this_user
+from adanat_rl.console.user import keep_out_of_home, name_this_user
 from adanat_rl.stopping import StopRequest
 from adanat_rl.version import __version__
 
@@ -96,6 +96,7 @@ def run_command(command: str, argv: Sequence[str] | None, body: Callable[[Invoca
     """Runs a command's body; failures become one line and an exit status, never a traceback."""
     settle_streams()
     name_this_user()
+    keep_out_of_home()
     return _ended(_run_command(command, argv, body), is_process=argv is None)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 from collections import Counter
 from collections.abc import Collection
@@ -66,8 +67,9 @@ def leftover_faults(place: Place, timeout_s: float) -> list[str]:
 
 
 def temporary_files(place: Place) -> Counter[str]:
-    """Kinds of entries in the commands' TMPDIR, without what is random about names; torch keeps one cache there."""
-    names = [path.name for path in place.temporary.iterdir() if not path.name.startswith("torchinductor_")]
+    """Kinds of entries in the commands' TMPDIR, without what is random about names; torch and Matplotlib keep a cache there."""
+    caches = ("torchinductor_", f"adanat-rl-{os.getuid()}")
+    names = [path.name for path in place.temporary.iterdir() if not path.name.startswith(caches)]
     return Counter(re.sub(r"[0-9]+|(?<=-)[a-z0-9_]{8}\b", "N", name) for name in names)
 
 
