@@ -12,7 +12,7 @@ from adanat_rl.config.errors import RunError, UserError
 from adanat_rl.config.files import write_atomically
 from adanat_rl.config.metric_keys import ITERATION
 from adanat_rl.config.schema import ExperimentConfig
-from adanat_rl.evaluation.comparison import Comparison
+from adanat_rl.evaluation.comparison import Comparison, Row
 from adanat_rl.evaluation.judge import FD_A
 from adanat_rl.experiment.checkpoints import CheckpointStore, Snapshot, checkpoint_folders, newest_readable
 from adanat_rl.experiment.cluster import check_this_machine, connect, in_ray_job
@@ -197,9 +197,12 @@ class Training:
             experiment.choose(self._best_snapshot())
         experiment.export()
         display.message("comparing with controls and baselines:")
-        comparison = experiment.compare(
-            lambda row: display.message(f"  FD {row.evaluation.mean(FD_A):.3f}  {row.title}")
-        )
+
+        def tell(row: Row) -> None:
+            display.message(f"  FD {row.evaluation.mean(FD_A):.3f}  {row.title}")
+            self._stop.check()
+
+        comparison = experiment.compare(tell)
         write_report(self._folder)
         summary = json.dumps(summarise(experiment, comparison), indent=1, ensure_ascii=False)
         write_atomically(self._folder.summary_file, summary)
