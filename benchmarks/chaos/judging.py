@@ -67,7 +67,7 @@ def leftover_faults(place: Place, timeout_s: float) -> list[str]:
 
 
 def temporary_files(place: Place) -> Counter[str]:
-    """Kinds of entries in the TMPDIR of the commands, without what is random about names; caches of libraries are none."""
+    """Kinds of entries in the TMPDIR of the commands, without what is random about names; caches of libraries not."""
     caches = ("torchinductor_", f"adanat-rl-{os.getuid()}")
     names = [path.name for path in place.temporary.iterdir() if not path.name.startswith(caches)]
     return Counter(re.sub(r"[0-9]+|(?<=-)[a-z0-9_]{8}\b", "N", name) for name in names)
