@@ -134,8 +134,7 @@ class GenerationPPO(PPO):
         Raises:
             RolloutInterruptedError: it was interrupted. RunError: a process failed for good.
         """
-        if self._finished is None:
-            self._finished = self._aside(self._state_now)
+        self._state()  # from now on a learner that dies can be replaced
         result, self._finished = self._aside(self._train)
         return result
 
@@ -204,7 +203,7 @@ class GenerationPPO(PPO):
     def load_training_state(self, state: Mapping[str, Tensor], iteration: int) -> None:
         """Continues after `iteration` with that state."""
         self._aside(lambda: self._learning.call("load_training_state", dict(state)))
-        self._finished = None
+        self._finished = dict(state)
         self._iteration = iteration
 
     def averaged_actor(self) -> dict[str, Tensor]:
@@ -280,9 +279,9 @@ class GenerationPPO(PPO):
 
     def _state(self) -> dict[str, Tensor]:
         """It is not interrupted: whoever was asked to stop wants it for a checkpoint."""
-        if self._finished is not None:
-            return self._finished
-        return self._side.run(self._state_now, check=self._check_cluster)
+        if self._finished is None:
+            self._finished = self._side.run(self._state_now, check=self._check_cluster)
+        return self._finished
 
     def _state_now(self) -> dict[str, Tensor]:
         return dict(self._learning.call("training_state"))
