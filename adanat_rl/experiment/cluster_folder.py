@@ -9,11 +9,14 @@ from __future__ import annotations
 import contextlib
 import fcntl
 import os
+import socket
 import tempfile
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+
+import psutil
 
 from adanat_rl.config.errors import RunError
 from adanat_rl.experiment.reaper import clear_stale
@@ -75,8 +78,10 @@ def _own(folder: Path) -> int:
     """Locks the folder's file before it has its name, so that nobody finds it without its lock."""
     hidden = folder / f".{_OWNER}"
     descriptor = os.open(hidden, os.O_RDWR | os.O_CREAT, 0o600)
-    with contextlib.suppress(OSError):  # a file system without locks: then nobody else takes the folder for stale
+    try:
         fcntl.flock(descriptor, fcntl.LOCK_EX)
+    except OSError:  # no locks here, for us: others who have them must not take the folder for stale
+        os.write(descriptor, _note(os.getpid()).encode())
     hidden.rename(folder / _OWNER)
     return descriptor
 
@@ -99,6 +104,24 @@ def _is_stale(folder: Path) -> bool:
     except OSError:  # held, or a file system without locks
         return False
     else:
-        return True
+        return _is_gone(os.read(descriptor, 1000).decode(errors="replace"))
     finally:
         os.close(descriptor)
+
+
+def _note(process: int) -> str:
+    """Who owns a folder without a lock: machine, process, and when that began, in seconds."""
+    return f"{socket.gethostname()} {process} {psutil.Process(process).create_time():.2f}"
+
+
+def _is_gone(note: str) -> bool:
+    """Whether the owner in a note has ended; of another machine's nothing is known. Without a note the lock counts."""
+    host, _, owner = note.partition(" ")
+    if not note:
+        return True
+    if host != socket.gethostname():
+        return False
+    try:
+        return _note(int(owner.partition(" ")[0])) != note
+    except (ValueError, psutil.Error):
+        return True

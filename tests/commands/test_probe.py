@@ -41,7 +41,8 @@ def call(capsys: pytest.CaptureFixture[str], *arguments: str | Path) -> str:
     return captured.out
 
 
-def test_probe_writes_what_it_prints(capsys, tmp_path: Path) -> None:
+def test_probe_writes_what_it_prints(capsys, monkeypatch, tmp_path: Path) -> None:
+    monkeypatch.setenv("COLUMNS", "160")
     output = tmp_path / "new" / "numbers.json"
     printed = call(capsys, *TINY, *STEPS, "--output", output)
     probe = json.loads(output.read_text())

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import errno
+import fcntl
 import os
+import socket
 import stat
 import subprocess
 import sys
@@ -159,3 +162,24 @@ def test_memory_of_a_container(tmp_path: Path, monkeypatch) -> None:
     (tmp_path / "own").write_text("0::/\n")
     (tmp_path / "memory.max").write_text("max")
     assert limits.available_memory() > 10**8
+
+
+def test_a_cluster_without_a_lock_is_left_alone_by_those_who_have_locks(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(*_: object) -> None:
+        raise OSError(errno.ENOSYS, "Function not implemented")
+
+    folder = tmp_path / f"{PREFIX}mine"
+    folder.mkdir()
+    with monkeypatch.context() as without_locks:
+        without_locks.setattr(fcntl, "flock", refuse)
+        descriptor = folders._own(folder)
+    try:
+        assert not folders._is_stale(folder)
+        (folder / "owner").write_text(f"{socket.gethostname()} 999999999 1.00")
+        assert folders._is_stale(folder), "of a process that has ended"
+        (folder / "owner").write_text("another-machine 1 1.00")
+        assert not folders._is_stale(folder)
+    finally:
+        os.close(descriptor)
