@@ -36,7 +36,7 @@ def start(command: str, *arguments: str, cwd: Path | None = None, **environment:
 def run(command: str, *arguments: str, cwd: Path | None = None, **environment: str) -> subprocess.CompletedProcess[str]:
     """Runs `adanat-rl COMMAND` to its end."""
     process = start(command, *arguments, cwd=cwd, **environment)
-    output, errors = process.communicate(timeout=300)
+    output, errors = process.communicate(timeout=600)
     return subprocess.CompletedProcess(process.args, process.returncode or 0, output, errors)
 
 

@@ -13,7 +13,7 @@ import pytest
 from adanat_rl.config.files import read_json_lines
 from tests.forking import ForkedCommand
 
-DEADLINE_S = 120.0
+DEADLINE_S = 240.0
 
 
 def wait_for(condition: Callable[[], bool], process: ForkedCommand) -> None:
