@@ -21,7 +21,6 @@ from adanat_rl.experiment.cluster import quiet_environment
 
 IMPORTED_BEFORE = (
     "torch._dynamo",
-    "torchmetrics.image.fid",
     "matplotlib.figure",
     "adanat_rl.experiment.training",
     "adanat_rl.experiment.sweep.run",
