@@ -234,7 +234,7 @@ class Link:
         self._client.set_tag(self.run_id, _NAMES_TAG, json.dumps(self._names, ensure_ascii=False)[:_TAG_LENGTH])
         first = next(iter(new))
         more = f" and {len(new) - 1} more" if len(new) > 1 else ""
-        self._tell(f"metric {new[first]!r} is called {first!r} in MLflow, which takes no such name{more}")
+        self._tell(f"metric {new[first]!r}{more} is tracked as {first!r}: the tracking server takes no such names")
 
     # --- pictures, results
 
