@@ -90,7 +90,7 @@ def test_interrupted_and_killed_the_same_command_ends_with_the_same_table(finish
     process = tiny.start("sweep", *command)
     wait_for(lambda: any(rows_of(folder) >= 2 for folder in run_dir.glob("trials/*")), process)
     process.send_signal(signal.SIGINT)
-    output, errors = process.communicate(timeout=120)
+    output, errors = process.communicate(timeout=240)
     assert process.returncode == 130, errors
     assert "go on with: adanat-rl sweep" in output
     assert {run.info.status for run in mlflow_runs(run_dir)} <= {"KILLED", "FINISHED"}

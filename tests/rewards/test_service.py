@@ -311,7 +311,7 @@ def test_actors_of_a_trial_take_the_bundles_of_its_placement_group(ray_cluster, 
     )
     trial = Trial.options(scheduling_strategy=strategy).remote()
     try:
-        found, groups = ray.get(trial.scores.remote(config), timeout=120)
+        found, groups = ray.get(trial.scores.remote(config), timeout=300)
         assert found == [one.scores.tolist() for one in local.score(batches())]
         assert groups.count("CREATED") == 1, "the trial reserved nothing of its own"
         assert ray.util.placement_group_table(group)["state"] == "CREATED", "the group is the trial's, and stays"
