@@ -73,8 +73,12 @@ def test_the_same_weights_at_another_place_go_on(tmp_path: Path) -> None:
         (tmp_path / name).mkdir()
         shutil.copyfile(NAT, tmp_path / name / "nat.safetensors")
     begin(tmp_path / "run", resolve(overrides=[f"generator.nat={tmp_path}/job1/nat.safetensors"]))
-    go_on(tmp_path / "run", resolve(overrides=[f"generator.nat={tmp_path}/job2/nat.safetensors"]))
+    moved = resolve(overrides=[f"generator.nat={tmp_path}/job2/nat.safetensors"])
+    folder = go_on(tmp_path / "run", moved)
+    assert load_saved(folder.config_file) == moved, "the folder says where the weights lie now"
     go_on(tmp_path / "run", resolve())  # the asset itself has that content
+    assert load_saved(folder.config_file) == resolve()
+    assert not folder.changes_file.exists(), "nothing had to be accepted"
 
 
 def test_judge_and_reference_count_by_content_too(tmp_path: Path) -> None:
