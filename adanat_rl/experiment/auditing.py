@@ -45,7 +45,7 @@ def audit(folder: RunFolder) -> list[Finding]:
     return [
         *_checkpoints(folder.checkpoints, "checkpoint"),
         *_best(folder, newest),
-        *_settings(folder, config),
+        *_settings(folder, config, newest),
         *_metric_rows(metric_rows, newest, jumps),
         *_trajectories(folder, config, metric_rows, jumps),
         *_results(folder),
@@ -81,9 +81,8 @@ def _best(folder: RunFolder, newest: Snapshot | None) -> list[Finding]:
     return findings
 
 
-def _settings(folder: RunFolder, config: ExperimentConfig) -> Iterator[Finding]:
+def _settings(folder: RunFolder, config: ExperimentConfig, newest: Snapshot | None) -> Iterator[Finding]:
     """Whether config.yaml is still what the newest checkpoint was made with, and what was changed on purpose."""
-    newest, _ = newest_readable(folder.checkpoints)
     state = newest.state if newest is not None else {}
     if "settings" in state and "contents" in state:
         recorded = with_accepted(Identity(state["settings"], state["contents"]), folder.changes_file)

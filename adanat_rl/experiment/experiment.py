@@ -412,8 +412,7 @@ class Experiment:
             RunError: something is not finite; the iteration before stays the last one.
         """
         self._require_finite(row)
-        reward = {name: value.clone() for name, value in self._rewards.state().items()}
-        tensors = {"learner": self._algorithm.training_state(), "reward": reward}
+        tensors = {"learner": self._algorithm.training_state(), "reward": self._rewards.state()}  # copies, both
         snapshot = Snapshot(tensors, self._state(progress, self._rewards.version))
         if bad := snapshot.non_finite():
             raise self._diverged(row[keys.ITERATION], bad)

@@ -36,7 +36,8 @@ def test_parts_that_do_not_fit_are_named_with_the_preset_that_was_meant(
 
 @pytest.mark.parametrize("preset", ["digits", "mnist", "imagenet256", "coco", "cc3m", "adagen_maskgit", "imagenet512"])
 def test_presets_fit_themselves(preset: str) -> None:
-    complete_known_inputs(resolve(preset))
+    config = complete_known_inputs(resolve(preset))
+    assert (config.preset, config.data) == (preset, resolve(preset).data), "nothing was put right in silence"
 
 
 def test_a_network_for_which_there_is_no_memory_is_refused() -> None:
