@@ -17,7 +17,7 @@ from adanat_rl.config.errors import UserError
 from adanat_rl.config.paths import resolve_path
 from adanat_rl.config.schema import DecisionsConfig, ExperimentConfig, GeneratorConfig
 from adanat_rl.experiment.expected import Source, amused_settings, expected_network, read_header
-from adanat_rl.generation.build import NAT_CLASSES, TOKENIZER_CLASSES, build_decision_space
+from adanat_rl.generation.build import NAT_CLASSES, TOKENIZER_CLASSES, amused_folder, build_decision_space
 from adanat_rl.generation.decisions import DecisionSpace
 from adanat_rl.generation.masked.schedules import GUIDANCE_SCALE
 from adanat_rl.generation.policies.build import PolicySpec
@@ -207,11 +207,14 @@ def _tokenizer(config: ExperimentConfig) -> tuple[Any, Source]:
 
 def _amused_nat(config: ExperimentConfig) -> tuple[Any, Source]:
     from adanat_rl.generation.masked.amused import AmusedNAT
+    from adanat_rl.generation.masked.amused_folder import mask_token_of
 
     image_size = config.data.image_size
     settings, source = amused_settings(config.generator.nat, "transformer", image_size)
     transformer = _diffusers_network("UVit2DModel", settings)
-    return on_meta(AmusedNAT, transformer, _MASK_TOKEN_ID, image_size), source
+    folder = amused_folder(Path(config.generator.nat).expanduser())
+    mask_token_id = mask_token_of(folder) if source == "its file" else _MASK_TOKEN_ID
+    return _amused_part(AmusedNAT, f"{folder}/transformer", transformer, mask_token_id, image_size), source
 
 
 def _amused_tokenizer(config: ExperimentConfig) -> tuple[Any, Source]:
@@ -220,7 +223,16 @@ def _amused_tokenizer(config: ExperimentConfig) -> tuple[Any, Source]:
     image_size = config.data.image_size
     settings, source = amused_settings(config.generator.tokenizer, "vqvae", image_size)
     grid_size = amused_settings(config.generator.nat, "transformer", image_size)[0]["sample_size"]
-    return on_meta(AmusedTokenizer, _diffusers_network("VQModel", settings), grid_size), source
+    folder = amused_folder(Path(config.generator.tokenizer).expanduser())
+    vqvae = _diffusers_network("VQModel", settings)
+    return _amused_part(AmusedTokenizer, f"{folder}/vqvae", vqvae, grid_size), source
+
+
+def _amused_part(cls: Any, name: str, *args: Any) -> Any:
+    try:
+        return on_meta(cls, *args)
+    except ValueError as error:
+        raise UserError(f"{name}: {error}") from None
 
 
 def _diffusers_network(class_name: str, settings: Mapping[str, Any]) -> Any:

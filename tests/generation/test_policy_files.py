@@ -111,10 +111,10 @@ def test_a_file_in_place_of_the_folder_is_named(folder: Path) -> None:
         load_policy(folder / WEIGHTS_FILE)
 
 
-@pytest.mark.parametrize("text", ["{", "", "\x00"])
-def test_a_damaged_description_is_named(folder: Path, text: str) -> None:
+@pytest.mark.parametrize(("text", "problem"), [("{", "is damaged"), ("", "is damaged"), ("\x00", "is no text")])
+def test_a_damaged_description_is_named(folder: Path, text: str, problem: str) -> None:
     (folder / DESCRIPTION_FILE).write_text(text)
-    with pytest.raises(UserError, match=r"policy\.json is damaged"):
+    with pytest.raises(UserError, match=rf"policy\.json {problem}"):
         load_policy(folder)
 
 

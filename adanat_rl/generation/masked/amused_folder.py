@@ -6,7 +6,6 @@ from safetensors alone.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from functools import cached_property
 from importlib import import_module
@@ -17,6 +16,7 @@ import torch
 from torch import Tensor
 
 from adanat_rl.config.errors import UserError
+from adanat_rl.config.json_files import read_json
 from adanat_rl.generation.masked.amused import AESTHETIC_SCORE, CROP, AmusedNAT, AmusedTokenizer
 from adanat_rl.generation.text.encoder import ClipTextEncoder
 from adanat_rl.generation.text.local import fingerprint
@@ -73,7 +73,7 @@ def load_amused_nat(
 ) -> AmusedNAT:
     """The NAT alone; reads transformer, scheduler and the autoencoder's settings (for the size of images)."""
     require_parts(folder, ("transformer", "scheduler"))
-    mask_token_id = _setting(folder, "scheduler", "mask_token_id", int)
+    mask_token_id = mask_token_of(folder)
     factor = 2 ** (len(_setting(folder, "vqvae", "block_out_channels", list)) - 1)
     transformer = _load_network(folder, "transformer", "UVit2DModel")
     image_size = transformer.config.sample_size * factor
@@ -82,6 +82,15 @@ def load_amused_nat(
     except ValueError as error:
         raise UserError(f"{folder}/transformer: {error}") from None
     return nat.eval()
+
+
+def mask_token_of(folder: Path) -> int:
+    """The mask's id in the transformer's vocabulary, which the scheduler's settings hold.
+
+    Raises:
+        UserError: they are missing or damaged.
+    """
+    return _setting(folder, "scheduler", "mask_token_id", int)
 
 
 def load_amused_tokenizer(folder: Path) -> AmusedTokenizer:
@@ -161,12 +170,9 @@ def _pickle_hint(folder: Path, lacks: Sequence[str]) -> str:
 def _settings(folder: Path, part: Part) -> dict[str, Any]:
     """The JSON settings of a part."""
     path = folder / part / _FILES[part][0]
-    try:
-        content = json.loads(path.read_text())
-    except FileNotFoundError:
-        raise UserError(f"{folder} lacks {part}/{path.name}; {SOURCE}") from None
-    except (OSError, ValueError) as error:
-        raise UserError(f"{path} is damaged: {type(error).__name__}: {error}") from None
+    if not path.exists():
+        raise UserError(f"{folder} lacks {part}/{path.name}; {SOURCE}")
+    content = read_json(path)
     if not isinstance(content, dict):
         raise UserError(f"{path} holds no settings")
     return content
@@ -175,7 +181,7 @@ def _settings(folder: Path, part: Part) -> dict[str, Any]:
 def _setting(folder: Path, part: Part, name: str, kind: type[_T]) -> _T:
     """One setting of a part."""
     value = _settings(folder, part).get(name)
-    if not isinstance(value, kind):
+    if not isinstance(value, kind) or isinstance(value, bool):
         raise UserError(f"{folder / part / _FILES[part][0]}: {name} is {value!r}, expected {kind.__name__}")
     return value
 
