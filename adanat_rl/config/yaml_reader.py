@@ -106,7 +106,8 @@ def parse_yaml(text: str, where: str) -> Node:
     except yaml.MarkedYAMLError as error:
         mark = error.problem_mark or error.context_mark
         line = f", line {mark.line + 1}" if mark is not None else ""
-        reason = " ".join(f"{error.problem or error.context}".split())
+        # "unexpected" is said of errors of this program alone.
+        reason = " ".join(f"{error.problem or error.context}".replace("unexpected ", "").split())
         hint = "; indent with spaces, not tabs" if "'\\t'" in reason else ""
         raise UserError(f"{where} is no YAML{line}: {reason}{hint}") from None
     except yaml.reader.ReaderError as error:

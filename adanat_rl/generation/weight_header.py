@@ -145,6 +145,26 @@ def lay_out(
     return network
 
 
+def refuse_oversized(build: Callable[[], object], folder: Path, what: str) -> None:
+    """Lays out another library's network, which would take whatever its settings claim, within what its files hold.
+
+    Args:
+        build: makes it from its settings. folder: holds its weights, in one or several safetensors files. what: the
+            settings, for messages.
+
+    Raises:
+        UserError: it asks for more or larger tensors than the files have, or cannot be built at all.
+    """
+    tensors: dict[str, Facts] = {}
+    for path in sorted(folder.glob("*.safetensors")):
+        tensors |= read_header(path).tensors
+    try:
+        with torch.device("meta"), _Bounded(tensors):
+            build()
+    except Exception as error:  # the library raises many types for settings that do not go together
+        raise UserError(f"{what}: {_reason_of(error)}") from None
+
+
 def refuse_misfits(path: Path, wanted: Mapping[str, Facts], found: Mapping[str, Facts]) -> None:
     """Compares names, shapes and dtypes.
 
@@ -301,8 +321,13 @@ def _whole_numbers(value: Any) -> list[int]:
 
 
 def _unbuildable(path: Path, kind: str, error: Exception) -> str:
-    reason = " ".join(str(error).split())[:200]
-    return f"{path}: cannot build a {kind} of its arguments: {type(error).__name__}: {reason}"
+    return f"{path}: cannot build a {kind} of its arguments: {_reason_of(error)}"
+
+
+def _reason_of(error: Exception) -> str:
+    """In one line; "unexpected" is said of errors of this program alone."""
+    reason = " ".join(str(error).split()).replace("an unexpected keyword argument", "an unknown argument")
+    return f"{type(error).__name__}: {reason[:200]}"
 
 
 def _facts(tensor: Tensor) -> Facts:

@@ -5,17 +5,17 @@ The factor is that of torchmetrics, whose own metric asks a server for its weigh
 
 from __future__ import annotations
 
-import json
+import math
 from collections.abc import Sequence
 from functools import cached_property
 from pathlib import Path
-from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
 from adanat_rl.config.errors import UserError
+from adanat_rl.config.json_files import read_json
 from adanat_rl.generation.blocks import run_in_blocks
 from adanat_rl.generation.text.encoder import ClipTextEncoder
 from adanat_rl.generation.text.local import load_config, require_transformers, shared_model
@@ -95,8 +95,8 @@ def clip_score(scores: Tensor) -> float:
 def _normalisation(path: Path) -> tuple[tuple[float, ...], tuple[float, ...]]:
     if not path.is_file():
         return CLIP_MEAN, CLIP_STD
+    settings = read_json(path)
     try:
-        settings: dict[str, Any] = json.loads(path.read_text())
         mean, std = (
             tuple(map(float, settings.get(name, default)))
             for name, default in (("image_mean", CLIP_MEAN), ("image_std", CLIP_STD))
@@ -105,4 +105,6 @@ def _normalisation(path: Path) -> tuple[tuple[float, ...], tuple[float, ...]]:
         raise UserError(f"{path} is damaged: {error}") from None
     if not len(mean) == len(std) == 3:
         raise UserError(f"{path}: image_mean and image_std have {len(mean)} and {len(std)} numbers, expected 3")
+    if not all(map(math.isfinite, mean + std)) or min(std) <= 0:
+        raise UserError(f"{path}: image_mean is {mean} and image_std {std}, expected finite numbers, std above 0")
     return mean, std

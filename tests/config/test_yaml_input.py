@@ -110,7 +110,7 @@ def bomb(levels: int) -> str:
         ("ppo:\n\tlr: 1", "line 2: found character '\\t'"),
         ("? [a]\n: 1", "line 1: a list or mapping is no key"),
         ("<<: 3", "line 1: << takes a mapping"),
-        ("a: 'x", "line 1: found unexpected end of stream"),
+        ("a: 'x", "line 1: found end of stream"),
         ("a: b: c", "line 1: mapping values are not allowed here"),
         ('a: "\\q"', "line 1: found unknown escape character"),
         ('a: "\\UFFFFFFFF"', "mine.yaml is no YAML"),

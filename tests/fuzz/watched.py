@@ -51,8 +51,8 @@ class Outcome:
             return f"hangs: no end in {HANG_S:g} s"
         if self.raised:
             return f"raises {self.raised}"
-        if "unexpected " in self.errors:
-            return f"internal error: {_line_with('unexpected ', self.errors)}"
+        if ": unexpected " in self.errors:
+            return f"internal error: {_line_with(': unexpected ', self.errors)}"
         if "Traceback (most recent call last)" in self.errors + self.output:
             return f"traceback: {self.errors.strip().splitlines()[-1]}"
         if self.status not in _STATUSES:

@@ -15,6 +15,7 @@ import pytest
 import torch
 from diffusers import AmusedImg2ImgPipeline, AmusedPipeline, AmusedScheduler, UVit2DModel, VQModel
 from diffusers.schedulers.scheduling_amused import gumbel_noise
+from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 from transformers import CLIPTextConfig, CLIPTextModelWithProjection, CLIPTokenizer
 
@@ -448,6 +449,10 @@ def edit(path: Path, **settings: Any) -> None:
         ("transformer/config.json", {"num_hidden_layers": 3}, "transformer lacks: transformer_layers.2"),
         ("transformer/config.json", {"num_hidden_layers": 1}, "transformer has too many: transformer_layers.1"),
         ("transformer/config.json", {"hidden_size": 64}, "transformer has another shape of: .*"),
+        ("transformer/config.json", {"num_hidden_layers": 10**9}, "transformer/config.json: .*more tensors than the"),
+        ("transformer/config.json", {"hidden_size": 10**6}, "transformer/config.json: .*the file holds no such one"),
+        ("transformer/config.json", {"hidden_size": -1}, "transformer/config.json: "),
+        ("vqvae/config.json", {"layers_per_block": 10**9}, "vqvae/config.json: .*more tensors than the"),
         ("transformer/config.json", {"cond_embed_dim": 17}, "has another shape of: cond_embed.linear_1.weight"),
         ("vqvae/config.json", {"lookup_from_codebook": False}, "vqvae: .*lookup_from_codebook"),
         ("scheduler/scheduler_config.json", {"mask_token_id": 5}, "mask_token_id is 5, expected 48 … 63"),
@@ -468,12 +473,22 @@ def test_damaged_weights_and_settings_are_refused_in_one_line(folder: Path, tmp_
     copied = shutil.copytree(folder, tmp_path / "copy")
     weights = copied / "vqvae" / "diffusion_pytorch_model.safetensors"
     weights.write_bytes(weights.read_bytes()[:1000])
-    with pytest.raises(UserError, match="vqvae: ") as error:
+    with pytest.raises(UserError, match=r"vqvae.* is damaged or no safetensors file") as error:
         load_amused_tokenizer(copied)
     assert "\n" not in str(error.value)
     (copied / "transformer" / "config.json").write_text("{")
     with pytest.raises(UserError, match=r"transformer/config\.json is damaged"):
         load_amused(copied)
+
+
+def test_networks_that_hold_no_numbers_are_refused(folder: Path, tmp_path: Path) -> None:
+    copied = shutil.copytree(folder, tmp_path / "copy")
+    weights = copied / "vqvae" / "diffusion_pytorch_model.safetensors"
+    tensors = load_file(weights)
+    tensors["quantize.embedding.weight"][3, 2] = torch.nan
+    save_file(tensors, weights, {"format": "pt"})
+    with pytest.raises(UserError, match=r"no finite numbers, in quantize\.embedding\.weight"):
+        load_amused_tokenizer(copied)
 
 
 def test_text_conditions_of_two_widths_are_refused(pipeline_256) -> None:

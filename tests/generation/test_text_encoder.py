@@ -152,11 +152,38 @@ def test_what_is_missing_is_named(folder: Path, tmp_path: Path) -> None:
     with pytest.raises(UserError, match=r"lacks tensors of a CLIPText.*: text_model\.final_layer_norm\.bias"):
         ClipTextEncoder(broken)(["cat"])
     (broken / "model.safetensors").write_bytes(b"no weights")
-    with pytest.raises(UserError, match=r"cannot load a CLIPText"):
+    with pytest.raises(UserError, match=r"model\.safetensors is damaged or no safetensors file"):
         ClipTextEncoder(broken)(["cat"])
     (broken / "model.safetensors").unlink()
     with pytest.raises(UserError, match=r"has no \*\.safetensors"):
         ClipTextEncoder(broken)(["cat"])
+
+
+@pytest.mark.parametrize(
+    ("settings", "expected"),
+    [
+        ({"num_hidden_layers": 10**9}, r"config\.json: .*more tensors than the"),
+        ({"hidden_size": 10**9}, r"config\.json: .*the file holds no such one"),
+        ({"hidden_size": -16}, r"config\.json: "),
+        ({"vocab_size": 10**15}, r"config\.json: .*the file holds no such one"),
+    ],
+)
+def test_sizes_are_bounded_by_the_weights(tmp_path: Path, settings: dict[str, int], expected: str) -> None:
+    folder = write_tiny_clip(tmp_path)
+    config = json.loads((folder / "config.json").read_text())
+    config["text_config"] |= settings
+    (folder / "config.json").write_text(json.dumps(config))
+    with pytest.raises(UserError, match=expected):
+        ClipTextEncoder(folder)(["cat"])
+
+
+def test_weights_that_are_no_numbers_are_refused(tmp_path: Path) -> None:
+    folder = write_tiny_clip(tmp_path)
+    tensors = load_file(folder / "model.safetensors")
+    tensors["text_model.final_layer_norm.bias"][0] = math.nan
+    save_file(tensors, folder / "model.safetensors", {"format": "pt"})
+    with pytest.raises(UserError, match=r"no finite numbers, in text_model\.final_layer_norm\.bias"):
+        ClipTextEncoder(folder)(["cat"])
 
 
 def test_a_tokenizer_of_another_model_is_refused(tmp_path: Path) -> None:

@@ -118,6 +118,12 @@ def test_normalisation_comes_from_the_folder(tmp_path: Path) -> None:
     settings.write_text(json.dumps({"image_mean": [0, 0]}))
     with pytest.raises(UserError, match=r"image_mean and image_std have 2 and 3 numbers"):
         ClipScorer(folder)
+    settings.write_text('{"image_std": [1, 0, 1]}')
+    with pytest.raises(UserError, match=r"expected finite numbers, std above 0"):
+        ClipScorer(folder)
+    settings.write_text('{"image_mean": [0, NaN, 0]}')
+    with pytest.raises(UserError, match=r"expected finite numbers, std above 0"):
+        ClipScorer(folder)
     settings.write_text("{")
     with pytest.raises(UserError, match=r"preprocessor_config\.json is damaged"):
         ClipScorer(folder)

@@ -20,6 +20,7 @@ from adanat_rl.config.json_files import read_json
 from adanat_rl.generation.masked.amused import AESTHETIC_SCORE, CROP, AmusedNAT, AmusedTokenizer
 from adanat_rl.generation.text.encoder import ClipTextEncoder
 from adanat_rl.generation.text.local import fingerprint
+from adanat_rl.generation.weight_header import refuse_non_finite, refuse_oversized
 
 Part = Literal["transformer", "vqvae", "scheduler", "text_encoder", "tokenizer"]
 
@@ -195,9 +196,11 @@ def _load_network(folder: Path, part: Part, class_name: str) -> Any:
         diffusers = import_module("diffusers")
     except ImportError:
         raise UserError("aMUSEd needs diffusers: pip install 'adanat-rl[diffusers]'") from None
+    cls, settings = getattr(diffusers, class_name), _settings(folder, part)
+    refuse_oversized(lambda: cls.from_config(settings), folder / part, f"{folder / part / _FILES[part][0]}")
     is_half = all(".fp16." in path.name for path in (folder / part).glob(WEIGHTS))
     try:
-        network, report = getattr(diffusers, class_name).from_pretrained(
+        network, report = cls.from_pretrained(
             folder / part,
             variant="fp16" if is_half else None,
             use_safetensors=True,
@@ -209,6 +212,7 @@ def _load_network(folder: Path, part: Part, class_name: str) -> Any:
     except Exception as error:  # the library raises many types for a bad file
         raise UserError(f"{folder}/{part}: {type(error).__name__}: {' '.join(str(error).split())[:300]}") from None
     _refuse_misfits(f"{folder}/{part}", report)
+    refuse_non_finite(folder / part, network.state_dict())
     return network.float().eval().requires_grad_(False)
 
 

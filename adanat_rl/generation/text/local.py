@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import importlib
-import json
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -14,6 +13,8 @@ import torch
 from torch import nn
 
 from adanat_rl.config.errors import UserError
+from adanat_rl.config.json_files import read_json
+from adanat_rl.generation.weight_header import refuse_non_finite, refuse_oversized
 from adanat_rl.generation.weights import share
 
 _SAMPLED_BLOCKS = 256
@@ -53,11 +54,13 @@ def load_config(cls: Any, folder: Path) -> Any:
         UserError: missing or not readable.
     """
     require_folder(folder, "config.json")
+    whole = read_json(folder / "config.json")
+    if not isinstance(whole, dict):
+        raise UserError(f"{folder}/config.json holds no settings")
     try:
         with _quiet():
             config = cls.from_pretrained(str(folder), local_files_only=True)
         # A whole CLIP projects both towers to the width at the top; the towers' own entries may be forgotten defaults.
-        whole = json.loads((folder / "config.json").read_text(encoding="utf-8"))
         if whole.get("model_type") != config.model_type and "projection_dim" in whole:
             config.projection_dim = whole["projection_dim"]
         return config
@@ -74,6 +77,8 @@ def load_model(cls: Any, folder: Path) -> nn.Module:
     config = load_config(cls.config_class, folder)
     if not any(folder.glob("*.safetensors")):
         raise UserError(f"{folder} has no *.safetensors; other weight files can run code and are not read")
+    with _quiet():
+        refuse_oversized(lambda: cls(config), folder, f"{folder}/config.json")
     try:
         with _quiet():
             model, report = cls.from_pretrained(
@@ -85,6 +90,7 @@ def load_model(cls: Any, folder: Path) -> nn.Module:
     if missing:
         shown = ", ".join(missing[:5]) + (f" and {len(missing) - 5} more" if len(missing) > 5 else "")
         raise UserError(f"{folder} lacks tensors of a {cls.__name__}: {shown}")
+    refuse_non_finite(folder, model.state_dict())
     return model.float().eval().requires_grad_(False)
 
 
@@ -106,7 +112,9 @@ def load_tokenizer(folder: Path) -> Any:
         raise UserError(f"{folder} lacks tokenizer files: tokenizer.json, or vocab.json and merges.txt")
     try:
         with _quiet():
-            return transformers.AutoTokenizer.from_pretrained(str(folder), local_files_only=True)
+            return transformers.AutoTokenizer.from_pretrained(
+                str(folder), local_files_only=True, trust_remote_code=False
+            )
     except Exception as error:  # the library raises many types for a bad file
         raise UserError(f"{folder}: cannot read the tokenizer: {_first_line(error)}") from None
 
