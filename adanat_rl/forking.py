@@ -38,7 +38,7 @@ def _one_thread() -> None:
 def _is_forked() -> bool:
     """Whether this process goes on from a fork: without an exec it has inherited what its parent had imported."""
     try:
-        status = Path("/proc/self/stat").read_text()
+        status = Path("/proc/self/stat").read_text(encoding="utf-8")
     except OSError:
         return multiprocessing.parent_process() is not None
     fields = status.rpartition(")")[2].split()  # behind the name, which may hold anything: state, ppid, … flags

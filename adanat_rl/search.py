@@ -50,7 +50,7 @@ def _show(config: ExperimentConfig, path: Path, log_json: bool) -> None:
     from adanat_rl.console.tables import print_table
     from adanat_rl.experiment.searching import SearchFolder, schedule_table
 
-    summary = json.loads(SearchFolder(path).summary_file.read_text())
+    summary = json.loads(SearchFolder(path).summary_file.read_text(encoding="utf-8"))
     if log_json:
         print(json.dumps({"search": summary}), flush=True)
     else:

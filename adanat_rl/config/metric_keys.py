@@ -50,6 +50,7 @@ BATCH_HASH = "rollout/batch_hash"  # text: content hash of the train batch
 ITERATION_SECONDS = TIME + "iteration_s"
 TRAIN_SECONDS_TOTAL = TIME + "train_total_s"  # evaluations left out
 EVALUATION_SECONDS = TIME + "evaluation_s"
+IMAGES_PER_SECOND = "images_per_s"  # of an evaluation
 
 
 def decision_key(step: int, name: str, statistic: str) -> str:
@@ -59,4 +60,5 @@ def decision_key(step: int, name: str, statistic: str) -> str:
 
 def is_measured(key: str) -> bool:
     """Whether a number may differ between two runs of one seed: clocks and failures."""
-    return key == UNIX_TIME or key.startswith((TIME, CLUSTER))
+    is_speed = key.rpartition("/")[2].startswith(IMAGES_PER_SECOND)  # with _mean or _sd in final numbers
+    return key == UNIX_TIME or is_speed or key.startswith((TIME, CLUSTER))

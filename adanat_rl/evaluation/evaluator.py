@@ -11,6 +11,7 @@ import numpy as np
 from torch import Tensor
 
 from adanat_rl.config.errors import UserError
+from adanat_rl.config.metric_keys import IMAGES_PER_SECOND
 from adanat_rl.evaluation.drawing import DrawAndKeep, DrawHere, DrawSet, EvaluationSet, evaluation_set
 from adanat_rl.evaluation.judge import Judge, Judgement
 from adanat_rl.generation.generator import Generator
@@ -18,7 +19,6 @@ from adanat_rl.generation.policies.base import Drawing, GenerationPolicy
 from adanat_rl.metrics.statistics import read_arrays, write_arrays
 
 NAT_PASSES = "nat_passes_per_image"
-IMAGES_PER_SECOND = "images_per_s"
 
 _SECONDS = "seconds"  # in files of judged images: what drawing and decoding them took
 

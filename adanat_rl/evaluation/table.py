@@ -8,8 +8,9 @@ from typing import Any
 from rich.table import Table
 from rich.text import Text
 
+from adanat_rl.config.metric_keys import IMAGES_PER_SECOND
 from adanat_rl.evaluation.comparison import BASELINE, CONTROL, POLICY
-from adanat_rl.evaluation.evaluator import IMAGES_PER_SECOND, NAT_PASSES
+from adanat_rl.evaluation.evaluator import NAT_PASSES
 from adanat_rl.evaluation.fitting import fitted, left_out_note, name_width
 from adanat_rl.evaluation.judge import (
     ACCURACY,

@@ -22,7 +22,7 @@ from adanat_rl.config.errors import RunError
 from adanat_rl.experiment.reaper import clear_stale
 
 PREFIX = "adanat-ray-"
-_OWNER, _RAYS = "owner", "r"
+_OWNER, _RAYS, _OURS = "owner", "r", "t"
 _LONGEST_SOCKET = 107  # bytes of a path, of which these are Ray's own part, with a process id of seven digits
 _RAYS_PART = "/session_2000-01-01_00-00-00_000000_1234567/sockets/plasma_store.1"
 _UNOWNED_IS_STALE_S = 24 * 3600.0
@@ -44,9 +44,22 @@ def cluster_folder() -> Iterator[tuple[Path, Path]]:
     rays = folder / _RAYS
     rays.mkdir()
     try:
-        yield folder, rays
+        with _temporary_files_in(folder / _OURS):
+            yield folder, rays
     finally:
         os.close(descriptor)
+
+
+@contextmanager
+def _temporary_files_in(folder: Path) -> Iterator[None]:
+    """Libraries' temporary files of this process lie in a folder, so that they vanish with it, whatever ends us."""
+    folder.mkdir()
+    before = tempfile.tempdir
+    tempfile.tempdir = str(folder)
+    try:
+        yield
+    finally:
+        tempfile.tempdir = before
 
 
 def _places() -> list[Path]:

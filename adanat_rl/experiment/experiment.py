@@ -28,7 +28,6 @@ from adanat_rl.config.schema import ExperimentConfig
 from adanat_rl.evaluation.comparison import Comparison, Row, compare
 from adanat_rl.evaluation.controls import possible_controls
 from adanat_rl.evaluation.drawing import DrawAndKeep, DrawSet
-from adanat_rl.evaluation.evaluator import IMAGES_PER_SECOND
 from adanat_rl.evaluation.hacking import find_hacking, hacking_row
 from adanat_rl.evaluation.rewarded import rewarded_judges
 from adanat_rl.experiment import rollout_table
@@ -373,7 +372,7 @@ class Experiment:
             title=f"Decisions after {iteration} iterations",
         )
         for name, value in numbers.items():
-            row[(keys.TIME if name == IMAGES_PER_SECOND else keys.EVAL) + name] = value
+            row[(keys.TIME if name == keys.IMAGES_PER_SECOND else keys.EVAL) + name] = value
         for step, name, column in self._decision_columns(decisions):
             row[keys.decision_key(step, name, "mean")] = float(column.mean())
             row[keys.decision_key(step, name, "sd")] = float(column.std())

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib
 from collections.abc import Callable
 from typing import Any, cast
 
@@ -10,6 +9,7 @@ import torch
 from torch import Tensor
 
 from adanat_rl.config.errors import RunError, UserError
+from adanat_rl.config.own_code import import_own
 from adanat_rl.generation.generator import Generator, Observation
 from adanat_rl.generation.policies.base import GenerationPolicy
 
@@ -41,7 +41,7 @@ class FunctionPolicy:
         expected = (len(observation.context), self._num_decisions)
         try:
             decision = torch.as_tensor(self._function(observation), dtype=torch.float32)
-        except Exception as error:
+        except (Exception, SystemExit) as error:
             raise RunError(
                 f"{self._name} failed at step {observation.step}: {type(error).__name__}: {error}"
             ) from error
@@ -70,14 +70,10 @@ def load_own_policy(name: str, generator: Generator) -> GenerationPolicy:
     Raises:
         UserError: no such module or function, or it gives something else.
     """
-    module_name, function_name = name.split(":")
+    make = import_own(name)
     try:
-        made = getattr(importlib.import_module(module_name), function_name)(generator)
-    except ModuleNotFoundError as error:
-        raise UserError(f"{name}: no module {error.name!r} beside the command or on PYTHONPATH") from None
-    except AttributeError as error:
-        raise UserError(f"{name}: {error}") from None
-    except Exception as error:
+        made = make(generator)
+    except (Exception, SystemExit) as error:
         raise UserError(f"{name} failed: {type(error).__name__}: {error}") from error
     if all(hasattr(made, method) for method in ("plan", "decide", "for_images", "to")):
         return cast(GenerationPolicy, made)

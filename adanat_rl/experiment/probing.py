@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TypeVar
 
 import numpy as np
 import torch
@@ -27,8 +29,10 @@ from adanat_rl.generation.weights import fit_state, read_tensors
 from adanat_rl.rewards.base import RewardBatch, RewardError, check_metrics, check_scores
 from adanat_rl.rewards.build import build_reward_parts
 from adanat_rl.rewards.damage import take_damage
+from adanat_rl.rewards.guard import RewardGuard
 from adanat_rl.rewards.worker import RewardParts
 
+Result = TypeVar("Result")
 FRESH = "fresh"
 
 
@@ -65,7 +69,8 @@ def load_probe_subject(
     check_fit(config)
     generator, start, title = _load_start(config, policy, schedule)
     check_drawn(config, drawn_by(generator))
-    parts = build_reward_parts(config)
+    guard = RewardGuard()
+    parts = guard.make(lambda: build_reward_parts(config), config.resources.start_timeout_s)
     if not parts.model.sees_images:
         raise UserError(f"reward.kind: {parts.name} does not look at images, and the probe asks for the effect on them")
     source = reward_from or _shipped(config, parts) or FRESH
@@ -76,8 +81,8 @@ def load_probe_subject(
             )
         described = parts.name
     else:
-        described = f"{parts.name} ({_take_state(config, parts, source, generator, start)})"
-    return ProbeSubject(generator, start, title, _scorer(parts), described)
+        described = f"{parts.name} ({_take_state(config, parts, source, generator, start, guard)})"
+    return ProbeSubject(generator, start, title, _scorer(config, parts, guard), described)
 
 
 def _load_start(
@@ -106,11 +111,16 @@ def _discriminator(parts: RewardParts) -> nn.Module | None:
 
 
 def _take_state(
-    config: ExperimentConfig, parts: RewardParts, source: str, generator: Generator, policy: GenerationPolicy
+    config: ExperimentConfig,
+    parts: RewardParts,
+    source: str,
+    generator: Generator,
+    policy: GenerationPolicy,
+    guard: RewardGuard,
 ) -> str:
     """Puts a trainable reward into the state of its source; returns what that is."""
     if source == FRESH:
-        _warm_up(config, parts, generator, policy)
+        _warm_up(config, parts, generator, policy, guard)
         return f"as a run starts, after {parts.model.num_warmup_updates} updates"
     folder = Path(source).expanduser()
     if folder.is_dir():
@@ -132,7 +142,9 @@ def _take_state(
     return f"weights {source}"
 
 
-def _warm_up(config: ExperimentConfig, parts: RewardParts, generator: Generator, policy: GenerationPolicy) -> None:
+def _warm_up(
+    config: ExperimentConfig, parts: RewardParts, generator: Generator, policy: GenerationPolicy, guard: RewardGuard
+) -> None:
     """The updates before the first policy update, on as many images as an iteration draws."""
     rng = philox(Purpose.REWARD_UPDATE, config.seed, 0)
     count = config.training.trajectories_per_iteration
@@ -144,20 +156,41 @@ def _warm_up(config: ExperimentConfig, parts: RewardParts, generator: Generator,
     sample = draw_set(generator, policy, images, config.evaluation.batch_size).sample
     generated = RewardBatch(generator.decode(sample).to(parts.device), context.to(parts.device))
     real = parts.real if parts.real is not None else generated.rows(torch.zeros(0, dtype=torch.int64))
-    check = parts.model.update(generated, real, rng, parts.model.num_warmup_updates)
-    try:
-        check_metrics(parts.name, check)
-    except RewardError as error:
-        raise RunError(str(error)) from None
+
+    metrics = _called(
+        config,
+        parts,
+        guard,
+        lambda: parts.model.update(generated, real, rng, parts.model.num_warmup_updates),
+        "trained",
+    )
+    _checked(lambda: check_metrics(parts.name, metrics))
 
 
-def _scorer(parts: RewardParts) -> Scorer:
+def _scorer(config: ExperimentConfig, parts: RewardParts, guard: RewardGuard) -> Scorer:
     def score(images: Tensor, context: Tensor) -> Tensor:
         batch = RewardBatch(images.to(parts.device), context.to(parts.device))
-        try:
-            scores, _ = check_scores(parts.name, parts.model.score(batch), len(batch))
-        except RewardError as error:
-            raise RunError(str(error)) from None
+        output = _called(config, parts, guard, lambda: parts.model.score(batch), "scored")
+        scores, _ = _checked(lambda: check_scores(parts.name, output, len(batch)))
         return torch.from_numpy(np.asarray(scores))
 
     return score
+
+
+def _called(
+    config: ExperimentConfig, parts: RewardParts, guard: RewardGuard, work: Callable[[], Result], what: str
+) -> Result:
+    """What a call into the reward gives; whatever it does instead is told in one line."""
+    try:
+        return guard.call(work, parts.name, what, config.resources.reward_timeout_s)
+    except (RunError, UserError):
+        raise
+    except (Exception, SystemExit) as error:
+        raise RunError(f"reward {parts.name} failed: {type(error).__name__}: {error}") from error
+
+
+def _checked(check: Callable[[], Result]) -> Result:
+    try:
+        return check()
+    except RewardError as error:
+        raise RunError(str(error)) from None

@@ -10,6 +10,7 @@ import torch
 
 from adanat_rl.config.errors import UserError
 from adanat_rl.config.files import file_sha256
+from adanat_rl.config.loading import load_preset, preset_names, validate
 from adanat_rl.config.paths import ASSET_PREFIX, resolve_path
 from adanat_rl.config.schema import ExperimentConfig
 from adanat_rl.data.loading import load_images
@@ -130,6 +131,16 @@ def _shipped_name(dataset: str) -> str:
     return f"asset:{dataset}/policy"
 
 
+def _preset_of(policy: str | None) -> str:
+    """A hint with the shipped presets whose generator is that of a policy; "" if there are none."""
+    if policy is None:
+        return ""
+    its = load_policy(policy_folder(policy)).generator
+    presets = {name: validate(load_preset(name)).generator for name in preset_names()}
+    names = [name for name, own in presets.items() if (own.nat, own.tokenizer) == (its.nat, its.tokenizer)]
+    return f"; the policy belongs to --preset {' or --preset '.join(names)}" if names else ""
+
+
 def load_subject(
     config: ExperimentConfig,
     policy: str | None,
@@ -143,7 +154,10 @@ def load_subject(
         own: `module:function`, which makes a policy for the configured generator.
     """
     pipeline = load_drawer(config, policy, schedule, typed=typed) if own is None else _own_drawer(config, own)
-    check_drawn(config, drawn_by(pipeline.generator))
+    try:
+        check_drawn(config, drawn_by(pipeline.generator))
+    except UserError as error:
+        raise UserError(f"{error}{_preset_of(policy) if '--preset' not in str(error) else ''}") from None
     dataset = load_images(config.data)
     check_contexts(pipeline.generator, dataset)
     evaluation = config.evaluation

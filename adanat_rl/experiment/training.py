@@ -350,7 +350,7 @@ def _read_object(file: Path) -> dict[str, Any] | None:
 
 
 def _show_result(folder: RunFolder, display: Display) -> None:
-    comparison = json.loads(folder.evaluation_file.read_text())
+    comparison = json.loads(folder.evaluation_file.read_text(encoding="utf-8"))
     display.table(comparison)
     if comparison["verdict"] is not None:
         display.message(comparison["verdict"]["sentence"])

@@ -185,7 +185,7 @@ def _attempt(path: Path, read: Callable[[Path], T], notes: list[str]) -> T | Non
 
 
 def _read_json(path: Path) -> dict[str, Any]:
-    content = json.loads(path.read_text())
+    content = json.loads(path.read_text(encoding="utf-8"))
     if not isinstance(content, dict):
         raise ValueError(f"{path} holds a {type(content).__name__}, expected an object")
     return content

@@ -11,9 +11,10 @@ from pathlib import Path
 from typing import Any
 
 from adanat_rl.config.loading import describe_settings
+from adanat_rl.config.metric_keys import IMAGES_PER_SECOND
 from adanat_rl.config.schema import ExperimentConfig
 from adanat_rl.evaluation.comparison import BASE_SCHEDULE, BASELINE, CONTROL, POLICY
-from adanat_rl.evaluation.evaluator import IMAGES_PER_SECOND, NAT_PASSES
+from adanat_rl.evaluation.evaluator import NAT_PASSES
 from adanat_rl.evaluation.judge import (
     ACCURACY,
     CLIP_SCORE,

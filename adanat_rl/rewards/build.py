@@ -4,15 +4,15 @@ from __future__ import annotations
 
 import importlib
 import inspect
-import sys
 from pathlib import Path
 from typing import Any, cast
 
 import torch
 from torch import Tensor
 
-from adanat_rl.config.errors import UserError, nearest
+from adanat_rl.config.errors import UserError
 from adanat_rl.config.files import file_sha256
+from adanat_rl.config.own_code import import_own
 from adanat_rl.config.paths import resolve_path
 from adanat_rl.config.reward_settings import COMPOSITE, RewardPart
 from adanat_rl.config.schema import ExperimentConfig
@@ -200,17 +200,7 @@ def _hash_of_tokenizer(config: ExperimentConfig) -> str:
 
 def _import_class(kind: str) -> type[RewardModel]:
     """The class of an own reward; its module may lie in the working directory, as it does for the actors."""
-    module_name, _, class_name = kind.partition(":")
-    if str(Path.cwd()) not in sys.path:  # where a command is a script, Python looks beside that script only
-        sys.path.append(str(Path.cwd()))
-    try:
-        module = importlib.import_module(module_name)
-    except Exception as error:  # whatever a user's module does when it is imported
-        reason = f"{type(error).__name__}: {error}"
-        raise UserError(f"reward.kind: {kind}: cannot import {module_name}: {reason}") from None
-    cls = getattr(module, class_name, None)
-    if cls is None:
-        raise UserError(f"reward.kind: {kind}: {module_name} has no {class_name}{nearest(class_name, dir(module))}")
+    cls = import_own(kind, "reward.kind")
     if not (inspect.isclass(cls) and issubclass(cls, RewardModel)):
         raise UserError(f"reward.kind: {kind} is no subclass of adanat_rl.rewards.base.RewardModel")
     return cls

@@ -20,8 +20,9 @@ from adanat_rl.config.errors import RunError
 from adanat_rl.config.reward_settings import COMPOSITE
 from adanat_rl.config.schema import ExperimentConfig
 from adanat_rl.rewards.build import build_reward_parts, config_of_part
+from adanat_rl.rewards.guard import Check, nothing
 from adanat_rl.rewards.remote_service import start_reward_service
-from adanat_rl.rewards.service import REPLACED_ACTORS, Check, Finished, RewardService, nothing
+from adanat_rl.rewards.service import REPLACED_ACTORS, Finished, RewardService
 from adanat_rl.rewards.worker import Scores
 
 _EQUAL = 1e-6  # relative to the largest score: what differs less is rounding of float32

@@ -6,6 +6,8 @@ from ray.exceptions import RayActorError, RayError, RayTaskError
 
 # Words of exceptions that speak of memory or a device, which another process may have more or a better one of.
 _OF_THE_MACHINE = ("out of memory", "OutOfMemory", "CUDA", "CUBLAS", "cuDNN", "NCCL", "AcceleratorError", "allocate")
+# What the classes of our actors are called for people; RLlib wraps a learner.
+_WORKERS = {"ShardEnvRunner": "env runner", "RewardWorker": "reward actor", "_WrappedExecutable": "learner"}
 
 
 def reason(error: BaseException) -> str:
@@ -15,7 +17,17 @@ def reason(error: BaseException) -> str:
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]
     if is_creation_failure(error):
         return lines[-1]  # of the traceback of the constructor
+    if isinstance(error, RayActorError):
+        return _death(lines)
     return f"{type(error).__name__}: {lines[0]}" if lines else type(error).__name__
+
+
+def _death(lines: list[str]) -> str:
+    """Which worker is dead, out of the lines in which Ray lists what it knows of it."""
+    known = dict(line.split(": ", 1) for line in lines if ": " in line)
+    worker = _WORKERS.get(known.get("class_name", ""), "worker")
+    process = f" (process {known['pid']} on {known.get('ip', 'its node')})" if "pid" in known else ""
+    return f"the {worker}{process} died"
 
 
 def is_creation_failure(error: BaseException) -> bool:

@@ -26,16 +26,15 @@ from torch import Tensor
 from adanat_rl.config.errors import RunError
 from adanat_rl.config.schema import ResourcesConfig
 from adanat_rl.rewards.base import RewardError
+from adanat_rl.rewards.guard import Check, nothing
 from adanat_rl.rewards.ray_errors import is_creation_failure, reason
 from adanat_rl.rewards.service import (
     REPLACED_ACTORS,
-    Check,
     Finished,
     LocalRewardService,
     RewardFactory,
     RewardService,
     explain,
-    nothing,
     update_counts,
 )
 from adanat_rl.rewards.worker import RewardWorker, Scores

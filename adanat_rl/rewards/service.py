@@ -1,28 +1,20 @@
-"""The driver's handle to the reward model: the contract, and the one that works in the driver itself.
-
-In the driver a reward has a thread of its own with a deadline, so that one that hangs ends the run instead of hanging
-it, and the process hears signals. What ends the process from within, `os._exit`, becomes an error of the reward too.
-"""
+"""The driver's handle to the reward model: the contract, and the one that works in the driver itself."""
 
 from __future__ import annotations
 
-import os
-import threading
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import NoReturn, Protocol, TypeVar
+from typing import Protocol, TypeVar
 
 import numpy as np
 from torch import Tensor
 
 from adanat_rl.config.errors import RunError
-from adanat_rl.config.side_thread import DeadlineError, SideThread
 from adanat_rl.rewards.base import RewardError
+from adanat_rl.rewards.guard import Check, RewardGuard, nothing
 from adanat_rl.rewards.worker import RewardParts, RewardWorker, Scores
 
 RewardFactory = Callable[[], RewardParts]
-Check = Callable[[], None]
 Result = TypeVar("Result")
 REPLACED_ACTORS = "replaced_reward_actors"
 _NAMED_IMAGES = 5
@@ -120,10 +112,6 @@ class RewardService(Protocol):
         ...
 
 
-def nothing() -> None:
-    """A check that finds nothing to say."""
-
-
 class LocalRewardService:
     """The reward model in the driver; scoring and updates run when their results are asked for.
 
@@ -147,13 +135,8 @@ class LocalRewardService:
     ) -> None:
         self._timeout_s = timeout_s
         self._check = check
-        self._side = SideThread("adanat-rl reward")
-        try:
-            self._worker = self._aside(lambda: RewardWorker(factory), start_timeout_s)
-        except DeadlineError:
-            raise RunError(f"the reward is not made within resources.start_timeout_s = {start_timeout_s:g} s") from None
-        except (RewardError, SystemExit) as error:
-            raise RunError(f"the reward cannot be made: {type(error).__name__}: {error}") from error
+        self._guard = RewardGuard(check)
+        self._worker = self._guard.make(lambda: RewardWorker(factory), start_timeout_s)
         self._state = self._copied_state()
         self.version = 0
         self.num_updates, self.num_warmup_updates = update_counts(self._worker.settings())
@@ -229,38 +212,7 @@ class LocalRewardService:
             raise RunError(str(error)) from error
 
     def _in_time(self, work: Callable[[], Result], what: str) -> Result:
-        try:
-            return self._aside(work, self._timeout_s)
-        except DeadlineError:
-            raise RunError(
-                f"reward {self._worker.name} has not {what} within resources.reward_timeout_s = {self._timeout_s:g} s"
-            ) from None
-
-    def _aside(self, work: Callable[[], Result], timeout_s: float | None) -> Result:
-        """Does it in the reward's thread, with a deadline."""
-
-        def guarded() -> Result:
-            with no_exit():
-                return work()
-
-        return self._side.run(guarded, timeout_s=timeout_s, check=self._check)
-
-
-@contextmanager
-def no_exit() -> Iterator[None]:
-    """`os._exit` in this thread raises `RewardError` meanwhile, instead of ending the process without a word."""
-    thread, process, real = threading.get_ident(), os.getpid(), os._exit
-
-    def refuse(status: int) -> NoReturn:
-        if (threading.get_ident(), os.getpid()) == (thread, process):
-            raise RewardError(f"called os._exit({status})")
-        real(status)
-
-    os._exit = refuse
-    try:
-        yield
-    finally:
-        os._exit = real
+        return self._guard.call(work, self._worker.name, what, self._timeout_s)
 
 
 def update_counts(settings: Mapping[str, int]) -> tuple[int, int]:

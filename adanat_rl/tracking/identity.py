@@ -90,7 +90,7 @@ def _note(file: Path, uid: str, stores: Sequence[str], news: str = "") -> Identi
 def _read(file: Path) -> dict[str, Any] | None:
     """What the file says; None if it is not there or not ours."""
     try:
-        content = json.loads(file.read_text())
+        content = json.loads(file.read_text(encoding="utf-8"))
     except (OSError, ValueError):
         return None
     if not isinstance(content, dict) or not isinstance(content.get("run_uid"), str):

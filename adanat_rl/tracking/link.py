@@ -162,7 +162,9 @@ class Link:
 
     def _revision(self) -> str | None:
         try:
-            return str(json.loads(self._files.environment_file.read_text())["git_revision"] or "") or None
+            return (
+                str(json.loads(self._files.environment_file.read_text(encoding="utf-8"))["git_revision"] or "") or None
+            )
         except (OSError, ValueError, KeyError, TypeError):
             return None
 
@@ -269,7 +271,7 @@ class Link:
             new = {
                 name: value
                 for name, value in numbers.items()
-                if not any(is_same(value, other) for other in there[name])
+                if not any(is_same(value, other) or is_measured(name) for other in there[name])
             }
             if any(there[name] for name in new):
                 self._tell("the final numbers were made again with other values: MLflow shows the new ones")
@@ -277,7 +279,7 @@ class Link:
             self._explain_names(new)
             send_numbers(self._client, self.run_id, new, time_ms, step)
             self._client.set_tag(self.run_id, _FINAL_TAG, digest)
-        text = describe_comparison(self._config, json.loads(file.read_text()))
+        text = describe_comparison(self._config, json.loads(file.read_text(encoding="utf-8")))
         if text != tags.get("mlflow.note.content"):
             self._client.set_tag(self.run_id, "mlflow.note.content", text)
 

@@ -156,7 +156,7 @@ def send_files(client: Any, run_id: str, files: Mapping[str, Path]) -> None:
 
 def final_metrics(evaluation: Path) -> dict[str, float]:
     """The numbers of an evaluation file as `final/ROW/METRIC_mean` and `…_sd`."""
-    rows = json.loads(evaluation.read_text())["rows"]
+    rows = json.loads(evaluation.read_text(encoding="utf-8"))["rows"]
     return {
         f"final/{row['name']}/{name}_{part}": float(value[part])
         for row in rows

@@ -126,7 +126,7 @@ def shared_memory_left(since: float) -> list[str]:
 
 def _mapped(pid: int) -> Iterator[str]:
     with contextlib.suppress(OSError):
-        yield Path(f"/proc/{pid}/maps").read_text()
+        yield Path(f"/proc/{pid}/maps").read_text(encoding="utf-8")
     with contextlib.suppress(OSError):
         for entry in Path(f"/proc/{pid}/fd").iterdir():
             with contextlib.suppress(OSError):

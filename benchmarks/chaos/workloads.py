@@ -29,6 +29,7 @@ _DEADLINES = (
     "resources.shard_timeout_s=20",
     "resources.no_runner_timeout_s=60",
     "resources.reward_timeout_s=20",
+    "resources.learner_timeout_s=20",
     "resources.start_timeout_s=90",
 )
 _TRAIN = (*tiny.OVERRIDES, *_DEADLINES, "--run-dir", RUN)

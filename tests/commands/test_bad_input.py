@@ -127,6 +127,8 @@ CASES = [
     ("probe --output other", ["--output: other is a folder"]),
     ("sample generator.horizon=16", ["generator.horizon: the policy was trained with 4", "nat, tokenizer, captions"]),
     ("evaluate generator.kind=amused", ["generator.kind: the policy was trained with masked_token"]),
+    ("evaluate asset:mnist/policy", ["digits are 8×8", "draws are 28×28", "; the policy belongs to --preset mnist"]),
+    ("evaluate asset:digits/policy --preset mnist", ["mnist are 28×28", "; the policy belongs to --preset digits"]),
     ("sample generator.nat=nowhere", ["generator.nat: no such file: nowhere"]),
     (
         "prepare --preset cc3m --captions data.path=list.yaml",

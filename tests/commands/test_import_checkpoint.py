@@ -148,7 +148,7 @@ def test_the_fixed_input_is_that_of_its_generator(capsys) -> None:
     """What the checksum is taken of, computed here again from its description."""
     source = official.save(Path("nnet_ema.pth"), official.nat_state("nat_class_small"))
     call(capsys, source, "--heads", 4, "--output", "nat.safetensors")
-    row = json.loads(Path("nat.safetensors.import.json").read_text())["files"]["nat.safetensors"]
+    row = json.loads(Path("nat.safetensors.import.json").read_text(encoding="utf-8"))["files"]["nat.safetensors"]
     generator = torch.Generator().manual_seed(20240901)
     tokens = torch.randint(33, (1, 16), generator=generator)
     with torch.no_grad():
@@ -280,7 +280,7 @@ def test_an_actor_of_official_size_gives_the_official_outputs(capsys, tmp_path: 
 def test_the_horizon_is_what_was_said_and_otherwise_the_official_one(
     capsys, tmp_path: Path, line: str, horizon: int
 ) -> None:
-    Path("own.yaml").write_text("name: own\ngenerator:\n  horizon: 5\n")
+    Path("own.yaml").write_text("name: own\ngenerator:\n  horizon: 5\n", encoding="utf-8")
     options = [word for pair in official.small_generator(tmp_path).items() for word in pair]
     source = official.save(Path("policy.pth"), official.policy_checkpoint(trained=False))
     call(capsys, source, *line.split(), *options, "--output", "policy")
@@ -363,13 +363,13 @@ def test_a_changed_file_is_not_verified(capsys) -> None:
     Path("2.safetensors").replace("4.safetensors")
     assert "4.safetensors is not the file that was imported" in refused(capsys, "--verify", "4.safetensors")
     record = Path("4.safetensors.import.json")
-    other = json.loads(record.read_text())
-    other["files"]["4.safetensors"]["sha256"] = json.loads(Path("2.safetensors.import.json").read_text())["files"][
-        "2.safetensors"
-    ]["sha256"]
-    record.write_text(json.dumps(other))
+    other = json.loads(record.read_text(encoding="utf-8"))
+    other["files"]["4.safetensors"]["sha256"] = json.loads(
+        Path("2.safetensors.import.json").read_text(encoding="utf-8")
+    )["files"]["2.safetensors"]["sha256"]
+    record.write_text(json.dumps(other), encoding="utf-8")
     assert "gives other outputs than when it was imported" in refused(capsys, "--verify", "4.safetensors")
-    record.write_text("{}")
+    record.write_text("{}", encoding="utf-8")
     assert "is damaged or says nothing of 4.safetensors" in refused(capsys, "--verify", "4.safetensors")
     record.unlink()
     assert "no 4.safetensors.import.json to compare with" in call(capsys, "--verify", "4.safetensors")
@@ -585,7 +585,7 @@ def test_wrong_options_are_one_line_and_status_2(capsys, tmp_path: Path, line: s
 
 def test_an_existing_result_is_replaced_when_told_to(capsys) -> None:
     source = official.save(Path("nnet_ema.pth"), official.nat_state("nat_class_small"))
-    Path("nat.safetensors").write_text("")
+    Path("nat.safetensors").write_text("", encoding="utf-8")
     call(capsys, source, "--heads", 4, "--output", "nat.safetensors", "--overwrite")
     assert read_tensors(Path("nat.safetensors"))[1]["kind"] == "uvit"
 
@@ -595,7 +595,7 @@ def test_a_policy_is_replaced_but_no_other_folder(capsys, tmp_path: Path) -> Non
     official.save(Path("nnet_ema.pth"), official.nat_state("nat_class_small"))
     source = official.save(Path("policy.pth"), official.small_policy()["actor"])
     Path("folder").mkdir()
-    Path("folder/precious").write_text("")
+    Path("folder/precious").write_text("", encoding="utf-8")
     command = (source, *options, "--overwrite", "--output")
     assert "folder is a folder and no policy; it is not replaced" in refused(capsys, *command, "folder")
     assert "folder is a folder and no file" in refused(

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
+import threading
 from pathlib import Path
 
 import pytest
@@ -32,6 +34,31 @@ class Nothing(RewardModel):
     def score(self, batch: RewardBatch) -> RewardOutput:
         """NaN."""
         return RewardOutput(torch.full((len(batch),), torch.nan))
+
+
+class Hanging(RewardModel):
+    """Never ends."""
+
+    def score(self, batch: RewardBatch) -> RewardOutput:
+        """Waits for ever."""
+        threading.Event().wait()
+        raise AssertionError
+
+
+class Leaving(RewardModel):
+    """Ends the process."""
+
+    def score(self, batch: RewardBatch) -> RewardOutput:
+        """Leaves."""
+        os._exit(0)
+
+
+class Failing(RewardModel):
+    """Raises."""
+
+    def score(self, batch: RewardBatch) -> RewardOutput:
+        """Fails."""
+        raise ZeroDivisionError("no images in sight")
 
 
 def call(capsys: pytest.CaptureFixture[str], *arguments: str | Path) -> str:
@@ -102,6 +129,23 @@ def test_a_reward_without_numbers_ends_the_probe(capsys, tmp_path: Path) -> None
     assert main(["probe", *TINY, "--output", str(tmp_path / "p.json"), *STEPS, reward]) == 1
     assert "NaN or infinite" in capsys.readouterr().err
     assert not (tmp_path / "p.json").exists()
+
+
+@pytest.mark.parametrize(
+    ("reward", "words"),
+    [
+        ("Hanging", "has not scored within resources.reward_timeout_s = 0.2 s"),
+        ("Leaving", "failed: RewardError: called os._exit(0)"),
+        ("Failing", "failed: ZeroDivisionError: no images in sight"),
+    ],
+)
+def test_a_reward_that_fails_ends_the_probe_in_a_line(capsys, tmp_path: Path, reward: str, words: str) -> None:
+    output = ["--output", str(tmp_path / "p.json")]
+    named = [f"reward.kind=tests.commands.test_probe:{reward}", "resources.reward_timeout_s=0.2"]
+    assert main(["probe", *TINY, *output, *STEPS, *named]) == 1
+    errors = capsys.readouterr().err
+    assert f"adanat-rl probe: reward tests.commands.test_probe:{reward} {words}" in errors
+    assert len(errors.splitlines()) == 1
 
 
 def test_a_report_shows_the_probe_of_its_run(capsys, finished_run: Path, tmp_path: Path) -> None:

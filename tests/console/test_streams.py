@@ -44,7 +44,7 @@ def test_a_reader_that_goes_away_is_no_error() -> None:
 def test_output_that_a_full_disk_swallows_is_told() -> None:
     if not Path("/dev/full").exists():
         pytest.skip("no /dev/full here")
-    with Path("/dev/full").open("w") as full:
+    with Path("/dev/full").open("w", encoding="utf-8") as full:
         done = subprocess.run(
             [sys.executable, "-c", PRINT_A_LOT], stdout=full, stderr=subprocess.PIPE, text=True, timeout=240
         )

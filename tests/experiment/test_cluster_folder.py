@@ -40,6 +40,13 @@ def test_it_lies_where_sockets_fit_and_nobody_else_may_look(place: Path) -> None
         assert len(os.fsencode(socket)) <= 107
 
 
+def test_temporary_files_of_libraries_vanish_with_it(place: Path) -> None:
+    before = tempfile.gettempdir()
+    with cluster_folder() as (folder, _):
+        assert folder in Path(tempfile.mkdtemp()).parents
+    assert tempfile.gettempdir() == before
+
+
 def test_no_place_at_all_is_told_with_the_name_of_the_setting(tmp_path: Path, monkeypatch) -> None:
     monkeypatch.setattr(folders, "_places", lambda: [tmp_path / ("long" * 20), Path("/nowhere")])
     with (

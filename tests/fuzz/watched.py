@@ -171,12 +171,12 @@ def _forget_peak() -> None:
     """The kernel's mark of the largest resident size starts again from the present one."""
     ctypes.CDLL(None).malloc_trim(0)  # what earlier scenarios freed is given back, so that it hides nothing
     with contextlib.suppress(OSError):
-        Path("/proc/self/clear_refs").write_text("5")
+        Path("/proc/self/clear_refs").write_text("5", encoding="utf-8")
 
 
 def _status_mb(key: str, pid: int | str = "self") -> float:
     with contextlib.suppress(OSError, StopIteration):
-        lines = Path(f"/proc/{pid}/status").read_text().splitlines()
+        lines = Path(f"/proc/{pid}/status").read_text(encoding="utf-8").splitlines()
         return int(next(line for line in lines if line.startswith(f"{key}:")).split()[1]) / 1024
     return 0.0
 

@@ -439,7 +439,7 @@ def test_pickled_weights_are_not_read(folder: Path, tmp_path: Path) -> None:
 
 
 def edit(path: Path, **settings: Any) -> None:
-    path.write_text(json.dumps({**json.loads(path.read_text()), **settings}))
+    path.write_text(json.dumps({**json.loads(path.read_text(encoding="utf-8")), **settings}), encoding="utf-8")
 
 
 @pytest.mark.parametrize(

@@ -144,7 +144,7 @@ def test_arguments_that_do_not_fit_the_class_are_a_user_error(file: Path, argume
 def mapped_files(network: nn.Module) -> set[str]:
     """What the memory of the parameters is a mapping of; "" for memory of the process itself."""
     ranges = []
-    for line in Path("/proc/self/maps").read_text().splitlines():
+    for line in Path("/proc/self/maps").read_text(encoding="utf-8").splitlines():
         addresses, _, _, _, _, *name = line.split(maxsplit=5)
         low, high = (int(address, 16) for address in addresses.split("-"))
         ranges.append((low, high, name[0] if name and name[0].startswith("/") else ""))

@@ -193,7 +193,7 @@ def test_what_is_missing_or_wrong_is_named(vocabulary: Path, tmp_path: Path) -> 
         load_image_reward(tmp_path / "none.safetensors", vocabulary, CAPTIONS)
     with pytest.raises(UserError, match=r"has 12 tokens with BLIP's two, the ImageReward network knows 30524"):
         PromptTokenizer(vocabulary, 30524)
-    vocabulary.write_text("".join(f"{word}\n" for word in reversed(WORDS)))
+    vocabulary.write_text("".join(f"{word}\n" for word in reversed(WORDS)), encoding="utf-8")
     with pytest.raises(UserError, match=r"\[PAD\] must be token 0"):
         PromptTokenizer(vocabulary, len(WORDS) + 2)
     (tmp_path / "bad").mkdir()

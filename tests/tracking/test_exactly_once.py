@@ -165,6 +165,8 @@ def test_a_finished_run_that_is_finished_again_sends_its_final_numbers_once(run:
     run.evaluation_file.write_text(json.dumps(comparison([0.3, 0.31])))
     told = send(run, status="FINISHED")
     assert any("made again with other values" in line for line in told)
+    speeds = client.get_metric_history(run_id, "final/policy/images_per_s_mean")
+    assert len(speeds) == 1, "what a clock measured differs each time"
     assert client.get_run(run_id).data.metrics["final/policy/fd_a_mean"] == pytest.approx(0.305)
 
 

@@ -167,7 +167,7 @@ def check_against_record(record: Path, path: Path, checksum: Checksum) -> str:
     if not record.is_file():
         return f"no {record.name} to compare with"
     try:
-        row = json.loads(record.read_text())["files"][path.name]
+        row = json.loads(record.read_text(encoding="utf-8"))["files"][path.name]
         outputs = {name: cast(Numbers, tuple(map(float, values))) for name, values in row["outputs"].items()}
         before = Checksum(outputs, {name: tuple(shape) for name, shape in row["shapes"].items()})
         digest = str(row["sha256"])

@@ -322,7 +322,7 @@ def read_trials(folder: Path) -> dict[str, Any]:
         UserError: this is no sweep folder.
     """
     try:
-        content: dict[str, Any] = json.loads((folder / "trials.json").read_text())
+        content: dict[str, Any] = json.loads((folder / "trials.json").read_text(encoding="utf-8"))
     except (OSError, ValueError):
         raise UserError(f"{folder} is no sweep: it has no trials.json") from None
     return content

@@ -87,7 +87,7 @@ class Trial(Trainable):
     def load_checkpoint(self, checkpoint_dir: str) -> None:
         """Goes on from another trial's state; one's own lies in the run folder."""
         folder = Path(checkpoint_dir)
-        origin = json.loads((folder / _ORIGIN).read_text())
+        origin = json.loads((folder / _ORIGIN).read_text(encoding="utf-8"))
         if origin["trial"] == self._spec.number:
             return
         self._started().take_over(folder / "state")

@@ -199,7 +199,7 @@ def read_sweep(path: Path) -> Sweep:
     """
     file = path / "trials.json"
     try:
-        content = json.loads(file.read_text())
+        content = json.loads(file.read_text(encoding="utf-8"))
         entries = content["trials"]
         notes: list[str] = []
         text = _read_text(path / "sweep.yaml")
@@ -260,7 +260,7 @@ def _margin(text: str) -> float:
 
 
 def _read_text(path: Path) -> str:
-    return path.read_text() if path.exists() else ""
+    return path.read_text(encoding="utf-8") if path.exists() else ""
 
 
 def _distinct(trials: Sequence[Trial], key: str) -> list[Any]:

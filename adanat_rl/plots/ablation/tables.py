@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from adanat_rl.evaluation.evaluator import IMAGES_PER_SECOND, NAT_PASSES
+from adanat_rl.config.metric_keys import IMAGES_PER_SECOND
+from adanat_rl.evaluation.evaluator import NAT_PASSES
 from adanat_rl.plots.ablation.data import OWN_REWARD, SHUFFLED, Sweep, Trial, setting_text
 from adanat_rl.plots.numbers import fixed
 from adanat_rl.plots.tables import Cell, Column, comparison_columns

@@ -1,0 +1,32 @@
+"""Finds what a user wrote and names as `module:name`, such as a reward or a policy."""
+
+from __future__ import annotations
+
+import importlib
+import sys
+from pathlib import Path
+from typing import Any
+
+from adanat_rl.config.errors import UserError, nearest
+
+
+def import_own(name: str, key: str = "") -> Any:
+    """The object of a module on PYTHONPATH or in the working directory.
+
+    Args:
+        name: `module:name`. key: of the setting that has it, for messages; empty for a word of the command line.
+
+    Raises:
+        UserError: no such module, no such name in it, or the module fails when it is imported.
+    """
+    prefix = f"{key}: {name}" if key else name
+    module_name, _, own_name = name.partition(":")
+    if str(Path.cwd()) not in sys.path:  # where a command is a script, Python looks beside that script only
+        sys.path.append(str(Path.cwd()))
+    try:
+        module = importlib.import_module(module_name)
+    except (Exception, SystemExit) as error:  # whatever a user's module does when it is imported
+        raise UserError(f"{prefix}: cannot import {module_name}: {type(error).__name__}: {error}") from None
+    if not hasattr(module, own_name):
+        raise UserError(f"{prefix}: {module_name} has no {own_name}{nearest(own_name, dir(module))}")
+    return getattr(module, own_name)
