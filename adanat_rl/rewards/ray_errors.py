@@ -25,7 +25,7 @@ def reason(error: BaseException) -> str:
 def _death(lines: list[str]) -> str:
     """Which worker is dead, out of the lines in which Ray lists what it knows of it."""
     known = dict(line.split(": ", 1) for line in lines if ": " in line)
-    worker = _WORKERS.get(known.get("class_name", ""), "worker")
+    worker = _WORKERS.get(known.get("class_name", "").rpartition(".")[2], "worker")
     process = f" (process {known['pid']} on {known.get('ip', 'its node')})" if "pid" in known else ""
     return f"the {worker}{process} died"
 
