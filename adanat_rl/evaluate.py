@@ -27,6 +27,7 @@ from adanat_rl.cli import (
 from adanat_rl.config.errors import UserError
 from adanat_rl.config.files import write_atomically
 from adanat_rl.config.paths import ASSET_PREFIX
+from adanat_rl.config.plain_files import require_plain_files
 from adanat_rl.config.run_paths import RunPaths
 from adanat_rl.config.schema import ExperimentConfig
 
@@ -123,6 +124,7 @@ def _wanted(arguments: argparse.Namespace) -> _Wanted:
 
 
 def _of_run(run: Path, arguments: argparse.Namespace) -> _Wanted:
+    require_plain_files(run)
     paths = RunPaths(run)
     if not (paths.policy / "policy.json").is_file():
         raise UserError(

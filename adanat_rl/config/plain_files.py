@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import stat
 from pathlib import Path
 
@@ -32,10 +33,32 @@ def require_plain_file(path: Path, name: str | None = None) -> int:
         raise UserError(f"no such file: {path}" if name is None else f"{name}: No such file") from None
     except (OSError, ValueError) as error:
         raise UserError(f"{shown}: {getattr(error, 'strerror', None) or error}") from None
-    for is_kind, kind in _KINDS:
-        if is_kind(facts.st_mode):
-            raise UserError(f"{shown} is {kind}, expected a file")
+    kind = _kind(facts.st_mode)
+    if kind is not None:
+        raise UserError(f"{shown} is {kind}, expected a file")
     return facts.st_size
+
+
+def require_plain_files(folder: Path) -> None:
+    """Looks through a folder that a command is about to read; what cannot be looked at is left to whoever reads it.
+
+    Raises:
+        UserError: something in it, or in a folder below, is a pipe, a socket or a device.
+    """
+    for parent, _, names in os.walk(folder):
+        for name in names:
+            path = Path(parent, name)
+            try:
+                kind = _kind(path.stat().st_mode)
+            except OSError:
+                continue
+            if kind is not None:
+                raise UserError(f"{path} is {kind}, expected a file; move it elsewhere")
+
+
+def _kind(mode: int) -> str | None:
+    """What it is in place of a plain file; None if it is one."""
+    return next((kind for is_kind, kind in _KINDS if is_kind(mode)), None)
 
 
 def read_plain_file(path: Path, name: str, max_bytes: int) -> bytes:

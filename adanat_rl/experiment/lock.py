@@ -14,6 +14,7 @@ from typing import IO, Any
 import psutil
 
 from adanat_rl.config.errors import UserError
+from adanat_rl.config.plain_files import require_plain_files
 
 LOCK = "run.lock"
 _UNSUPPORTED = {errno.ENOSYS, errno.ENOLCK, errno.EOPNOTSUPP, errno.EINVAL}  # file systems without such locks
@@ -55,11 +56,13 @@ def take_folder(folder: Path) -> IO[Any]:
     """Makes a folder if need be and takes its lock.
 
     Raises:
-        UserError: there is no permission, it is a file, it cannot be made, or somebody holds it.
+        UserError: there is no permission, it is a file, it cannot be made, it holds a pipe or a device, or somebody
+            holds it.
         OSError: the disk fails.
     """
     try:
         folder.mkdir(parents=True, exist_ok=True)
+        require_plain_files(folder)
         return acquire_lock(folder)
     except PermissionError as error:
         raise UserError(f"run_dir: no permission to write in {error.filename}; choose another --run-dir") from None

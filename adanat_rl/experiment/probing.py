@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from adanat_rl.config.errors import RunError, UserError
 from adanat_rl.config.paths import ASSET_PREFIX, asset_names, resolve_path
+from adanat_rl.config.plain_files import require_plain_files
 from adanat_rl.config.schema import ExperimentConfig
 from adanat_rl.evaluation.drawing import EvaluationSet, draw_set
 from adanat_rl.evaluation.probe_drawing import Scorer, starting_schedule
@@ -124,6 +125,7 @@ def _take_state(
         return f"as a run starts, after {parts.model.num_warmup_updates} updates"
     folder = Path(source).expanduser()
     if folder.is_dir():
+        require_plain_files(folder)
         snapshot, problems = newest_readable(folder / "checkpoints")
         if snapshot is None:
             why = f"no checkpoint that can be read ({problems[0]})" if problems else "no checkpoint"

@@ -16,6 +16,7 @@ from adanat_rl.config.files import is_leftover, remove_leftovers, write_atomical
 from adanat_rl.config.loading import dump, load_file, load_saved, validate
 from adanat_rl.config.metric_keys import ITERATION
 from adanat_rl.config.metric_rows import read_metric_rows
+from adanat_rl.config.plain_files import require_plain_files
 from adanat_rl.config.run_paths import RunPaths
 from adanat_rl.config.schema import ExperimentConfig
 from adanat_rl.experiment.checkpoints import STATE, checkpoint_folders
@@ -114,8 +115,9 @@ class RunFolder(RunPaths):
         """The configuration of the run.
 
         Raises:
-            UserError: this is no run folder.
+            UserError: this is no run folder, or something in it is a pipe or a device.
         """
+        require_plain_files(self.path)
         if not self.config_file.exists():
             raise UserError(f"{self.path} is no {self.kind} folder: it has no {self.config_file.name}")
         return load_saved(self.config_file)

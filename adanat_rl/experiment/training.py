@@ -11,6 +11,7 @@ from typing import Any
 from adanat_rl.config.errors import RunError, UserError
 from adanat_rl.config.files import write_atomically
 from adanat_rl.config.metric_keys import ITERATION
+from adanat_rl.config.plain_files import require_plain_files
 from adanat_rl.config.schema import ExperimentConfig
 from adanat_rl.evaluation.comparison import Comparison, Row
 from adanat_rl.evaluation.judge import FD_A
@@ -49,6 +50,7 @@ def train(
             f"run_dir: {path} is relative, but a Ray job runs in a folder that is deleted; give an absolute path"
         )
     folder = RunFolder(path)
+    require_plain_files(path)
     if start_over or not is_complete(config, folder):  # a finished run is shown on any machine
         check_this_machine(config.resources, len(config.reward.kinds))
     try:

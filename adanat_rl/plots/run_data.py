@@ -23,6 +23,7 @@ from adanat_rl.config.metric_keys import (
 )
 from adanat_rl.config.metric_rows import read_metric_rows
 from adanat_rl.config.paths import resolve_path
+from adanat_rl.config.plain_files import require_plain_files
 from adanat_rl.config.run_paths import RunPaths
 from adanat_rl.config.schema import ExperimentConfig
 from adanat_rl.config.text_files import read_text
@@ -138,8 +139,10 @@ def read_run(folder: RunPaths) -> RunData:
     """Everything that a report can show.
 
     Raises:
-        UserError: the folder is no run folder, or its configuration is of another version.
+        UserError: the folder is no run folder, its configuration is of another version, or something in it is a pipe or
+            a device.
     """
+    require_plain_files(folder.path)
     config_text, config = _read_config(folder)
     notes: list[str] = []
     metrics = read_metric_rows(folder.metrics_file)

@@ -12,6 +12,7 @@ import numpy as np
 
 from adanat_rl.config.errors import UserError
 from adanat_rl.config.metric_keys import EVAL, NAT_PASSES_TOTAL, TRAIN_SECONDS_TOTAL
+from adanat_rl.config.plain_files import require_plain_files
 from adanat_rl.config.run_paths import RunPaths
 from adanat_rl.config.yaml_reader import parse_yaml, plain
 from adanat_rl.evaluation.comparison import BASE_SCHEDULE, BASELINE
@@ -195,8 +196,9 @@ def read_sweep(path: Path) -> Sweep:
     """Everything that the report can show.
 
     Raises:
-        UserError: the folder is no sweep folder.
+        UserError: the folder is no sweep folder, or something in it is a pipe or a device.
     """
+    require_plain_files(path)
     file = path / "trials.json"
     try:
         content = json.loads(file.read_text(encoding="utf-8"))
