@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import signal
+import sys
 import threading
 import time
 from collections.abc import Iterator
@@ -20,6 +21,7 @@ EXIT_STATUS = {signal.SIGINT: 130, signal.SIGTERM: 143}
 _DEBOUNCE_S = 5.0  # schedulers and impatient fingers send a signal twice; the second must not cost the checkpoint
 _LONGEST_DEFERRAL_S = 60.0  # after this even what must not be torn can be ended by another signal
 _LOOK_INTERVAL_S = 0.2
+_RAISED_AGAIN_S = 0.02
 
 
 class StopRequested(KeyboardInterrupt):
@@ -33,6 +35,7 @@ class StopRequest:
         self.received: signal.Signals | None = None
         self._since = 0.0
         self._depth = 0
+        self._was_swallowed = False
 
     def __call__(self) -> bool:
         """Whether to stop."""
@@ -66,13 +69,16 @@ class StopRequest:
     def handle(self, number: int, frame: FrameType | None = None) -> None:
         """The signal handler."""
         now = time.monotonic()
-        if self.received is not None:
+        if self._was_swallowed:
+            self._was_swallowed = False
+        elif self.received is not None:
             if now - self._since < (_LONGEST_DEFERRAL_S if self._depth else _DEBOUNCE_S):
                 return
             signal.signal(number, signal.SIG_DFL)
             signal.raise_signal(number)
-        self.received = signal.Signals(number)
-        self._since = now
+        else:
+            self.received = signal.Signals(number)
+            self._since = now
         if not self._depth:
             raise StopRequested
 
@@ -89,7 +95,8 @@ class StopRequest:
         before = {number: signal.getsignal(number) for number in EXIT_STATUS} if in_main else {}
         self.install()
         try:
-            yield self
+            with self._raising_again():
+                yield self
         except SystemExit as end:
             # Ray's own handler, while Ray starts, ends the process with the number of the signal as its status.
             if end.code != signal.SIGTERM:
@@ -100,6 +107,29 @@ class StopRequest:
             for number, handler in before.items():
                 with contextlib.suppress(TypeError):  # a handler that C code installed
                     signal.signal(number, handler)
+
+    @contextmanager
+    def _raising_again(self) -> Iterator[None]:
+        """Inside, a request that Python swallowed, because nobody could have caught it, is raised once more."""
+        before, main = sys.unraisablehook, threading.main_thread().ident
+        timers: list[threading.Timer] = []
+
+        def hook(unraisable: sys.UnraisableHookArgs) -> None:
+            if not issubclass(unraisable.exc_type, StopRequested) or self.received is None or main is None:
+                before(unraisable)
+                return
+            self._was_swallowed = True
+            timers.append(threading.Timer(_RAISED_AGAIN_S, signal.pthread_kill, (main, self.received)))
+            timers[-1].start()
+
+        sys.unraisablehook = hook
+        try:
+            yield
+        finally:
+            sys.unraisablehook = before
+            for timer in timers:
+                timer.cancel()
+                timer.join()
 
     @contextmanager
     def deferred(self) -> Iterator[None]:
