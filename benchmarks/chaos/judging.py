@@ -93,7 +93,8 @@ def audit_faults(workload: Workload, place: Place, timeout_s: float) -> list[str
         name = str(folder.relative_to(place.inside))
         ending = place.start("audit", ["--run-dir", name]).wait(timeout_s)
         if ending.status != DONE:
-            faults.append(f"audit of {name}: status {ending.status}; {_tail(ending.output + ending.errors)}")
+            problems = " | ".join(line for line in ending.output.splitlines() if not line.startswith("ok"))
+            faults.append(f"audit of {name}: status {ending.status}; {problems} {_tail(ending.errors)}")
     return faults
 
 
