@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -17,6 +18,7 @@ from adanat_rl.plots.numbers import duration, fixed, listed, plural, trimmed, wi
 from adanat_rl.plots.run_data import RunData
 
 Line = Mapping[str, Any]  # a row of a comparison
+_TRAININGS = re.compile(r"best of (\d+) training seeds")  # in how a baseline came about
 
 
 def compare_rows(first: Line, second: Line, metric: str = FD_A, *, minimises: bool = True) -> Difference:
@@ -75,7 +77,7 @@ def details(run: RunData) -> list[str]:
     """What stands behind the sentence: baselines of more steps, judges that are paid in, the start, the effort."""
     sentences = []
     if run.comparison is not None:
-        sentences += _about_more_steps(run) + _about_paid_judges(run) + _about_start(run)
+        sentences += _about_as_many_steps(run) + _about_more_steps(run) + _about_paid_judges(run) + _about_effort(run)
     elif run.total(NAT_PASSES_TOTAL):
         sentences.append(f"So far training took {_effort(run)}.")
     return sentences
@@ -104,7 +106,7 @@ def judges_of(run: RunData) -> list[str]:
 
 
 def _compared(run: RunData) -> str:
-    """Like against like: the best of as many steps, by the judges that are left."""
+    """What was gained at equal cost, by the judges that are left."""
     comparison, judges = run.comparison, judges_of(run)
     assert comparison is not None  # asked by the caller
     policy = comparison["rows"][0]
@@ -119,23 +121,30 @@ def _compared(run: RunData) -> str:
             f"In {cost} per image the learned policy reaches {listed(numbers)}, but it was paid in just that: "
             "no judge remains that could say what it is worth."
         )
+    base = base_row(comparison)
+    if base is not None:
+        found = _finding(run, policy, base, judges, "the base schedule of as many steps that it started from")
+        return f"In {cost} per image the learned policy is {found}."
     rival = best_baseline(comparison, judges[0], horizon=policy["horizon"])
-    count = sum(row["kind"] == BASELINE and row["horizon"] == policy["horizon"] for row in comparison["rows"])
     if rival is not None:
-        among = f"the best of {count} baselines" if count > 1 else "the only baseline"
-        name = f"{rival['title']}, {among} with as many steps"
-    else:
-        rival = base_row(comparison)
-        if rival is None:
-            numbers = [f"{_title(run, key)} {with_spread(policy['summary'][key])}" for key in judges]
-            reached = f"In {cost} per image the learned policy reaches {listed(numbers)}"
-            return f"{reached}; there is nothing to compare it with."
-        name = "the base schedule that it started from, with as many steps"
-    return f"In {cost} per image the learned policy is {_finding(run, policy, rival, judges, name)}."
+        found = _finding(run, policy, rival, judges, _among_equals(run, rival))
+        return f"In {cost} per image the learned policy is {found}."
+    numbers = [f"{_title(run, key)} {with_spread(policy['summary'][key])}" for key in judges]
+    return f"In {cost} per image the learned policy reaches {listed(numbers)}; there is nothing to compare it with."
+
+
+def _among_equals(run: RunData, rival: Line) -> str:
+    """The best baseline of as many steps by name, and how it was chosen where that favours it."""
+    rows = run.comparison["rows"] if run.comparison is not None else ()
+    count = sum(row["kind"] == BASELINE and row["horizon"] == rival["horizon"] for row in rows)
+    among = f"the best of {count} baselines" if count > 1 else "the only baseline"
+    trainings = _TRAININGS.search(rival.get("how") or "")
+    chosen = f"; of {trainings[1]} trainings of it the best was kept, of this policy there is one" if trainings else ""
+    return f"{rival['title']} ({among} with as many steps{chosen})"
 
 
 def _finding(run: RunData, policy: Line, rival: Line, judges: Sequence[str], name: str) -> str:
-    """`better than NAME by both judges: FD A 0.18 ± 0.01 against 0.25 ± 0.01, …`, as the numbers bear it out."""
+    """`better than NAME, by both judges: FD A 0.18 ± 0.01 against 0.25 ± 0.01, …`, as the numbers bear it out."""
     shared = [key for key in judges if key in rival["summary"]]
     found = {key: compare_rows(policy, rival, key) for key in shared}
     numbers = ", ".join(
@@ -153,7 +162,7 @@ def _finding(run: RunData, policy: Line, rival: Line, judges: Sequence[str], nam
     for kind, text in words.items():
         if len(of_kind[kind]) == len(shared):
             few = "; one seed cannot decide it" if len(policy["values"][shared[0]]) == 1 else ""
-            return f"{text} {everyone}: {numbers}{few}"
+            return f"{text}, {everyone}: {numbers}{few}"
     short = {
         Finding.BETTER: "better",
         Finding.WORSE: "worse",
@@ -163,7 +172,7 @@ def _finding(run: RunData, policy: Line, rival: Line, judges: Sequence[str], nam
     parts = [f"{short[kind]} by {listed(titles)}" for kind, titles in of_kind.items() if titles]
     is_mixed = bool(of_kind[Finding.BETTER] and of_kind[Finding.WORSE])
     return f"{'of mixed merit' if is_mixed else listed(parts)} beside {name}" + (
-        f" ({listed(parts)}): {numbers}" if is_mixed else f": {numbers}"
+        f", {listed(parts)}: {numbers}" if is_mixed else f": {numbers}"
     )
 
 
@@ -171,14 +180,18 @@ def _title(run: RunData, key: str) -> str:
     return {FD_A: run.judge_names.short_a, FD_B: run.judge_names.short_b}.get(key, key)
 
 
-def _about_start(run: RunData) -> list[str]:
-    sentences = []
-    base = base_row(run.comparison) if run.comparison else None
-    if base is not None:
-        sentences.append(f"Before training, the base schedule stood at {with_spread(base['summary'][FD_A])}.")
-    if run.total(NAT_PASSES_TOTAL):
-        sentences.append(f"Training took {_effort(run)}.")
-    return sentences
+def _about_effort(run: RunData) -> list[str]:
+    return [f"Training took {_effort(run)}."] if run.total(NAT_PASSES_TOTAL) else []
+
+
+def _about_as_many_steps(run: RunData) -> list[str]:
+    """The best baseline of as many steps, where the sentence above was about the base schedule."""
+    comparison, judges = run.comparison, judges_of(run)
+    if comparison is None or not judges or base_row(comparison) is None:
+        return []
+    policy = comparison["rows"][0]
+    rival = best_baseline(comparison, judges[0], horizon=policy["horizon"])
+    return [] if rival is None else [f"It is {_finding(run, policy, rival, judges, _among_equals(run, rival))}."]
 
 
 def _about_more_steps(run: RunData) -> list[str]:
@@ -191,7 +204,7 @@ def _about_more_steps(run: RunData) -> list[str]:
     if rival is None:
         return []
     cost = f"{plural(rival['horizon'], 'step')} and {trimmed(rival['summary'][NAT_PASSES]['mean'])} passes"
-    name = f"{rival['title']}, the best baseline with more steps ({cost})"
+    name = f"{rival['title']} (the best baseline with more steps: {cost})"
     return [f"It is {_finding(run, policy, rival, judges, name)}."]
 
 

@@ -34,53 +34,59 @@ def read_compared(path: Path, *numbers: list[float] | None, **options: object) -
     return read_run(make_run(path / "run", compared=compared_with(*numbers), **options))  # type: ignore[arg-type]
 
 
-def test_like_is_compared_with_like_first_and_then_with_more_steps(tmp_path: Path) -> None:
+def test_what_was_gained_comes_first_then_as_many_steps_then_more(tmp_path: Path) -> None:
     run = read_compared(tmp_path, [0.17, 0.19, 0.18], [0.31, 0.33, 0.34], [0.11, 0.13, 0.12])
     assert headline(run) == (
-        "In 4 steps and 6 NAT passes per image the learned policy is better than static, T = 4, the only baseline with "
-        "as many steps by both judges: FD A 0.180 ± 0.010 against 0.327 ± 0.015, FD B 0.162 ± 0.009 against "
-        "0.294 ± 0.014."
+        "In 4 steps and 6 NAT passes per image the learned policy is better than the base schedule of as many steps "
+        "that it started from, by both judges: FD A 0.180 ± 0.010 against 0.460 ± 0.010, FD B 0.162 ± 0.009 against "
+        "0.414 ± 0.009."
     )
-    assert details(run)[0] == (
-        "It is worse than hand-made, T = 8, the best baseline with more steps (8 steps and 14 passes) by both judges: "
-        "FD A 0.180 ± 0.010 against 0.120 ± 0.010, FD B 0.162 ± 0.009 against 0.108 ± 0.009."
-    )
+    assert details(run)[:2] == [
+        "It is better than static, T = 4 (the only baseline with as many steps), by both judges: FD A 0.180 ± 0.010 "
+        "against 0.327 ± 0.015, FD B 0.162 ± 0.009 against 0.294 ± 0.014.",
+        "It is worse than hand-made, T = 8 (the best baseline with more steps: 8 steps and 14 passes), by both judges: "
+        "FD A 0.180 ± 0.010 against 0.120 ± 0.010, FD B 0.162 ± 0.009 against 0.108 ± 0.009.",
+    ]
+
+
+def test_a_rival_that_is_the_best_of_several_trainings_is_told_as_that(tmp_path: Path) -> None:
+    compared = compared_with([0.17, 0.19, 0.18], [0.16, 0.18, 0.19], None)
+    compared["rows"][-1]["how"] = "the same PPO, learning rate 0.03, best of 5 training seeds"
+    said = details(read_run(make_run(tmp_path / "run", compared=compared)))[0]
+    assert "of 5 trainings of it the best was kept, of this policy there is one" in said
 
 
 def test_judges_that_do_not_agree_are_told_apart(tmp_path: Path) -> None:
     compared = compared_with([0.17, 0.19, 0.18], [0.31, 0.33, 0.34], None)
     static = compared["rows"][-1]
     for values, words in (
-        (
-            [0.10, 0.11, 0.12],
-            "with as many steps (better by FD A and worse by FD B): FD A 0.180",
-        ),
+        ([0.10, 0.11, 0.12], "with as many steps), better by FD A and worse by FD B: FD A 0.180"),
         ([0.10, 0.30, 0.12], "better by FD A and undecided by FD B beside static, T = 4"),
     ):
         static["values"]["fd_b"] = values
         folder = make_run(tmp_path / f"run{values[1]}", compared=compared)
-        assert words in headline(read_run(folder))
+        assert words in details(read_run(folder))[0]
 
 
-def test_without_a_baseline_of_as_many_steps_the_policy_is_set_against_its_base_schedule(tmp_path: Path) -> None:
-    run = read_compared(tmp_path, [0.17, 0.19, 0.18], None, [0.23, 0.25, 0.24])
-    assert "better than the base schedule that it started from, with as many steps by both judges" in headline(run)
-    assert details(run)[0].startswith("It is better than hand-made, T = 8, the best baseline with more steps")
+def test_without_a_base_schedule_the_best_of_as_many_steps_stands_first(tmp_path: Path) -> None:
+    compared = compared_with([0.17, 0.19, 0.18], [0.31, 0.33, 0.34], None)
+    compared["rows"] = [item for item in compared["rows"] if item["kind"] != "base_schedule"]
+    run = read_run(make_run(tmp_path / "run", compared=compared))
+    assert "is better than static, T = 4 (the only baseline with as many steps), by both judges" in headline(run)
+    assert not any("It is" in line for line in details(run))
 
 
-def test_a_worse_policy_is_called_worse(tmp_path: Path) -> None:
-    run = read_compared(tmp_path, [0.33, 0.36, 0.34], [0.23, 0.25, 0.24], None)
-    assert "is worse than static, T = 4, the only baseline" in headline(run)
-
-
-def test_a_difference_within_the_spread_is_not_claimed(tmp_path: Path) -> None:
-    run = read_compared(tmp_path, [0.20, 0.30, 0.25], [0.30, 0.20, 0.26], None)
-    assert "is not shown to be better or worse than static, T = 4" in headline(run)
-
-
-def test_a_difference_that_is_shown_to_be_small_is_called_level(tmp_path: Path) -> None:
-    run = read_compared(tmp_path, [0.2, 0.3, 0.25], [0.2004, 0.3001, 0.2503], None)
-    assert "is level with static, T = 4" in headline(run)
+@pytest.mark.parametrize(
+    ("policy", "rival", "words"),
+    [
+        ([0.33, 0.36, 0.34], [0.23, 0.25, 0.24], "worse than"),
+        ([0.20, 0.30, 0.25], [0.30, 0.20, 0.26], "not shown to be better or worse than"),
+        ([0.2, 0.3, 0.25], [0.2004, 0.3001, 0.2503], "level with"),
+    ],
+)
+def test_what_is_found_is_said_and_no_more(tmp_path: Path, policy: list[float], rival: list[float], words: str) -> None:
+    run = read_compared(tmp_path, policy, rival, None)
+    assert details(run)[0].startswith(f"It is {words} static, T = 4 (the only baseline")
 
 
 def test_one_seed_claims_nothing(tmp_path: Path) -> None:
@@ -99,7 +105,7 @@ def test_one_seed_claims_nothing(tmp_path: Path) -> None:
 def test_a_run_is_not_judged_by_what_it_is_paid_in(tmp_path: Path, overrides: tuple[str, ...]) -> None:
     run = read_compared(tmp_path, [0.17, 0.19, 0.18], [0.31, 0.33, 0.34], None, overrides=overrides)
     sentence = headline(run)
-    assert sentence.endswith("with as many steps by FD B: FD B 0.162 ± 0.009 against 0.294 ± 0.014.")
+    assert sentence.endswith("that it started from, by FD B: FD B 0.162 ± 0.009 against 0.414 ± 0.009.")
     assert "FD A" not in sentence
     assert any("The run is paid in FD A, which is then no judge of it" in line for line in details(run))
     alone = read_run(make_run(tmp_path / "alone", compared=comparison([0.17, 0.19], [0.2, 0.3]), overrides=overrides))
