@@ -15,8 +15,8 @@ def test_a_module_of_the_working_directory_is_found(tmp_path: Path, monkeypatch:
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr("sys.path", ["nowhere"])
     assert import_own("found_in_folder:answer") == 42
-    with pytest.raises(UserError, match=r"^found_in_folder:anser: .* has no anser \(did you mean 'answer'\?\)"):
-        import_own("found_in_folder:anser")
+    with pytest.raises(UserError, match=r"^found_in_folder:answers: .* has no answers \(did you mean 'answer'\?\)"):
+        import_own("found_in_folder:answers")
 
 
 @pytest.mark.parametrize(
