@@ -87,7 +87,10 @@ def load_saved(path: Path) -> ExperimentConfig:
     Raises:
         UserError: the file cannot be read, or holds no configuration.
     """
-    return validate(load_file(path, "run_dir"))
+    settings = load_file(path, "run_dir")
+    if not settings:
+        raise UserError(f"run_dir: {path} is damaged: it holds no settings")
+    return validate(settings)
 
 
 def resolve(

@@ -26,7 +26,7 @@ from adanat_rl.experiment.checkpoints import (
 from adanat_rl.experiment.findings import Finding
 from adanat_rl.experiment.rollout_table import table_files
 from adanat_rl.experiment.run_folder import RunFolder
-from adanat_rl.experiment.same_run import Identity, differences, identity_of, with_accepted
+from adanat_rl.experiment.same_run import changed_settings
 from adanat_rl.generation.policies.files import load_policy
 
 _TAKEOVERS = "takeovers.jsonl"  # of a trial of a population
@@ -85,8 +85,7 @@ def _settings(folder: RunFolder, config: ExperimentConfig, newest: Snapshot | No
     """Whether config.yaml is still what the newest checkpoint was made with, and what was changed on purpose."""
     state = newest.state if newest is not None else {}
     if "settings" in state and "contents" in state:
-        recorded = with_accepted(Identity(state["settings"], state["contents"]), folder.changes_file)
-        found = differences(identity_of(config, {}), recorded)
+        found = changed_settings(config, state, folder.changes_file)
         detail = "those of the newest checkpoint" if not found else f"config.yaml was changed: {found[0]}"
         yield Finding("settings", not found, detail)
     changes = scan_json_lines(folder.changes_file).rows

@@ -12,6 +12,7 @@ from adanat_rl.config.errors import UserError
 from adanat_rl.config.schema import ExperimentConfig
 from adanat_rl.experiment.checkpoints import DamagedCheckpointError, Snapshot, checkpoint_folders, read_snapshot
 from adanat_rl.experiment.run_folder import RunFolder
+from adanat_rl.experiment.same_run import changed_settings
 from adanat_rl.generation.build import build_generator
 from adanat_rl.generation.policies.build import PolicySpec
 from adanat_rl.generation.policies.files import ExportedPolicy, hash_generator, save_policy
@@ -63,12 +64,22 @@ def export_from_checkpoint(folder: RunFolder, iteration: int | None, output: Pat
         iteration: which checkpoint; None for the newest that is not damaged.
 
     Raises:
-        UserError: no such run or checkpoint, or it is damaged.
+        UserError: no such run or checkpoint, it is damaged, or the saved settings are not those that it was made with.
     """
     config = folder.saved_config()
     snapshot = _read(folder, iteration)
+    changed = changed_settings(config, snapshot.state, folder.changes_file)
+    if changed:
+        raise UserError(
+            f"{folder.config_file} was changed after checkpoint {snapshot.iteration} was made: {changed[0]}"
+        )
     spec = PolicySpec.of(config.policy, build_generator(config))
-    save_policy(output, exported_policy(config, spec, snapshot.tensors["learner"], snapshot.state))
+    try:
+        policy = exported_policy(config, spec, snapshot.tensors["learner"], snapshot.state)
+    except RuntimeError as error:  # torch's word for other names or shapes
+        reason = " ".join(str(error).split())[:200]
+        raise UserError(f"checkpoint {snapshot.iteration} does not fit {folder.config_file}: {reason}") from None
+    save_policy(output, policy)
     return snapshot.iteration
 
 

@@ -130,7 +130,13 @@ def _take_state(
         if snapshot is None:
             why = f"no checkpoint that can be read ({problems[0]})" if problems else "no checkpoint"
             raise UserError(f"--reward-from: {source} has {why}; give a run folder, a file, or {FRESH}")
-        parts.model.load_state_dict(take_damage(snapshot.tensors["reward"], parts.damage))
+        try:
+            parts.model.load_state_dict(take_damage(snapshot.tensors["reward"], parts.damage))
+        except (Exception, SystemExit) as error:  # of torch where shapes differ, or of somebody's own reward
+            reason = " ".join(str(error).split())[:200]
+            raise UserError(
+                f"--reward-from: {source}: its reward is no {parts.name} of these settings: {reason}"
+            ) from None
         newer = f"; newer ones are damaged: {problems[0]}" if problems else ""
         return f"of run {folder.name}, iteration {snapshot.iteration}{newer}"
     discriminator = _discriminator(parts)

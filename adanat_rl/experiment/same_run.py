@@ -137,6 +137,17 @@ def with_accepted(identity: Identity, changes: Path) -> Identity:
     return Identity(settings, contents)
 
 
+def changed_settings(config: ExperimentConfig, state: Mapping[str, Any], changes: Path) -> list[Difference]:
+    """Where saved settings are no longer those that a checkpoint was made with; empty for one that recorded none.
+
+    Args:
+        config: the run's own, as its folder keeps it. state: of the checkpoint. changes: what was accepted.
+    """
+    if not isinstance(state.get("settings"), dict) or not isinstance(state.get("contents"), dict):
+        return []
+    return differences(identity_of(config, {}), with_accepted(Identity(state["settings"], state["contents"]), changes))
+
+
 def record_changes(file: Path, found: Collection[Difference], iteration: int) -> None:
     """Keeps what a person accepted, one JSON line each: key, before, after, the iteration it was after, when."""
     for one in found:

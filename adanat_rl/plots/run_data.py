@@ -156,7 +156,7 @@ def read_run(folder: RunPaths) -> RunData:
         path=folder.path,
         config=config,
         config_text=config_text,
-        environment=_attempt(folder.environment_file, _read_json, notes) or {},
+        environment=_attempt(folder.environment_file, _read_environment, notes) or {},
         rows=tuple(rows),
         comparison=comparison,
         compared_at=comparison.get(ITERATION) if comparison else None,
@@ -191,6 +191,16 @@ def _read_json(path: Path) -> dict[str, Any]:
     content = json.loads(path.read_text(encoding="utf-8"))
     if not isinstance(content, dict):
         raise ValueError(f"{path} holds a {type(content).__name__}, expected an object")
+    return content
+
+
+def _read_environment(path: Path) -> dict[str, Any]:
+    content = _read_json(path)
+    command, packages = content.get("command") or [], content.get("packages", {})
+    if not isinstance(command, list) or not all(isinstance(word, str) for word in command):
+        raise ValueError(f"{path}: command is no list of words")
+    if not isinstance(packages, dict):
+        raise ValueError(f"{path}: packages is no object")
     return content
 
 

@@ -125,6 +125,21 @@ def test_the_shipped_policy_samples_right_after_the_installation(capsys, tmp_pat
     assert Image.open(tmp_path / "s.png").size == (8 * 34 - 2, 10 * 34 - 2)
 
 
+def test_export_refuses_settings_that_did_not_make_the_checkpoint(capsys, finished_run: Path, tmp_path: Path) -> None:
+    run = shutil.copytree(finished_run, tmp_path / "run")
+    config = run / "config.yaml"
+    saved = config.read_text()
+    for text, words in (
+        (saved.replace("hidden_size: 16", "hidden_size: 32"), "policy.hidden_size is 16 there and 32 here"),
+        (saved.replace("horizon: 4", "horizon: 5"), "generator.horizon is 4 there and 5 here"),
+        ("", "it holds no settings"),
+    ):
+        config.write_text(text)
+        assert main(["export", str(run), "--output", str(tmp_path / "out")]) == 2
+        assert words in capsys.readouterr().err
+    assert not (tmp_path / "out").exists()
+
+
 def test_export_gives_the_policy_of_the_run_and_of_a_checkpoint(capsys, finished_run: Path, tmp_path: Path) -> None:
     assert "iteration 4" in call(capsys, "export", finished_run, "--output", tmp_path / "newest")
     assert "iteration 2" in call(

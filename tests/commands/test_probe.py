@@ -148,6 +148,14 @@ def test_a_reward_that_fails_ends_the_probe_in_a_line(capsys, tmp_path: Path, re
     assert len(errors.splitlines()) == 1
 
 
+def test_the_state_of_another_reward_is_refused(capsys, finished_run: Path, tmp_path: Path) -> None:
+    other = ["--output", str(tmp_path / "p.json"), *STEPS, "reward.adversarial.channels=12"]
+    assert main(["probe", *TINY, *other, "--reward-from", str(finished_run)]) == 2
+    errors = capsys.readouterr().err
+    assert "its reward is no adversarial of these settings" in errors
+    assert len(errors.splitlines()) == 1
+
+
 def test_a_report_shows_the_probe_of_its_run(capsys, finished_run: Path, tmp_path: Path) -> None:
     run = tmp_path / "run"
     shutil.copytree(finished_run, run)

@@ -219,6 +219,14 @@ def test_a_damaged_file_is_named_and_left_out(tmp_path: Path) -> None:
     assert "gallery" not in page.ids
 
 
+@pytest.mark.parametrize("content", ['{"command": [{}]}', '{"command": "train"}', '{"packages": 3}', "[]"])
+def test_an_environment_that_says_nothing_sensible_is_left_out(tmp_path: Path, content: str) -> None:
+    run = make_run(tmp_path / "run")
+    run.environment_file.write_text(content)
+    write_report(run)
+    assert "environment.json cannot be read" in run.report_file.read_text()
+
+
 def test_a_folder_that_is_no_run_is_refused(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="is no run folder"):
         write_report(Folder(tmp_path))
