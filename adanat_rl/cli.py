@@ -101,16 +101,23 @@ def run_command(command: str, argv: Sequence[str] | None, body: Callable[[Invoca
 
 
 def _ended(status: int, *, is_process: bool) -> int:
-    """The status; a process in which a thread hangs in somebody's code ends here: it could not end in good order.
+    """The status; a process in which a thread hangs in somebody's code, or whose cluster broke, ends here: it could not
+    end in good order.
 
     Args:
         is_process: whether the command is all that this process is for.
     """
-    if is_process and any_given_up():
+    if is_process and (any_given_up() or _is_still_connected()):
         sys.stdout.flush()
         sys.stderr.flush()
         os._exit(status)
     return status
+
+
+def _is_still_connected() -> bool:
+    """Whether Ray was not left, as it is not where it is broken: its threads may crash an interpreter that ends."""
+    ray = sys.modules.get("ray")
+    return ray is not None and bool(ray.is_initialized())
 
 
 def _run_command(command: str, argv: Sequence[str] | None, body: Callable[[Invocation], int]) -> int:

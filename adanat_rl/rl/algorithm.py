@@ -93,6 +93,9 @@ class GenerationPPO(PPO):
         manager = self.env_runner_group._worker_manager  # no public getter
         if manager.num_actors():
             self._dealer = ShardDealer(dict(manager.actors()), resources)
+        else:
+            # Kept for runners that never come. Ray would try to rescue it from a raylet that ends, and end us doing so.
+            self.env_runner_group._remote_config_obj_ref = None
 
     @override(PPO)
     def _setup_logdir(self) -> None:

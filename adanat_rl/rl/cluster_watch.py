@@ -1,7 +1,8 @@
 """Watches over Ray's own processes, raylet and GCS, which a driver needs and would wait for without end or a word.
 
 Two things are looked at: the processes, where they are on this machine (dead or stopped), and whether the GCS answers
-and believes that this node is alive.
+and believes that this node is alive. A raylet ends along with its agents, and in ending takes leave of the GCS; the
+client of this process then ends the process without a word. So the death of an agent counts as that of its raylet.
 """
 
 from __future__ import annotations
@@ -22,6 +23,7 @@ _PING_INTERVAL_S = 2.0
 _CLOSING_S = 5.0
 _LONGEST_LOOK_S = 1.0  # a longer one means that this process was stopped too: that time does not count
 _SERVERS = {"raylet": "raylet", "gcs_server": "GCS"}
+_AGENTS = {"ray::DashboardAgent": "dashboard agent", "ray::RuntimeEnvAgent": "runtime environment agent"}
 _GONE = (psutil.STATUS_ZOMBIE, psutil.STATUS_DEAD)
 _STOPPED = (psutil.STATUS_STOPPED, psutil.STATUS_TRACING_STOP)
 BROKEN = (*_GONE, *_STOPPED)
@@ -64,7 +66,9 @@ class ClusterWatch:
         self._silent_s = 0.0
         self._answers = 0
         self._node_is_dead = False
-        self._watched = [_Watched(name, process) for name, process in servers_here().items()]
+        servers = servers_here()
+        self._watched = [_Watched(name, process) for name, process in servers.items()]
+        self._raylet = servers.get("raylet")
         self._threads = [
             threading.Thread(target=work, name="adanat-rl cluster watch", daemon=True)
             for work in (self._look_on, self._ping_on)
@@ -99,12 +103,20 @@ class ClusterWatch:
             if not self._failure and watched.status() in _GONE:
                 self._failure = f"{watched.describe()} died; the system may have ended it for want of memory"
 
+    def _find_agents(self) -> None:
+        """Takes the raylet's agents in as well: they start behind it."""
+        known = {watched.name for watched in self._watched}
+        if self._raylet is not None and not known.issuperset(_AGENTS.values()):
+            found = agents_of(self._raylet)
+            self._watched += [_Watched(name, process) for name, process in found.items() if name not in known]
+
     def _look_on(self) -> None:
         """Adds up the time in which something is stopped or silent."""
         answers, last = 0, time.monotonic()
         while not self._closed.wait(_LOOK_INTERVAL_S) and not self._failure:
             now = time.monotonic()
             passed, last = min(now - last, _LONGEST_LOOK_S), now
+            self._find_agents()
             self._look_for_dead()
             for watched in self._watched:
                 watched.stopped_s = watched.stopped_s + passed if watched.status() in _STOPPED else 0.0
@@ -136,6 +148,18 @@ class ClusterWatch:
                 alive = client.check_alive([node], timeout=self._timeout_s)
                 self._node_is_dead = not alive[0]
                 self._answers += 1
+
+
+def agents_of(raylet: psutil.Process) -> Mapping[str, psutil.Process]:
+    """The agents that a raylet has started so far, by name."""
+    found = {}
+    with suppress(psutil.Error):
+        for child in raylet.children():
+            with suppress(psutil.Error):
+                name = _AGENTS.get((child.cmdline() or [""])[0])
+                if name is not None:
+                    found[name] = child
+    return found
 
 
 def servers_here() -> Mapping[str, psutil.Process]:

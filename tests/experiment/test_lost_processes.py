@@ -82,6 +82,19 @@ def test_ray_that_dies_or_hangs_ends_the_run_in_one_line_with_all_iterations_saf
     wait_until(lambda: not any(folder.exists() for folder in folders))
 
 
+def test_an_agent_that_dies_takes_its_raylet_along_and_no_iteration(tmp_path: Path) -> None:
+    run_dir = tmp_path / "run"
+    process = tiny.start("train", *tiny.OVERRIDES, *tiny.IN_PROCESS, *LONG, "--run-dir", str(run_dir))
+    wait_for(lambda: rows_of(run_dir) >= 2 and bool(children(process, "ray::DashboardAgent")), process)
+    children(process, "ray::DashboardAgent")[0].kill()
+    _, errors = process.communicate(timeout=DEADLINE_S)
+    assert process.returncode == 1, errors
+    lines = errors.strip().splitlines()
+    assert len(lines) == 3, errors
+    assert re.match(r"adanat-rl train: Ray's (dashboard agent|raylet|runtime environment agent) \(process", lines[0])
+    assert f"checkpoint after iteration {rows_of(run_dir) - 1} " in lines[1]
+
+
 @pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGSTOP], ids=["killed", "stopped"])
 def test_a_lost_learner_is_replaced_and_changes_nothing(tmp_path: Path, uninterrupted, number: int) -> None:
     run_dir = tmp_path / "run"
