@@ -11,8 +11,8 @@ from ray.exceptions import RayError
 
 from adanat_rl.config.errors import RunError, UserError
 from adanat_rl.config.paths import resolve_path
-from adanat_rl.config.schema import ExperimentConfig
-from adanat_rl.config.side_thread import SideThread
+from adanat_rl.config.schema import ExperimentConfig, ResourcesConfig
+from adanat_rl.config.side_thread import DeadlineError, SideThread
 from adanat_rl.data.dataset import RealImages
 from adanat_rl.data.loading import load_images, load_source
 from adanat_rl.data.mnist import require_mnist
@@ -174,6 +174,23 @@ def complete_known_inputs(config: ExperimentConfig) -> ExperimentConfig:
     return config
 
 
+def _built_in_time(resources: ResourcesConfig, build: Callable[[], GenerationPPO]) -> GenerationPPO:
+    """The algorithm that `build` makes; the host waits without end for a worker that hangs while it starts.
+
+    Raises:
+        RunError: the workers do not start in time.
+    """
+    kinds = [name for name in ("env_runners", "learners") if getattr(resources, f"num_{name}")]
+    limit_s = resources.start_timeout_s * len(kinds) if kinds else None
+    try:
+        return SideThread("adanat-rl workers").run(build, timeout_s=limit_s)
+    except DeadlineError:
+        raise RunError(
+            f"the workers ({' and '.join(kinds).replace('_', ' ')}) do not start within {limit_s:g} s: "
+            f"resources.start_timeout_s = {resources.start_timeout_s:g} s for each kind"
+        ) from None
+
+
 def build_algorithm(
     config: ExperimentConfig, scene: Scene, interrupted: Callable[[], bool]
 ) -> tuple[GenerationPPO, RewardService]:
@@ -208,7 +225,8 @@ def build_algorithm(
             started.callback(watch.close)
             rewards = reward_service(config, check)
             started.callback(rewards.close)
-            algorithm = build_algorithm_config(config, inputs, GenerationPPO).build_algo()
+            settings = build_algorithm_config(config, inputs, GenerationPPO)
+            algorithm = _built_in_time(config.resources, settings.build_algo)
             algorithm.attach(rewards, interrupted, watch)
             started.pop_all()
         return algorithm, rewards

@@ -42,6 +42,7 @@ from adanat_rl.generation.policies.base import ActorPolicy
 from adanat_rl.generation.policies.build import PolicySpec
 from adanat_rl.generation.policies.files import save_policy
 from adanat_rl.plots.decisions import write_decision_figure
+from adanat_rl.rewards.base import RewardError
 from adanat_rl.rewards.damage import DAMAGED_IMAGES, damaged_images
 from adanat_rl.rl.algorithm import learner_metrics
 from adanat_rl.stopping import StopRequest
@@ -158,7 +159,7 @@ class Experiment:
         try:
             self._algorithm.load_training_state(snapshot.tensors["learner"], progress.iteration)
             self._rewards.load_state(snapshot.tensors["reward"], snapshot.state["reward_version"])
-        except (RuntimeError, KeyError, ValueError) as error:
+        except (RuntimeError, KeyError, ValueError, RewardError) as error:
             raise RunError(
                 f"the checkpoint of iteration {progress.iteration} does not fit these settings: "
                 f"{(str(error).splitlines() or [type(error).__name__])[0]}; sizes of networks cannot be accepted as "

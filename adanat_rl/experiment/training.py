@@ -66,7 +66,10 @@ def train(
             stop.check()
             return _run(config, folder, again, display, tracker, stop)
     except OSError as error:
-        folder.require_presence()  # else that is what is wrong
+        try:
+            folder.require_presence()  # else that is what is wrong
+        except RunError as gone:
+            raise gone.advised("", again) from error
         safe = f"the complete checkpoints in {folder.checkpoints}"
         raise disk_error(error, path, safe, again) or error from error
     except RunError as error:

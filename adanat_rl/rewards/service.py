@@ -104,7 +104,11 @@ class RewardService(Protocol):
         ...
 
     def load_state(self, state: Mapping[str, Tensor], version: int) -> None:
-        """Takes over a state."""
+        """Takes over a state.
+
+        Raises:
+            RewardError: the model does not take it; where it has actors, what asks them next says so.
+        """
         ...
 
     def close(self) -> None:
@@ -198,7 +202,7 @@ class LocalRewardService:
 
     def load_state(self, state: Mapping[str, Tensor], version: int) -> None:
         """Takes over a state."""
-        self._worker.load_state(state, version)
+        self._in_time(lambda: self._worker.load_state(state, version), "taken over its state")
         self._state = self._copied_state()
         self.version = version
 

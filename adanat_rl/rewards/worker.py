@@ -217,8 +217,18 @@ class RewardWorker:
         return {**state, **damage_state(self._parts.damage)}
 
     def load_state(self, state: Mapping[str, Tensor], version: int) -> None:
-        """Takes over a state and its version."""
-        self._parts.model.load_state_dict(take_damage(state, self._parts.damage))
+        """Takes over a state and its version.
+
+        Raises:
+            RewardError: the model does not take it.
+        """
+        own = take_damage(state, self._parts.damage)
+        try:
+            self._parts.model.load_state_dict(own)
+        except (Exception, SystemExit) as error:
+            raise RewardError(
+                f"reward {self._parts.name} failed to take over a state: {type(error).__name__}: {error}"
+            ) from error
         self._version = version
 
     def process_id(self) -> int:

@@ -204,7 +204,9 @@ def test_a_run_folder_that_is_deleted_ends_the_run_by_name(tmp_path: Path) -> No
     run_dir.rename(tmp_path / "elsewhere")
     _, errors = process.communicate(timeout=DEADLINE_S)
     assert process.returncode == 1
-    assert "was deleted or moved" in errors.splitlines()[0]
+    lines = errors.splitlines()
+    assert "was deleted or moved" in lines[0]
+    assert lines[-1].startswith("  go on with: adanat-rl train ")
     written = [str(path) for path in run_dir.rglob("*")]
     assert written == [], "nothing is written where the folder was"
 

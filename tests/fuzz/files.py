@@ -195,7 +195,9 @@ def with_header(content: bytes, changes: dict[str, Any]) -> bytes:
         *keys, last = places[int(float(where) * len(places))]
         inner = header
         for key in keys:
-            inner = inner[key]
+            inner = inner[key] if isinstance(inner, dict | list) and (key in inner or isinstance(inner, list)) else None
+        if not isinstance(inner, dict | list):
+            continue  # an earlier change took its holder away
         if isinstance(inner.get(last) if isinstance(inner, dict) else None, str) and inner[last][:1] in ("{", "["):
             nested = json.loads(inner[last])
             inside = _places(nested) if isinstance(nested, dict) else []

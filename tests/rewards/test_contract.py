@@ -12,6 +12,7 @@ from adanat_rl.config.errors import UserError
 from adanat_rl.config.loading import resolve
 from adanat_rl.rewards.base import RewardBatch, RewardError, RewardModel, RewardOutput, check_scores
 from adanat_rl.rewards.build import build_reward_parts, reward_class
+from adanat_rl.rewards.service import LocalRewardService
 from adanat_rl.rewards.worker import RewardParts, RewardWorker
 
 
@@ -371,6 +372,19 @@ def test_numbers_of_updates_are_whole_numbers(name: str, value: object) -> None:
     setattr(model, name, value)
     with pytest.raises(UserError, match=f"mine: {name} is"):
         RewardWorker(lambda: RewardParts("mine", model, lambda tokens: tokens, None, "cpu")).settings()
+
+
+def test_a_model_that_does_not_take_its_state_back_is_named() -> None:
+    class Own(RewardModel):
+        def score(self, batch: RewardBatch) -> RewardOutput:
+            return RewardOutput(torch.zeros(len(batch)))
+
+        def load_state_dict(self, state: object) -> None:
+            raise ZeroDivisionError("no room")
+
+    service = LocalRewardService(lambda: RewardParts("mine", Own(), lambda tokens: tokens, None, "cpu"))
+    with pytest.raises(RewardError, match="reward mine failed to take over a state: ZeroDivisionError: no room"):
+        service.load_state({}, 1)
 
 
 @pytest.mark.parametrize("state", [[], None, {"a": 1}, {1: torch.zeros(1)}, {"a": torch.zeros(1, device="meta")}])
