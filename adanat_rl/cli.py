@@ -18,7 +18,7 @@ from adanat_rl.config.side_thread import any_given_up
 from adanat_rl.console.failures import EXIT_DONE as EXIT_DONE
 from adanat_rl.console.failures import EXIT_FAILED as EXIT_FAILED
 from adanat_rl.console.failures import EXIT_USAGE as EXIT_USAGE
-from adanat_rl.console.failures import complain, status_of_output, unexpected
+from adanat_rl.console.failures import complain, plain_warnings, status_of_output, unexpected
 from adanat_rl.console.options import path_argument
 from adanat_rl.console.streams import can_print, settle_streams
 from adanat_rl.console.user import keep_out_of_home, name_this_user
@@ -124,7 +124,7 @@ def _run_command(command: str, argv: Sequence[str] | None, body: Callable[[Invoc
     prefix = f"adanat-rl {command}"
     stop = StopRequest()
     try:
-        with stop.installed():
+        with stop.installed(), plain_warnings():
             status = body(Invocation(command, tuple(sys.argv[1:] if argv is None else argv), stop))
         return status_of_output(prefix, status)
     except UserError as error:

@@ -7,6 +7,11 @@ import os
 import sys
 import tempfile
 import traceback
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
 
 from adanat_rl.config.text_files import one_line, printable
 from adanat_rl.console.streams import lost_output
@@ -24,6 +29,24 @@ _OURS = frozenset((errno.EBADF, errno.EFAULT, errno.EINVAL, errno.ESRCH, errno.E
 def complain(text: str) -> None:
     """One line on standard error, whatever stands in it."""
     print(one_line(text), file=sys.stderr)
+
+
+@contextmanager
+def plain_warnings() -> Iterator[None]:
+    """Inside, what this package warns of is one line for people, without the place in its code."""
+    before, package = warnings.showwarning, str(Path(__file__).parent.parent)
+
+    def show(message: Warning | str, category: type[Warning], filename: str, *more: Any, **details: Any) -> None:
+        if filename.startswith(package):
+            complain(f"warning: {message}")
+        else:
+            before(message, category, filename, *more, **details)
+
+    warnings.showwarning = show
+    try:
+        yield
+    finally:
+        warnings.showwarning = before
 
 
 def unexpected(prefix: str, error: Exception) -> int:

@@ -8,6 +8,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
+from adanat_rl.config.comparison_file import read_comparison
 from adanat_rl.config.errors import RunError, UserError
 from adanat_rl.config.files import write_atomically
 from adanat_rl.config.metric_keys import ITERATION
@@ -330,10 +331,11 @@ def summarise(experiment: Experiment, comparison: Comparison) -> dict[str, Any]:
 
 def is_complete(config: ExperimentConfig, folder: RunFolder) -> bool:
     """Whether the run has all its iterations and its results; what was damaged is made again."""
-    summary, comparison = _read_object(folder.summary_file), _read_object(folder.evaluation_file)
-    if summary is None or comparison is None or not {"rows", "seeds", "verdict", "num_images"} <= comparison.keys():
+    summary = _read_object(folder.summary_file)
+    if summary is None:
         return False
     try:
+        read_comparison(folder.evaluation_file)
         iterations = int(summary["iterations"])
         num_stale = summary.get("num_stale_evaluations")
         patience = config.evaluation.early_stop_patience
@@ -355,7 +357,7 @@ def _read_object(file: Path) -> dict[str, Any] | None:
 
 
 def _show_result(folder: RunFolder, display: Display) -> None:
-    comparison = json.loads(folder.evaluation_file.read_text(encoding="utf-8"))
+    comparison = read_comparison(folder.evaluation_file)
     display.table(comparison)
     if comparison["verdict"] is not None:
         display.message(comparison["verdict"]["sentence"])

@@ -14,6 +14,7 @@ from typing import Any, TypeVar
 import numpy as np
 from PIL import Image
 
+from adanat_rl.config.comparison_file import read_comparison
 from adanat_rl.config.errors import UserError
 from adanat_rl.config.loading import load_saved
 from adanat_rl.config.metric_keys import (
@@ -148,7 +149,7 @@ def read_run(folder: RunPaths) -> RunData:
     metrics = read_metric_rows(folder.metrics_file)
     rows = metrics.rows
     notes += [f"metrics.jsonl: {problem}; it is left out." for problem in metrics.problems]
-    comparison = _attempt(folder.evaluation_file, _read_comparison, notes)
+    comparison = _attempt(folder.evaluation_file, read_comparison, notes)
     description = _attempt(folder.path / "policy" / "policy.json", _read_json, notes)
     decided = _attempt(folder.samples / "decisions.npz", partial(_read_arrays, axes=_DECIDED), notes)
     pictured = _attempt(folder.samples / "gallery.npz", partial(_read_arrays, axes=_PICTURED), notes)
@@ -207,14 +208,6 @@ def _read_environment(path: Path) -> dict[str, Any]:
 def _read_probe(path: Path) -> dict[str, Any]:
     content = _read_json(path)
     missing = {"sites", "rewards", "sentences", "horizon", "start", "reward"} - content.keys()
-    if missing:
-        raise ValueError(f"{path} lacks {', '.join(sorted(missing))}")
-    return content
-
-
-def _read_comparison(path: Path) -> dict[str, Any]:
-    content = _read_json(path)
-    missing = {"rows", "seeds", "num_images", "verdict"} - content.keys()
     if missing:
         raise ValueError(f"{path} lacks {', '.join(sorted(missing))}")
     return content

@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import errno
 import os
+import warnings
 from pathlib import Path
 
 import pytest
 
 from adanat_rl.cli import Invocation, main, run_command
+from adanat_rl.console import failures
+from adanat_rl.console.failures import plain_warnings
 
 
 def status_of(error: BaseException) -> int:
@@ -60,3 +63,17 @@ def test_what_somebody_typed_reaches_the_terminal_as_one_line(capsys) -> None:
         assert line.isprintable()
     assert "\\x0c" in printed.err
     assert "\x1b" not in printed.err
+
+
+def test_a_warning_of_ours_is_one_line_and_that_of_others_is_left_alone(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    others: list[tuple[object, ...]] = []
+    monkeypatch.setattr(warnings, "showwarning", lambda *what: others.append(what))
+    ours = str(Path(failures.__file__).parent.parent / "data" / "damage.py")
+    with plain_warnings():
+        warnings.showwarning("damaged sample left out: a.png", RuntimeWarning, ours, 3)
+        warnings.showwarning("old", UserWarning, "elsewhere.py", 3)
+    warnings.showwarning("afterwards", RuntimeWarning, ours, 3)
+    assert capsys.readouterr().err == "warning: damaged sample left out: a.png\n"
+    assert [what[0] for what in others] == ["old", "afterwards"]

@@ -194,9 +194,11 @@ def with_header(content: bytes, changes: dict[str, Any]) -> bytes:
     for where, value in changes.items():
         *keys, last = places[int(float(where) * len(places))]
         inner = header
-        for key in keys:
-            inner = inner[key] if isinstance(inner, dict | list) and (key in inner or isinstance(inner, list)) else None
-        if not isinstance(inner, dict | list):
+        try:
+            for key in keys:
+                inner = inner[key]
+            inner[last]
+        except (KeyError, IndexError, TypeError):
             continue  # an earlier change took its holder away
         if isinstance(inner.get(last) if isinstance(inner, dict) else None, str) and inner[last][:1] in ("{", "["):
             nested = json.loads(inner[last])
