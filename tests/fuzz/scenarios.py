@@ -20,6 +20,7 @@ from hypothesis import strategies as st
 
 import adanat_rl
 from adanat_rl.config.loading import resolve
+from adanat_rl.console.failures import plain_warnings
 from adanat_rl.data.loading import load_images
 from adanat_rl.data.streaming import StreamedImages
 from adanat_rl.rewards.build import build_reward_parts
@@ -93,11 +94,12 @@ def _short(content: bytes) -> str:
 
 def read_data(*settings: str) -> int:
     """What training does with real images: opens the set, reads a few, some twice."""
-    images = load_images(resolve(overrides=list(settings)).data)
-    if isinstance(images, StreamedImages):
-        for row in sorted({0, len(images) // 2, len(images) - 1}):
-            images.pairs_at(np.array([row]))
-        images.close()
+    with plain_warnings():
+        images = load_images(resolve(overrides=list(settings)).data)
+        if isinstance(images, StreamedImages):
+            for row in sorted({0, len(images) // 2, len(images) - 1}):
+                images.pairs_at(np.array([row]))
+            images.close()
     return 0
 
 
