@@ -25,7 +25,7 @@ from benchmarks.chaos.strikes import ACTIONS
 from benchmarks.chaos.tearing import is_only_copy, tear
 from benchmarks.chaos.workloads import WORKLOADS
 
-MINUTES = float(os.environ.get("CHAOS_MINUTES", "2"))
+MINUTES = float(os.environ.get("CHAOS_MINUTES", "5"))
 
 
 @pytest.mark.slow
