@@ -143,3 +143,18 @@ def test_the_line_for_a_file_that_needs_code_keeps_its_averaged_weights(capsys, 
     program = shlex.split(error[error.index("python -c") :])[2]
     exec(compile(program, "what the line says", "exec"), {})
     assert imported(capsys, "it's full-weights.pth")[0] == 0.5
+
+
+@pytest.mark.parametrize("is_zip", [True, False])
+def test_a_file_is_what_is_in_it_whatever_its_name_ends_with(capsys: pytest.CaptureFixture[str], is_zip: bool) -> None:
+    torch.save(states()[0], "wrong.safetensors", _use_new_zipfile_serialization=is_zip)
+    assert imported(capsys, "wrong.safetensors")[0] == 0.25
+
+
+@pytest.mark.parametrize("content", [b"\x80\xb1:\x03\x01.", b"\x80", b"\x80\x02}q\x00."])
+def test_a_stump_that_is_called_safetensors_is_one_line(capsys: pytest.CaptureFixture[str], content: bytes) -> None:
+    Path("x.safetensors").write_bytes(content)
+    status, _, error = call(capsys, "x.safetensors", "--output", "y.safetensors")
+    assert status == 2
+    assert len(error.splitlines()) == 1
+    assert "unexpected" not in error

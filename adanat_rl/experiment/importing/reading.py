@@ -129,6 +129,9 @@ def _load(path: Path, *, mmap: bool) -> Any:
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # about protocols of pickle; what cannot be read is an error anyway
+            if path.suffix == ".safetensors":  # torch goes by the name, we go by the content
+                with path.open("rb") as file:
+                    return torch.load(file, map_location="cpu", weights_only=True)
             return torch.load(path, map_location="cpu", weights_only=True, mmap=mmap)
     except UnpicklingError as error:
         raise UserError(_needs_code(path, str(error))) from None
