@@ -30,6 +30,11 @@ class RunError(Exception):
         return RunError(self.message, self.safe or safe, self.resume or resume)
 
 
+def reason_of(said: object) -> str:
+    """What another library says of a bad file, in one line; "unexpected" is said of errors of this program alone."""
+    return " ".join(str(said).split()).replace("an unexpected", "an unknown").replace("unexpected ", "")
+
+
 def nearest(name: str, names: Iterable[str]) -> str:
     """A hint ` (did you mean 'x'?)` with the most similar name, or an empty string."""
     close = get_close_matches(name, list(names), n=1, cutoff=0.6)

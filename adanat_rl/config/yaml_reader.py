@@ -16,7 +16,7 @@ from typing import Any
 import yaml
 from yaml import events
 
-from adanat_rl.config.errors import UserError
+from adanat_rl.config.errors import UserError, reason_of
 from adanat_rl.config.text_files import read_text
 
 MAX_BYTES, MAX_DEPTH, MAX_VALUES, MAX_DIGITS = 256 * 1024, 32, 10_000, 100
@@ -106,8 +106,7 @@ def parse_yaml(text: str, where: str) -> Node:
     except yaml.MarkedYAMLError as error:
         mark = error.problem_mark or error.context_mark
         line = f", line {mark.line + 1}" if mark is not None else ""
-        # "unexpected" is said of errors of this program alone.
-        reason = " ".join(f"{error.problem or error.context}".replace("unexpected ", "").split())
+        reason = reason_of(error.problem or error.context)
         hint = "; indent with spaces, not tabs" if "'\\t'" in reason else ""
         raise UserError(f"{where} is no YAML{line}: {reason}{hint}") from None
     except yaml.reader.ReaderError as error:

@@ -12,7 +12,7 @@ import tarfile
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from adanat_rl.config.errors import UserError
+from adanat_rl.config.errors import UserError, reason_of
 from adanat_rl.config.text_files import printable
 
 _BLOCK = 512
@@ -63,9 +63,8 @@ def read_members(shard: Path) -> tuple[list[Member], list[str]]:
     except _ERRORS as error:
         if isinstance(error, UserError):
             raise
-        raise UserError(
-            f"data.path: {printable(shard)} is damaged or no plain .tar (compressed ones are refused): {error}"
-        ) from None
+        reason = f"is damaged or no plain .tar (compressed ones are refused): {reason_of(error)}"
+        raise UserError(f"data.path: {printable(shard)} {reason}") from None
     except OSError as error:
         raise UserError(f"data.path: {printable(shard)}: {error.strerror or error}") from None
     return _followed(found, links), notes

@@ -20,7 +20,7 @@ from safetensors import SafetensorError, safe_open
 from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
-from adanat_rl.config.errors import UserError
+from adanat_rl.config.errors import UserError, reason_of
 from adanat_rl.config.json_files import parse_json
 from adanat_rl.config.plain_files import require_plain_file
 
@@ -162,7 +162,7 @@ def refuse_oversized(build: Callable[[], object], folder: Path, what: str) -> No
         with torch.device("meta"), _Bounded(tensors):
             build()
     except Exception as error:  # the library raises many types for settings that do not go together
-        raise UserError(f"{what}: {_reason_of(error)}") from None
+        raise UserError(f"{what}: {type(error).__name__}: {reason_of(error)[:200]}") from None
 
 
 def refuse_misfits(path: Path, wanted: Mapping[str, Facts], found: Mapping[str, Facts]) -> None:
@@ -321,13 +321,7 @@ def _whole_numbers(value: Any) -> list[int]:
 
 
 def _unbuildable(path: Path, kind: str, error: Exception) -> str:
-    return f"{path}: cannot build a {kind} of its arguments: {_reason_of(error)}"
-
-
-def _reason_of(error: Exception) -> str:
-    """In one line; "unexpected" is said of errors of this program alone."""
-    reason = " ".join(str(error).split()).replace("an unexpected keyword argument", "an unknown argument")
-    return f"{type(error).__name__}: {reason[:200]}"
+    return f"{path}: cannot build a {kind} of its arguments: {type(error).__name__}: {reason_of(error)[:200]}"
 
 
 def _facts(tensor: Tensor) -> Facts:

@@ -19,10 +19,12 @@ import numpy as np
 from hypothesis import strategies as st
 
 import adanat_rl
+from adanat_rl.config.errors import RunError
 from adanat_rl.config.loading import resolve
 from adanat_rl.console.failures import plain_warnings
 from adanat_rl.data.loading import load_images
 from adanat_rl.data.streaming import StreamedImages
+from adanat_rl.rewards.base import RewardError
 from adanat_rl.rewards.build import build_reward_parts
 from adanat_rl.rewards.conformance import check_reward, example_batch
 from adanat_rl.rewards.service import Finished, LocalRewardService
@@ -123,7 +125,10 @@ def _score_with(module: str) -> int:
     service.score([finished])
     service.start_update(finished, (0, 1, 2), 1)
     service.finish_update()
-    service.load_state(service.state(), 1)
+    try:
+        service.load_state(service.state(), 1)
+    except RewardError as error:  # which a resumed training tells in a line
+        raise RunError(str(error)) from None
     return 0
 
 
@@ -375,6 +380,9 @@ class Reward({base}):
     module = f"own_{hashlib.sha256(content).hexdigest()[:16]}"
     return Scenario(("@reward", module), ((f"{module}.py", content),))
 
+
+CALLED = frozenset({"data sets", "rewards"})
+"""Targets that are calls of this module, no commands."""
 
 TARGETS: dict[str, st.SearchStrategy[Scenario]] = {
     "command lines": _command_lines(),
