@@ -115,7 +115,7 @@ def parse_yaml(text: str, where: str) -> Node:
     except (yaml.YAMLError, ValueError, OverflowError) as error:  # such as an escape behind the last character there is
         if isinstance(error, UserError):
             raise
-        raise UserError(f"{where} is no YAML: {' '.join(str(error).split())}") from None
+        raise UserError(f"{where} is no YAML: {reason_of(error)}") from None
 
 
 def plain(node: Node) -> Any:

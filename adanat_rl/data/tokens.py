@@ -18,7 +18,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from adanat_rl.config.errors import RunError, UserError
+from adanat_rl.config.errors import RunError, UserError, reason_of
 from adanat_rl.config.files import sync_folder, write_atomically
 from adanat_rl.config.text_files import printable, read_text
 from adanat_rl.data.contexts import parse_json
@@ -165,7 +165,9 @@ class TokenSet:
             self._views = [_mapped(folder / f"{name}.npy") for name in names]
             labels = _mapped(folder / "labels.npy")
         except (OSError, EOFError, ValueError, KeyError, TypeError, OverflowError) as error:
-            raise UserError(f"data.tokens: {printable(folder)} is damaged: {type(error).__name__}: {error}") from None
+            raise UserError(
+                f"data.tokens: {printable(folder)} is damaged: {type(error).__name__}: {reason_of(error)}"
+            ) from None
         shape = (self.recipe.count, self.recipe.length)
         if any(view.shape != shape for view in self._views) or labels.shape != shape[:1]:
             raise UserError(f"data.tokens: {printable(folder)} is damaged: arrays do not have the shape {list(shape)}")

@@ -8,7 +8,7 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from adanat_rl.config.errors import UserError
+from adanat_rl.config.errors import UserError, reason_of
 from adanat_rl.config.schema import ExperimentConfig
 from adanat_rl.experiment.checkpoints import DamagedCheckpointError, Snapshot, checkpoint_folders, read_snapshot
 from adanat_rl.experiment.run_folder import RunFolder
@@ -77,7 +77,7 @@ def export_from_checkpoint(folder: RunFolder, iteration: int | None, output: Pat
     try:
         policy = exported_policy(config, spec, snapshot.tensors["learner"], snapshot.state)
     except RuntimeError as error:  # torch's word for other names or shapes
-        reason = " ".join(str(error).split())[:200]
+        reason = reason_of(error)[:200]
         raise UserError(f"checkpoint {snapshot.iteration} does not fit {folder.config_file}: {reason}") from None
     save_policy(output, policy)
     return snapshot.iteration

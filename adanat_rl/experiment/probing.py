@@ -11,7 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from adanat_rl.config.errors import RunError, UserError
+from adanat_rl.config.errors import RunError, UserError, reason_of
 from adanat_rl.config.paths import ASSET_PREFIX, asset_names, resolve_path
 from adanat_rl.config.plain_files import require_plain_files
 from adanat_rl.config.schema import ExperimentConfig
@@ -133,7 +133,7 @@ def _take_state(
         try:
             parts.model.load_state_dict(take_damage(snapshot.tensors["reward"], parts.damage))
         except (Exception, SystemExit) as error:  # of torch where shapes differ, or of somebody's own reward
-            reason = " ".join(str(error).split())[:200]
+            reason = reason_of(error)[:200]
             raise UserError(
                 f"--reward-from: {source}: its reward is no {parts.name} of these settings: {reason}"
             ) from None
@@ -194,7 +194,7 @@ def _called(
     except (RunError, UserError):
         raise
     except (Exception, SystemExit) as error:
-        raise RunError(f"reward {parts.name} failed: {type(error).__name__}: {error}") from error
+        raise RunError(f"reward {parts.name} failed: {type(error).__name__}: {reason_of(error)}") from error
 
 
 def _checked(check: Callable[[], Result]) -> Result:

@@ -91,7 +91,7 @@ def read_header(path: Path) -> WeightHeader:
     except (SafetensorError, OSError, ValueError) as error:
         if isinstance(error, UserError):
             raise
-        reason = " ".join(str(getattr(error, "strerror", None) or error).split())[:200]
+        reason = reason_of(getattr(error, "strerror", None) or error)[:200]
         raise UserError(f"{path} is damaged or no safetensors file: {reason}") from None
 
 

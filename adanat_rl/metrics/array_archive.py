@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 from numpy.lib import format as npy
 
-from adanat_rl.config.errors import UserError
+from adanat_rl.config.errors import UserError, reason_of
 from adanat_rl.config.plain_files import require_plain_file
 
 _PACKED_AT_MOST = 100  # bytes of an array for one byte of the file; measured features and covariances pack little
@@ -40,7 +40,7 @@ def check_archive(path: Path) -> None:
     except UserError:
         raise
     except (OSError, ValueError, EOFError, KeyError, RuntimeError, zipfile.BadZipFile, zlib.error) as error:
-        reason = " ".join(str(error).split())[:200]
+        reason = reason_of(error)[:200]
         raise UserError(f"{path} is damaged or no .npz of plain arrays: {type(error).__name__}: {reason}") from None
 
 

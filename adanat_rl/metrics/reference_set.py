@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from adanat_rl.config.errors import UserError
+from adanat_rl.config.errors import UserError, reason_of
 from adanat_rl.metrics.accumulation import FeatureSet, ImageSetHash, part, under
 from adanat_rl.metrics.statistics import FeatureStatistics, read_arrays, write_arrays
 
@@ -109,7 +109,7 @@ class ReferenceSet:
             self._set = FeatureSet.from_state(part(arrays, "set"), self._device)
             self._hash = ImageSetHash.from_hexdigest(str(arrays["hash"]))
         except (KeyError, ValueError, IndexError, TypeError) as error:
-            raise UserError(f"{path} is damaged: {type(error).__name__}: {error}") from None
+            raise UserError(f"{path} is damaged: {type(error).__name__}: {reason_of(error)}") from None
 
     def _identity(self) -> str:
         return (

@@ -19,7 +19,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from adanat_rl.config.errors import UserError
+from adanat_rl.config.errors import UserError, reason_of
 from adanat_rl.config.files import write_atomically
 from adanat_rl.metrics.array_archive import check_archive
 from adanat_rl.metrics.resize import CONVENTIONS, check_convention
@@ -227,4 +227,6 @@ def read_arrays(path: Path, names: Collection[str] | None = None) -> dict[str, n
         with np.load(path, allow_pickle=False) as file:
             return {name: file[name] for name in file.files if names is None or name in names}
     except (OSError, ValueError, EOFError, AttributeError, TypeError, KeyError, zipfile.BadZipFile) as error:
-        raise UserError(f"{path} is damaged or no .npz of plain arrays: {type(error).__name__}: {error}") from None
+        raise UserError(
+            f"{path} is damaged or no .npz of plain arrays: {type(error).__name__}: {reason_of(error)}"
+        ) from None

@@ -6,6 +6,7 @@ import contextlib
 import ctypes
 import io
 import os
+import re
 import resource
 import signal
 import subprocess
@@ -25,6 +26,7 @@ _LIMIT_MB = 6000  # address space beyond what is in use; what wants more fails i
 MODULES = frozenset(COMMANDS)
 """What can be started as a process."""
 _STATUSES = (0, 1, 2)
+_INTERNAL = re.compile(r"^adanat-rl [\w-]+: unexpected ", re.MULTILINE)  # what console/failures.py begins with
 _MOST_LINES = {1: 4, 2: 1}  # a failure says what is safe and how to go on
 _ASIDE = ("warning", "note", "  ")  # lines of other kinds that may stand beside the one
 
@@ -51,8 +53,8 @@ class Outcome:
             return f"hangs: no end in {HANG_S:g} s"
         if self.raised:
             return f"raises {self.raised}"
-        if ": unexpected " in self.errors:
-            return f"internal error: {_line_with(': unexpected ', self.errors)}"
+        if _INTERNAL.search(self.errors):
+            return f"internal error: {_line_with('unexpected ', self.errors)}"
         if "Traceback (most recent call last)" in self.errors + self.output:
             return f"traceback: {self.errors.strip().splitlines()[-1]}"
         if self.status not in _STATUSES:

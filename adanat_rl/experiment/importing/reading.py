@@ -21,7 +21,7 @@ from typing import Any
 
 import torch
 
-from adanat_rl.config.errors import UserError
+from adanat_rl.config.errors import UserError, reason_of
 from adanat_rl.config.files import file_sha256
 from adanat_rl.generation.weight_header import other_program
 from adanat_rl.generation.weights import read_tensors
@@ -136,7 +136,7 @@ def _load(path: Path, *, mmap: bool) -> Any:
     except UnpicklingError as error:
         raise UserError(_needs_code(path, str(error))) from None
     except _DAMAGED as error:
-        reason = " ".join(str(error).split())[:150] or type(error).__name__
+        reason = reason_of(error)[:150] or type(error).__name__
         raise UserError(
             f"{path} is cut off, damaged, or no checkpoint of torch ({reason}); download it again"
         ) from None

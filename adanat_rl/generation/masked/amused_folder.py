@@ -15,7 +15,7 @@ from typing import Any, Literal, TypeVar
 import torch
 from torch import Tensor
 
-from adanat_rl.config.errors import UserError
+from adanat_rl.config.errors import UserError, reason_of
 from adanat_rl.config.json_files import read_json
 from adanat_rl.generation.masked.amused import AESTHETIC_SCORE, CROP, AmusedNAT, AmusedTokenizer
 from adanat_rl.generation.text.encoder import ClipTextEncoder
@@ -210,7 +210,7 @@ def _load_network(folder: Path, part: Part, class_name: str) -> Any:
             output_loading_info=True,
         )
     except Exception as error:  # the library raises many types for a bad file
-        raise UserError(f"{folder}/{part}: {type(error).__name__}: {' '.join(str(error).split())[:300]}") from None
+        raise UserError(f"{folder}/{part}: {type(error).__name__}: {reason_of(error)[:300]}") from None
     _refuse_misfits(f"{folder}/{part}", report)
     refuse_non_finite(folder / part, network.state_dict())
     return network.float().eval().requires_grad_(False)

@@ -19,7 +19,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from adanat_rl.config.errors import UserError
+from adanat_rl.config.errors import UserError, reason_of
 from adanat_rl.config.files import file_sha256, read_json_lines
 from adanat_rl.config.text_files import read_text
 from adanat_rl.data.contexts import parse_json
@@ -240,7 +240,7 @@ def _read_manifest(folder: Path) -> tuple[TableInfo, str]:
     except (ValueError, KeyError, TypeError) as error:
         if isinstance(error, UserError):
             raise
-        raise UserError(f"{path} is damaged: {type(error).__name__}: {error}") from None
+        raise UserError(f"{path} is damaged: {type(error).__name__}: {reason_of(error)}") from None
 
 
 def _open_array(path: Path, shape: tuple[int, ...], dtype: np.dtype[Any]) -> np.ndarray:
