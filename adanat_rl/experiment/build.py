@@ -7,7 +7,7 @@ from contextlib import ExitStack
 from dataclasses import dataclass
 
 import torch
-from ray.exceptions import RayError
+from ray.exceptions import RayActorError, RayError
 
 from adanat_rl.config.errors import RunError, UserError
 from adanat_rl.config.paths import resolve_path
@@ -31,7 +31,7 @@ from adanat_rl.generation.policies.build import PolicySpec
 from adanat_rl.generation.threads import settle_process
 from adanat_rl.rewards.build import reward_class
 from adanat_rl.rewards.composite import reward_service
-from adanat_rl.rewards.ray_errors import reason
+from adanat_rl.rewards.ray_errors import is_creation_failure, reason
 from adanat_rl.rewards.service import RewardService
 from adanat_rl.rl.algorithm import GenerationPPO, RolloutInterruptedError
 from adanat_rl.rl.cluster_watch import ClusterWatch
@@ -39,7 +39,14 @@ from adanat_rl.rl.config import RLInputs, build_algorithm_config, generator_fact
 
 _COMPARED_CAPTIONS = 64
 # Ray warns that a runner's configuration lies in the object store; its owner is the driver, which outlives the runner.
-_HARMLESS = ("has constructor arguments in the object store",)
+# What Ray and RLlib print while workers start; who was lost, and that it was tried again in vain, is said by us.
+_HARMLESS = (
+    "has constructor arguments in the object store",
+    "actor_manager.py:",
+    "env_runner_group.py:",
+    "core_worker",
+)
+_STARTS = 3
 
 
 @dataclass(frozen=True)
@@ -183,12 +190,26 @@ def _built_in_time(resources: ResourcesConfig, build: Callable[[], GenerationPPO
     kinds = [name for name in ("env_runners", "learners") if getattr(resources, f"num_{name}")]
     limit_s = resources.start_timeout_s * len(kinds) if kinds else None
     try:
-        return SideThread("adanat-rl workers").run(build, timeout_s=limit_s)
+        return SideThread("adanat-rl workers").run(lambda: _built(build), timeout_s=limit_s)
     except DeadlineError:
         raise RunError(
             f"the workers ({' and '.join(kinds).replace('_', ' ')}) do not start within {limit_s:g} s: "
             f"resources.start_timeout_s = {resources.start_timeout_s:g} s for each kind"
         ) from None
+
+
+def _built(build: Callable[[], GenerationPPO]) -> GenerationPPO:
+    """What `build` makes; tried again when a worker is lost while it starts, which the host does not make good."""
+    for left in reversed(range(_STARTS)):
+        try:
+            return build()
+        except RayActorError as error:
+            if not left or is_creation_failure(error):
+                raise
+        except IndexError as error:  # the host asks the first runner that lives
+            if not left:
+                raise RunError("the workers do not start: no env runner lives") from error
+    raise AssertionError
 
 
 def build_algorithm(

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import atexit
+import contextlib
 import logging
 import os
 import secrets
 import shlex
 import sys
 import tempfile
+import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -27,6 +29,8 @@ from adanat_rl.experiment.reaper import reaper
 _SHUTDOWN_TIMEOUT_S = 20.0
 _OBJECT_STORE_BYTES = 256 * 2**20
 _LARGE_OBJECT_STORE_BYTES = 4 * 2**30  # where there are GPUs: states of full-size policies go through it
+_SERVERS = {"raylet": "raylet", "gcs_server": "GCS"}
+_LOOK_INTERVAL_S = 0.5
 
 
 def _nothing() -> None:
@@ -138,7 +142,8 @@ def _private_cluster(resources: ResourcesConfig, num_rewards: int, check: Callab
         }
         side = SideThread("adanat-rl Ray")
         try:
-            _start_ray(side, settings, check, resources.start_timeout_s)
+            with filtered_stderr("core_worker"):
+                _start_ray(side, settings, _Starting(check), resources.start_timeout_s)
         except (KeyboardInterrupt, RunError, DeadlineError) as error:
             if any_given_up():
                 watcher.leave_to_the_end()
@@ -175,6 +180,35 @@ def _running_cluster(resources: ResourcesConfig, num_rewards: int, check: Callab
         yield
     finally:
         _leave(side, servers)
+
+
+class _Starting:
+    """While Ray starts: a server of it that dies then would be waited for in vain, until Ray ends this process.
+
+    Args:
+        check: what is asked for besides.
+    """
+
+    def __init__(self, check: Callable[[], None]) -> None:
+        self._check = check
+        self._next_look = 0.0
+        self._earlier = set(psutil.Process().children())
+
+    def __call__(self) -> None:
+        """Nothing while all is well.
+
+        Raises:
+            RunError: naming the server that died.
+        """
+        self._check()
+        if time.monotonic() < self._next_look:
+            return
+        self._next_look = time.monotonic() + _LOOK_INTERVAL_S
+        for child in set(psutil.Process().children()) - self._earlier:
+            with contextlib.suppress(psutil.Error):
+                name = _SERVERS.get(child.name())
+                if name is not None and child.status() == psutil.STATUS_ZOMBIE:
+                    raise RunError(f"Ray's {name} (process {child.pid}) died while Ray started")
 
 
 def _start_ray(

@@ -110,6 +110,22 @@ def test_a_lost_learner_is_replaced_and_changes_nothing(tmp_path: Path, uninterr
     assert outcome(run_dir) == uninterrupted
 
 
+@pytest.mark.parametrize(
+    ("name", "status", "words"), [("gcs_server", 1, "died while Ray started"), ("ray::_WrappedExecutable", 0, "")]
+)
+def test_what_dies_while_it_starts_is_started_again_or_named(
+    tmp_path: Path, name: str, status: int, words: str
+) -> None:
+    workers = (*ONE_RUNNER, "resources.num_learners=1", "resources.num_cpus_per_learner=0.4")
+    process = tiny.start("train", *tiny.OVERRIDES, *workers, "--run-dir", str(tmp_path / "run"))
+    wait_for(lambda: bool(children(process, name)), process)
+    children(process, name)[0].kill()
+    _, errors = process.communicate(timeout=DEADLINE_S)
+    assert process.returncode == status, errors
+    assert len(errors.strip().splitlines()) == (3 if status else 0), errors
+    assert words in errors
+
+
 class Reward(RewardModel):
     """Grey values, until the third iteration; then what a test wants."""
 
