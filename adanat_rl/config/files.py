@@ -20,6 +20,11 @@ def file_sha256(path: Path) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
+def _encoded(text: str) -> bytes:
+    """UTF-8; half a surrogate pair, as JSON of others may hold it, stays the escape that it was."""
+    return text.encode("utf-8", "backslashreplace")
+
+
 def write_atomically(path: Path, content: bytes | str, *, durable: bool = True, parents: bool = True) -> None:
     """Writes a file under another name beside it and renames it.
 
@@ -28,7 +33,7 @@ def write_atomically(path: Path, content: bytes | str, *, durable: bool = True, 
         durable: whether the content is on the disk, not only in the kernel's cache, before this returns. Without it a
             power cut may leave an empty file under the name: only for what can be made again.
     """
-    data = content.encode() if isinstance(content, str) else content
+    data = _encoded(content) if isinstance(content, str) else content
     if parents:
         path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
@@ -109,7 +114,7 @@ def append_line(path: Path, line: str) -> None:
     """
     with path.open("ab", buffering=0) as file:
         before = file.seek(0, os.SEEK_END)
-        data = line.encode() + b"\n"
+        data = _encoded(line) + b"\n"
         try:
             written = file.write(data)
             if written != len(data):

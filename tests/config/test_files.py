@@ -1,12 +1,13 @@
 from __future__ import annotations
 
+import json
 import os
 from pathlib import Path
 
 import pytest
 
 from adanat_rl.config.errors import RunError, UserError
-from adanat_rl.config.files import sync_folder, write_atomically
+from adanat_rl.config.files import append_line, sync_folder, write_atomically
 from adanat_rl.config.paths import ASSET_PREFIX, asset_names, resolve_path
 
 
@@ -21,6 +22,13 @@ def test_a_file_is_written_with_its_folder_and_nothing_beside_it(
     write_atomically(file, b"second", durable=durable)
     assert file.read_bytes() == b"second"
     assert list(file.parent.iterdir()) == [file]
+
+
+def test_half_a_surrogate_pair_is_written_as_the_escape_that_json_has_for_it(tmp_path: Path) -> None:
+    write_atomically(tmp_path / "odd.json", json.dumps({"a": "\ud800é"}, ensure_ascii=False))
+    assert json.loads((tmp_path / "odd.json").read_text()) == {"a": "\ud800é"}
+    append_line(tmp_path / "odd.jsonl", json.dumps("\udfff", ensure_ascii=False))
+    assert json.loads((tmp_path / "odd.jsonl").read_text()) == "\udfff"
 
 
 def test_a_failed_write_keeps_the_old_file_and_leaves_nothing_behind(tmp_path: Path, monkeypatch) -> None:
