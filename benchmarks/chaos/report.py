@@ -52,6 +52,14 @@ def print_table(verdicts: Sequence[Verdict]) -> None:
     print_rows("events and what they came to", ["event", "number", *RESULTS], rows)
 
 
+def _event(verdict: Verdict, workloads: Sequence[str]) -> dict[str, Any]:
+    """What was typed is of use where something was wrong."""
+    found = verdict.as_dict()
+    if not verdict.faults:
+        found.pop("typed")
+    return {**found, "again": reproduce(verdict, workloads)}
+
+
 def as_json(verdicts: Sequence[Verdict], seed: int, workloads: Sequence[str]) -> dict[str, Any]:
     """For the file."""
     total = Counter(verdict.result for verdict in verdicts)
@@ -59,5 +67,5 @@ def as_json(verdicts: Sequence[Verdict], seed: int, workloads: Sequence[str]) ->
         "command": f"python -m benchmarks.chaos --seed {seed} --events {len(verdicts)}",
         "workloads": list(workloads),
         "results": {name: total[name] for name in RESULTS},
-        "events": [{**verdict.as_dict(), "again": reproduce(verdict, workloads)} for verdict in verdicts],
+        "events": [_event(verdict, workloads) for verdict in verdicts],
     }
