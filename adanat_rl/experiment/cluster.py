@@ -46,6 +46,8 @@ def quiet_environment() -> None:
         "MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT": "true",
         "MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR": "false",
         "PYTHONWARNINGS": "ignore",
+        # A thread that was given up must not start a cluster of Ray's own by its next call, after ours was left.
+        "RAY_ENABLE_AUTO_CONNECT": "0",
         # Under `uv run` Ray would start each worker by uv in an uploaded copy of the working directory.
         "RAY_ENABLE_UV_RUN_RUNTIME_ENV": "0",
     }
