@@ -219,6 +219,14 @@ def test_a_damaged_file_is_named_and_left_out(tmp_path: Path) -> None:
     assert "gallery" not in page.ids
 
 
+def test_an_evaluation_without_its_numbers_is_left_out_by_name(tmp_path: Path) -> None:
+    compared = comparison([0.2, 0.3])
+    del compared["rows"][0]["summary"]["fd_a"]["mean"]
+    folder = make_run(tmp_path / "run", compared=compared)
+    _, page = write(folder)
+    assert "evaluation.json cannot be read" in page.words
+
+
 @pytest.mark.parametrize("content", ['{"command": [{}]}', '{"command": "train"}', '{"packages": 3}', "[]"])
 def test_an_environment_that_says_nothing_sensible_is_left_out(tmp_path: Path, content: str) -> None:
     run = make_run(tmp_path / "run")
