@@ -41,6 +41,15 @@ def _one_thread() -> Iterator[None]:
     torch.set_num_threads(1)
 
 
+@pytest.fixture(autouse=True)
+def _gradients_on() -> Iterator[None]:
+    """Whoever switches gradients off switches them on again; otherwise tests that come later fail, and not this one."""
+    yield
+    left_off = not torch.is_grad_enabled()
+    torch.set_grad_enabled(True)
+    assert not left_off, "gradients were left switched off"
+
+
 @pytest.fixture(scope="session")
 def digits_generator() -> MaskedTokenGenerator:
     """The shipped generator, T = 4, all decisions learned; frozen, so one serves all tests."""

@@ -9,7 +9,8 @@ from __future__ import annotations
 import inspect
 import json
 import zipfile
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, get_type_hints
@@ -134,7 +135,7 @@ def lay_out(
         UserError: it cannot be built, or does not fit the file.
     """
     try:
-        with torch.device("meta"), _Bounded(tensors):
+        with _bounded(tensors):
             network = build()
     except (TypeError, ValueError, ArithmeticError, RuntimeError, MemoryError) as error:
         raise UserError(_unbuildable(path, what, error)) from None
@@ -159,7 +160,7 @@ def refuse_oversized(build: Callable[[], object], folder: Path, what: str) -> No
     for path in sorted(folder.glob("*.safetensors")):
         tensors |= read_header(path).tensors
     try:
-        with torch.device("meta"), _Bounded(tensors):
+        with _bounded(tensors):
             build()
     except Exception as error:  # the library raises many types for settings that do not go together
         raise UserError(f"{what}: {type(error).__name__}: {reason_of(error)[:200]}") from None
@@ -261,6 +262,16 @@ _FILLING = frozenset(
 _PRODUCTS = {"mv": 1, "dot": 0, "vdot": 0}  # rank of the result; of the power iteration of spectral norms
 _SCALINGS = frozenset(("div", "__truediv__", "mul", "__mul__", "__rmul__", "exp"))  # by one number
 _DRAWS = frozenset(("rand", "randn"))
+
+
+@contextmanager
+def _bounded(tensors: Mapping[str, Facts]) -> Iterator[None]:
+    """Inside, networks are laid out on the meta device, within what a file holds.
+
+    To switch gradients on again is a call too, so the construction may be ended in it: they are switched on out here.
+    """
+    with torch.set_grad_enabled(torch.is_grad_enabled()), torch.device("meta"), _Bounded(tensors):
+        yield
 
 
 class _Bounded(TorchFunctionMode):

@@ -27,6 +27,7 @@ from adanat_rl.experiment.importing.checksums import NETWORK_CLASSES
 from adanat_rl.generation.build import base_schedule
 from adanat_rl.generation.masked.schedules import DECISION_NAMES, load_schedule
 from adanat_rl.generation.policies.files import load_policy
+from adanat_rl.generation.weight_header import refuse_oversized
 from adanat_rl.generation.weights import load_network, read_tensors, save_network
 from adanat_rl.metrics.features import ConvClassifier
 from adanat_rl.metrics.statistics import load_statistics
@@ -320,3 +321,20 @@ print(*sorted(set(sys.modules) - before))
     result = subprocess.run(command, capture_output=True, text=True, check=True, timeout=120)
     assert "sympy" not in result.stdout.split()
     assert len(result.stdout.split()) < 100
+
+
+@pytest.mark.parametrize("calls_before", [0, 1])
+def test_a_construction_without_end_is_ended_and_gradients_stay_on(tmp_path: Path, calls_before: int) -> None:
+    """To switch them off and on are calls as well: with both offsets, the end falls on each of the two."""
+
+    def build() -> None:
+        for _ in range(calls_before):
+            torch.empty(1)
+        while True:
+            with torch.no_grad():
+                pass
+
+    with pytest.raises(UserError, match="more tensors than the 0 in the file"):
+        refuse_oversized(build, tmp_path, "config.json")
+    assert torch.is_grad_enabled()
+    assert torch.empty(1).device.type == "cpu"
