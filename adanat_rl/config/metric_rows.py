@@ -30,7 +30,7 @@ def read_metric_rows(path: Path) -> MetricRows:
     lines = scan_json_lines(path)
     rows, problems = [], list(lines.damaged)
     for row in lines.rows:
-        problem = _problem(row)
+        problem = row_problem(row)
         if problem is None:
             rows.append(row)
         else:
@@ -38,7 +38,7 @@ def read_metric_rows(path: Path) -> MetricRows:
     return MetricRows(rows, problems, lines.unfinished)
 
 
-def _problem(row: dict[str, Any]) -> str | None:
+def row_problem(row: dict[str, Any]) -> str | None:
     """What is wrong with a row: it needs a whole iteration number, and finite numbers everywhere but in the hash."""
     iteration = row.get(ITERATION)
     if not isinstance(iteration, int) or isinstance(iteration, bool) or iteration < 0:

@@ -30,7 +30,7 @@ from adanat_rl.generation.weights import fit_state, read_tensors
 from adanat_rl.rewards.base import RewardBatch, RewardError, check_metrics, check_scores
 from adanat_rl.rewards.build import build_reward_parts
 from adanat_rl.rewards.damage import take_damage
-from adanat_rl.rewards.guard import RewardGuard
+from adanat_rl.rewards.guard import RewardGuard, told
 from adanat_rl.rewards.worker import RewardParts
 
 Result = TypeVar("Result")
@@ -189,12 +189,12 @@ def _called(
     config: ExperimentConfig, parts: RewardParts, guard: RewardGuard, work: Callable[[], Result], what: str
 ) -> Result:
     """What a call into the reward gives; whatever it does instead is told in one line."""
-    try:
-        return guard.call(work, parts.name, what, config.resources.reward_timeout_s)
-    except (RunError, UserError):
-        raise
-    except (Exception, SystemExit) as error:
-        raise RunError(f"reward {parts.name} failed: {type(error).__name__}: {reason_of(error)}") from error
+
+    def call() -> Result:
+        with told(parts.name):
+            return guard.call(work, parts.name, what, config.resources.reward_timeout_s)
+
+    return _checked(call)
 
 
 def _checked(check: Callable[[], Result]) -> Result:

@@ -1,7 +1,7 @@
-"""Calls into somebody's reward within the driver's process.
+"""Calls into somebody's reward: what it raises is told in one line, and in the driver's process it has a deadline.
 
-Each runs in a thread of its own with a deadline, so that a reward that hangs ends the command instead of hanging it,
-and the process hears signals. What would end the process from within, `os._exit`, becomes an error of the reward too.
+There each call runs in a thread of its own, so that a reward that hangs ends the command instead of hanging it, and the
+process hears signals. What would end the process from within, `os._exit`, becomes an error of the reward too.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import NoReturn, TypeVar
 
-from adanat_rl.config.errors import RunError
+from adanat_rl.config.errors import RunError, reason_of
 from adanat_rl.config.side_thread import DeadlineError, SideThread
 from adanat_rl.rewards.base import RewardError
 
@@ -74,6 +74,21 @@ class RewardGuard:
                 return work()
 
         return self._side.run(guarded, timeout_s=timeout_s, check=self._check)
+
+
+@contextmanager
+def told(name: str, what: str = "failed") -> Iterator[None]:
+    """Inside, whatever a reward raises is told in one line as a `RewardError`; a `RunError` is one already.
+
+    Args:
+        name: of the reward. what: it did instead of its work.
+    """
+    try:
+        yield
+    except RunError:
+        raise
+    except (Exception, SystemExit) as error:
+        raise RewardError(f"reward {name} {what}: {type(error).__name__}: {reason_of(error)}") from error
 
 
 @contextmanager

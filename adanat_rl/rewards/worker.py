@@ -13,7 +13,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from adanat_rl.config.errors import RunError, UserError
+from adanat_rl.config.errors import UserError
 from adanat_rl.generation.seeding import Purpose, philox
 from adanat_rl.generation.threads import settle_process
 from adanat_rl.rewards.base import (
@@ -26,6 +26,7 @@ from adanat_rl.rewards.base import (
     check_state,
 )
 from adanat_rl.rewards.damage import DAMAGED_IMAGES, DamageReport, damage_state, take_damage
+from adanat_rl.rewards.guard import told
 
 _MOST_UPDATES = 1_000_000  # of a reward model in an iteration, or before the first
 
@@ -158,10 +159,8 @@ class RewardWorker:
         """
         self._expect(version)
         batch = DecodedLater(self._parts, samples, labels, num_passes).batch()
-        try:
+        with told(self._parts.name):
             output = self._parts.model.score(batch)
-        except (Exception, SystemExit) as error:
-            raise RewardError(f"reward {self._parts.name} failed: {type(error).__name__}: {error}") from error
         scores, info = check_scores(self._parts.name, output, len(batch))
         return Scores(scores, info, version)
 
@@ -189,12 +188,8 @@ class RewardWorker:
         real = self._parts.real
         if real is None:
             real = DecodedLater(self._parts, samples[:0], labels[:0])
-        try:
+        with told(self._parts.name, "failed to update"):
             metrics = self._parts.model.update(generated, real, generator, num_updates)
-        except RunError:
-            raise
-        except (Exception, SystemExit) as error:
-            raise RewardError(f"reward {self._parts.name} failed to update: {type(error).__name__}: {error}") from error
         metrics = check_metrics(self._parts.name, metrics)
         if self._parts.damage is not None and self._parts.damage.damaged:
             metrics[DAMAGED_IMAGES] = float(len(self._parts.damage.damaged))
@@ -207,12 +202,8 @@ class RewardWorker:
         Raises:
             RewardError: the model gave no flat dict of tensors.
         """
-        try:
+        with told(self._parts.name, "failed to give its state"):
             given = self._parts.model.state_dict()
-        except (Exception, SystemExit) as error:
-            raise RewardError(
-                f"reward {self._parts.name} failed to give its state: {type(error).__name__}: {error}"
-            ) from error
         state = check_state(self._parts.name, given)
         return {**state, **damage_state(self._parts.damage)}
 
@@ -223,12 +214,8 @@ class RewardWorker:
             RewardError: the model does not take it.
         """
         own = take_damage(state, self._parts.damage)
-        try:
+        with told(self._parts.name, "failed to take over a state"):
             self._parts.model.load_state_dict(own)
-        except (Exception, SystemExit) as error:
-            raise RewardError(
-                f"reward {self._parts.name} failed to take over a state: {type(error).__name__}: {error}"
-            ) from error
         self._version = version
 
     def process_id(self) -> int:

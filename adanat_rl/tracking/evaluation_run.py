@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from pathlib import Path
 
+from adanat_rl.config.comparison_file import read_comparison
 from adanat_rl.config.schema import ExperimentConfig
 from adanat_rl.tracking.destinations import Destination, destinations
 from adanat_rl.tracking.mlflow_runs import (
@@ -48,6 +49,6 @@ def _send(config: ExperimentConfig, destination: Destination, file: Path, title:
     tags = common_tags("evaluation", "evaluate", file.parent, revision)
     run = client.create_run(experiment_id, run_name=f"evaluate {title}", tags=tags)
     complete_params(client, run, flat_settings(config))
-    send_numbers(client, run.info.run_id, final_metrics(file), run.info.start_time, 0)
+    send_numbers(client, run.info.run_id, final_metrics(read_comparison(file)), run.info.start_time, 0)
     client.log_artifact(run.info.run_id, str(file))
     client.set_terminated(run.info.run_id)

@@ -10,6 +10,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
+from adanat_rl.config.comparison_file import read_comparison
 from adanat_rl.config.metric_keys import HACKING_DETECTED, HACKING_ITERATION, ITERATION, UNIX_TIME, is_measured
 from adanat_rl.config.run_paths import RunPaths
 from adanat_rl.config.schema import ExperimentConfig
@@ -197,7 +198,7 @@ class Link:
         self._explain_names(numbers)
         send_numbers(self._client, self.run_id, numbers, time_ms, step)
         if row.get(HACKING_DETECTED):
-            self._client.set_tag(self.run_id, _HACKING_TAG, f"seen at iteration {row[HACKING_ITERATION]:.0f}")
+            self._client.set_tag(self.run_id, _HACKING_TAG, f"seen at iteration {row.get(HACKING_ITERATION, step):.0f}")
         self._steps.setdefault(step, set()).add(time_ms)
         return True
 
@@ -259,14 +260,16 @@ class Link:
     def _send_evaluation(self) -> None:
         """The final numbers as metrics `final/…`, at the step of the last row, and the run's description."""
         file = self._files.evaluation_file
-        if not file.is_file():
+        try:
+            comparison = read_comparison(file)
+        except ValueError:  # not there, or damaged, which `audit` and the report tell; a training makes it again
             return
         step = max(self._steps, default=0)
         time_ms = max(self._steps.get(step, {0}))
         digest = _digest(f"{step}", file)
         tags = self._client.get_run(self.run_id).data.tags
         if tags.get(_FINAL_TAG) != digest:
-            numbers = final_metrics(file)
+            numbers = final_metrics(comparison)
             there = {name: values_of(self._client, self.run_id, name).get(step, []) for name in numbers}
             new = {
                 name: value
@@ -279,7 +282,7 @@ class Link:
             self._explain_names(new)
             send_numbers(self._client, self.run_id, new, time_ms, step)
             self._client.set_tag(self.run_id, _FINAL_TAG, digest)
-        text = describe_comparison(self._config, json.loads(file.read_text(encoding="utf-8")))
+        text = describe_comparison(self._config, comparison)
         if text != tags.get("mlflow.note.content"):
             self._client.set_tag(self.run_id, "mlflow.note.content", text)
 

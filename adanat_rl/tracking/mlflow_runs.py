@@ -154,12 +154,11 @@ def send_files(client: Any, run_id: str, files: Mapping[str, Path]) -> None:
         client.set_tag(run_id, _ARTIFACTS_TAG, json.dumps(sent))
 
 
-def final_metrics(evaluation: Path) -> dict[str, float]:
-    """The numbers of an evaluation file as `final/ROW/METRIC_mean` and `…_sd`."""
-    rows = json.loads(evaluation.read_text(encoding="utf-8"))["rows"]
+def final_metrics(comparison: Mapping[str, Any]) -> dict[str, float]:
+    """The numbers of an evaluation file's content as `final/ROW/METRIC_mean` and `…_sd`."""
     return {
         f"final/{row['name']}/{name}_{part}": float(value[part])
-        for row in rows
+        for row in comparison["rows"]
         for name, value in row["summary"].items()
         for part in ("mean", "sd")
     }

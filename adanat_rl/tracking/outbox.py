@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-from adanat_rl.config.metric_keys import ITERATION
+from adanat_rl.config.metric_rows import row_problem
 
 
 class Outbox:
@@ -47,10 +48,10 @@ class Outbox:
                 self._last_line = line
 
     def _parse(self, line: bytes) -> dict[str, Any] | None:
-        try:
+        row = None
+        with suppress(ValueError, RecursionError):
             row = json.loads(line)
-            int(row[ITERATION])
-        except (ValueError, KeyError, TypeError):
+        if not isinstance(row, dict) or row_problem(row) is not None:
             self.damage = f"{self._path}: a line is damaged, and MLflow gets nothing behind it; see adanat-rl audit"
             return None
-        return dict(row)
+        return row

@@ -11,6 +11,7 @@ from mlflow.entities import Run, ViewType
 from PIL import Image
 
 from adanat_rl.config.loading import resolve
+from adanat_rl.config.metric_keys import BATCH_HASH
 from adanat_rl.config.run_paths import RunPaths
 from adanat_rl.tracking.mlflow_sink import open_tracker
 
@@ -21,7 +22,7 @@ def config_with(*overrides: str) -> Any:
 
 def row(iteration: int, **more: float) -> dict[str, Any]:
     numbers = {"iteration": iteration, "unix_time_s": 1.7e9 + iteration, "reward/mean": iteration / 3}
-    return {**numbers, "text": "no number", **more}
+    return {**numbers, BATCH_HASH: "no number", **more}
 
 
 def append(paths: RunPaths, *iterations: int, **more: float) -> None:

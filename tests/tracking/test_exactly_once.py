@@ -173,6 +173,38 @@ def test_a_finished_run_that_is_finished_again_sends_its_final_numbers_once(run:
     assert client.get_run(run_id).data.metrics["final/policy/fd_a_mean"] == pytest.approx(0.305)
 
 
+@pytest.mark.parametrize("content", ["{", "[]", '{"rows": []}', "\x00", '{"rows": [{"name": 1}], "verdict": null}'])
+def test_damaged_final_numbers_are_no_trouble_of_the_server(run: RunPaths, content: str) -> None:
+    append(run, 0, 1)
+    run.evaluation_file.write_text(content)
+    assert send(run, status="FINISHED") == []
+    found = only_run(client_of(run))
+    assert found.info.status == "FINISHED"
+    assert steps(client_of(run), found.info.run_id) == [0, 1]
+    assert not any(name.startswith("final/") for name in found.data.metrics)
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        "[1]",
+        '{"iteration": 1, "unix_time_s": "today"}',
+        '{"iteration": 1, "unix_time_s": NaN}',
+        '{"iteration": 1e400}',
+        '{"iteration": 1, "hacking/detected": true}',
+        "[" * 100_000,
+    ],
+)
+def test_a_damaged_row_is_told_as_such_and_what_lies_before_it_is_sent(run: RunPaths, line: str) -> None:
+    append(run, 0)
+    with run.metrics_file.open("a") as file:
+        file.write(line + "\n")
+    told = send(run)
+    assert len(told) == 1
+    assert "metrics.jsonl: a line is damaged, and MLflow gets nothing behind it" in told[0]
+    assert steps(client_of(run), only_run(client_of(run)).info.run_id) == [0]
+
+
 def test_a_store_that_another_process_holds_gets_everything_when_it_is_free(
     run: RunPaths, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
 ) -> None:

@@ -17,6 +17,7 @@ import pandas as pd
 import pytest
 from mlflow import MlflowClient
 
+from adanat_rl.config.metric_keys import BATCH_HASH
 from adanat_rl.config.run_paths import RunPaths
 from adanat_rl.tracking.mlflow_sink import open_tracker
 from tests import tiny
@@ -52,7 +53,7 @@ def test_rows_arrive_once_over_restarts_and_a_cut_file(run: RunPaths) -> None:
     images = [Path(item.path).name for item in client.list_artifacts(found.info.run_id, "images")]
     assert sorted(name.split("+")[2] for name in images if name.endswith(".png")) == ["0", "3"]
     assert found.data.params["ppo.lr"] == str(config.ppo.lr)
-    assert "text" not in found.data.metrics
+    assert BATCH_HASH not in found.data.metrics
 
 
 @contextlib.contextmanager
