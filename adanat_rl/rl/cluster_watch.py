@@ -7,8 +7,11 @@ client of this process then ends the process without a word. So the death of an 
 
 from __future__ import annotations
 
+import os
+import select
 import threading
 import time
+import weakref
 from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import dataclass
@@ -36,6 +39,20 @@ class _Watched:
     name: str
     process: psutil.Process
     stopped_s: float = 0.0
+
+    def __post_init__(self) -> None:
+        self._descriptor: int | None = None
+        with suppress(AttributeError, OSError):  # not Linux, an old one, or it has ended
+            self._descriptor = os.pidfd_open(self.process.pid)
+            weakref.finalize(self, os.close, self._descriptor)
+
+    def has_ended(self) -> bool:
+        """Asked all the time, by several threads; the kernel says it without reading anything."""
+        if self._descriptor is None:
+            return self.status() in _GONE
+        poll = select.poll()
+        poll.register(self._descriptor, select.POLLIN)
+        return bool(poll.poll(0))
 
     def describe(self) -> str:
         return f"Ray's {self.name} (process {self.process.pid})"
@@ -100,7 +117,7 @@ class ClusterWatch:
 
     def _look_for_dead(self) -> None:
         for watched in self._watched:
-            if not self._failure and watched.status() in _GONE:
+            if not self._failure and watched.has_ended():
                 self._failure = f"{watched.describe()} died; the system may have ended it for want of memory"
 
     def _find_agents(self) -> None:
