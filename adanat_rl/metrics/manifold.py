@@ -1,6 +1,9 @@
-"""Improved precision and recall: the part of one set of features that lies in the k-NN manifold of another.
+"""Precision, recall, density and coverage: how two sets of features lie in the k-NN manifolds of each other.
 
-Kynkäänniemi et al., "Improved precision and recall metric for assessing generative models", NeurIPS 2019, with k = 3.
+Precision and recall: Kynkäänniemi et al., "Improved precision and recall metric for assessing generative models",
+NeurIPS 2019, with k = 3. Density and coverage: Naeem et al., "Reliable fidelity and diversity metrics for generative
+models", ICML 2020, with k = 5; they use the manifold of the real images alone, which outliers among generated ones
+cannot widen.
 A ball includes its edge, so whether a copy of a real image lies on the edge of a ball decides: all comparisons are as
 if every distance were taken from differences in float64. A matrix product, which is many times faster, sorts out the
 pairs that are clear beyond its own rounding; the others are taken one by one.
@@ -14,7 +17,7 @@ from torch import Tensor
 from adanat_rl.metrics.checks import checked_rows
 
 _PAIR_NUMBERS = 1 << 22  # of differences held at once
-_USE = "precision and recall with k = {k} neighbours"
+_USE = "manifolds of k = {k} neighbours"
 
 
 def neighbour_radii(features: Tensor, k: int = 3) -> Tensor:
@@ -51,18 +54,47 @@ def precision_recall(
     Raises:
         UserError: a set is too small, or they have different widths. NonFiniteError: NaN or infinite features.
     """
-    use = _USE.format(k=k)
-    ours = checked_rows(real, "features of the real images", fewest=k + 1, use=use)
-    theirs = checked_rows(generated, "features of the generated images", fewest=k + 1, width=ours.shape[1], use=use).to(
-        ours.device
-    )
-    radii = (neighbour_radii(ours, k) if real_radii is None else real_radii).to(ours)
-    if radii.shape != (len(ours),):
-        raise ValueError(f"radii are {list(radii.shape)}, expected [{len(ours)}]")
+    ours, theirs, radii = _checked_sets(real, generated, real_radii, k, fewest_generated=k + 1)
     squares, errors = _squared_distances(ours, theirs)
     precision = _within(squares, errors, radii[:, None], ours, theirs).any(dim=0)
     recall = _within(squares, errors, neighbour_radii(theirs, k)[None, :], ours, theirs).any(dim=1)
     return float(precision.double().mean()), float(recall.double().mean())
+
+
+def density_coverage(
+    real: Tensor, generated: Tensor, real_radii: Tensor | None = None, k: int = 5
+) -> tuple[float, float]:
+    """Density (in how many balls of real images a generated one lies, over k) and coverage (real images whose ball
+    holds a generated one).
+
+    Density may exceed 1: where generated images crowd among real ones. Coverage is in [0, 1].
+
+    Args:
+        real: `[N, D]`, N > k. generated: `[M, D]`, M ≥ 1.
+        real_radii: `neighbour_radii(real, k)` when it is known already.
+
+    Raises:
+        UserError: a set is too small, or they have different widths. NonFiniteError: NaN or infinite features.
+    """
+    ours, theirs, radii = _checked_sets(real, generated, real_radii, k, fewest_generated=1)
+    squares, errors = _squared_distances(ours, theirs)
+    within = _within(squares, errors, radii[:, None], ours, theirs)
+    return float(within.double().sum() / (k * len(theirs))), float(within.any(dim=1).double().mean())
+
+
+def _checked_sets(
+    real: Tensor, generated: Tensor, real_radii: Tensor | None, k: int, fewest_generated: int
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Both sets in float64 on one device, and the radii of the real one."""
+    use = _USE.format(k=k)
+    ours = checked_rows(real, "features of the real images", fewest=k + 1, use=use)
+    theirs = checked_rows(
+        generated, "features of the generated images", fewest=fewest_generated, width=ours.shape[1], use=use
+    ).to(ours.device)
+    radii = (neighbour_radii(ours, k) if real_radii is None else real_radii).to(ours)
+    if radii.shape != (len(ours),):
+        raise ValueError(f"radii are {list(radii.shape)}, expected [{len(ours)}]")
+    return ours, theirs, radii
 
 
 def _within(squares: Tensor, errors: Tensor, radii: Tensor, left: Tensor, right: Tensor) -> Tensor:

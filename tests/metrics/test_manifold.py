@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from adanat_rl.metrics.manifold import neighbour_radii, precision_recall
+from adanat_rl.metrics.manifold import density_coverage, neighbour_radii, precision_recall
 
 
 def distances(x: np.ndarray, y: np.ndarray) -> np.ndarray:
@@ -77,3 +77,40 @@ def test_a_ball_includes_its_edge_as_in_the_paper() -> None:
     precision, recall = precision_recall(real, real[:1].expand(100, -1))
     assert precision == 1
     assert recall == pytest.approx(1 / 200)
+
+
+def by_pairs(real: np.ndarray, generated: np.ndarray, k: int) -> tuple[float, float]:
+    """Density and coverage as their definitions read, one pair after the other."""
+    hits = [[False] * len(generated) for _ in real]
+    for i, centre in enumerate(real.astype(np.float64)):
+        radius = sorted(np.sqrt(((other - centre) ** 2).sum()) for other in real.astype(np.float64))[k]
+        for j, point in enumerate(generated.astype(np.float64)):
+            hits[i][j] = bool(np.sqrt(((point - centre) ** 2).sum()) <= radius)
+    return sum(map(sum, hits)) / (k * len(generated)), sum(map(any, hits)) / len(real)
+
+
+@pytest.mark.parametrize("k", [1, 3, 5])
+@pytest.mark.parametrize(("sizes", "shift"), [((20, 15), 0.3), ((50, 40), 0.3), ((30, 60), 1.0), ((8, 1), 0.0)])
+def test_density_and_coverage_agree_with_their_definitions(sizes: tuple[int, int], shift: float, k: int) -> None:
+    real, generated = clouds(7, *sizes, 3, shift)
+    found = density_coverage(torch.from_numpy(real), torch.from_numpy(generated), k=k)
+    assert found == pytest.approx(by_pairs(real, generated, k))
+
+
+def test_a_dropped_mode_costs_coverage_and_outliers_cost_nothing_but_their_share() -> None:
+    rng = np.random.default_rng(8)
+    left, right = rng.normal(size=(100, 2)), rng.normal(size=(100, 2)) + 50
+    real = torch.from_numpy(np.concatenate([left, right]))
+    both = torch.from_numpy(rng.normal(size=(200, 2)) + np.repeat([0, 50], 100)[:, None])
+    density, coverage = density_coverage(real, both)
+    assert density_coverage(real, both[:100])[1] == pytest.approx(coverage / 2, abs=0.05)
+    outliers = torch.full((200, 2), 1e6, dtype=torch.float64)
+    assert density_coverage(real, torch.cat([both, outliers])) == pytest.approx((density / 2, coverage))
+
+
+def test_copies_of_the_real_images_are_dense_and_cover_all() -> None:
+    real = torch.from_numpy(np.random.default_rng(9).normal(size=(60, 4)))
+    density, coverage = density_coverage(real, real)
+    assert coverage == 1
+    assert density == pytest.approx(6 / 5)  # k neighbours and the image itself, over k
+    assert density_coverage(real, real, neighbour_radii(real, 5)) == (density, coverage)
