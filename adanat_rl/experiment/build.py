@@ -7,7 +7,7 @@ from contextlib import ExitStack
 from dataclasses import dataclass
 
 import torch
-from ray.exceptions import RayActorError, RayError
+from ray.exceptions import RayError
 
 from adanat_rl.config.errors import RunError, UserError
 from adanat_rl.config.paths import resolve_path
@@ -31,7 +31,7 @@ from adanat_rl.generation.policies.build import PolicySpec
 from adanat_rl.generation.threads import settle_process
 from adanat_rl.rewards.build import reward_class
 from adanat_rl.rewards.composite import reward_service
-from adanat_rl.rewards.ray_errors import is_creation_failure, reason
+from adanat_rl.rewards.ray_errors import is_lost, reason
 from adanat_rl.rewards.service import RewardService
 from adanat_rl.rl.algorithm import GenerationPPO, RolloutInterruptedError
 from adanat_rl.rl.cluster_watch import ClusterWatch
@@ -45,6 +45,7 @@ _HARMLESS = (
     "actor_manager.py:",
     "env_runner_group.py:",
     "core_worker",
+    "Overriding environment",
 )
 _STARTS = 3
 
@@ -203,8 +204,8 @@ def _built(build: Callable[[], GenerationPPO]) -> GenerationPPO:
     for left in reversed(range(_STARTS)):
         try:
             return build()
-        except RayActorError as error:
-            if not left or is_creation_failure(error):
+        except RayError as error:
+            if not left or not is_lost(error):
                 raise
         except IndexError as error:  # the host asks the first runner that lives
             if not left:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from ray.exceptions import RayActorError, RayError, RayTaskError
+import re
+
+from ray.exceptions import NodeDiedError, OutOfMemoryError, RayActorError, RayError, RayTaskError, WorkerCrashedError
 
 # Words of exceptions that speak of memory or a device, which another process may have more or a better one of.
 _OF_THE_MACHINE = ("out of memory", "OutOfMemory", "CUDA", "CUBLAS", "cuDNN", "NCCL", "AcceleratorError", "allocate")
@@ -19,6 +21,8 @@ def reason(error: BaseException) -> str:
         return lines[-1]  # of the traceback of the constructor
     if isinstance(error, RayActorError):
         return _death(lines)
+    if isinstance(error, OutOfMemoryError):
+        return _want_of_memory(lines)
     return f"{type(error).__name__}: {lines[0]}" if lines else type(error).__name__
 
 
@@ -28,6 +32,21 @@ def _death(lines: list[str]) -> str:
     worker = _WORKERS.get(known.get("class_name", "").rpartition(".")[2], "worker")
     process = f" (process {known['pid']} on {known.get('ip', 'its node')})" if "pid" in known else ""
     return f"the {worker}{process} died"
+
+
+def _want_of_memory(lines: list[str]) -> str:
+    """That Ray's memory monitor ended a worker, and how full its machine was."""
+    found = re.search(r"was (\S+) used / (\S+) limit", lines[0] if lines else "")
+    full = f": {found[1]} of {found[2]} were in use" if found else ""
+    return f"Ray ended a worker because its machine ran out of memory{full}"
+
+
+def is_lost(error: BaseException) -> bool:
+    """Whether a worker is gone for reasons of its machine (killed, crashed, ended for want of memory); a fresh one
+    may fare better.
+    """
+    gone = (RayActorError, OutOfMemoryError, WorkerCrashedError, NodeDiedError)
+    return isinstance(error, gone) and not is_creation_failure(error)
 
 
 def is_creation_failure(error: BaseException) -> bool:

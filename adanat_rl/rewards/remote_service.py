@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 import ray
-from ray.exceptions import GetTimeoutError, RayActorError, RayError, RayTaskError
+from ray.exceptions import GetTimeoutError, RayError, RayTaskError
 from ray.util.placement_group import (
     PlacementGroup,
     get_current_placement_group,
@@ -27,7 +27,7 @@ from adanat_rl.config.errors import RunError
 from adanat_rl.config.schema import ResourcesConfig
 from adanat_rl.rewards.base import RewardError
 from adanat_rl.rewards.guard import Check, nothing
-from adanat_rl.rewards.ray_errors import is_creation_failure, reason
+from adanat_rl.rewards.ray_errors import is_lost, reason
 from adanat_rl.rewards.service import (
     REPLACED_ACTORS,
     Finished,
@@ -239,13 +239,14 @@ class RemoteRewardService:
             RunError: with the reason, such as what the actor's constructor raised.
         """
         deadline = time.monotonic() + self._resources.start_timeout_s
+        lost = ""  # why the last one was, which says more than that the time is over
         while True:
             try:
                 return self._answer(ask(self._actors[index]), max(0.0, deadline - time.monotonic()))
             except RayError as error:
-                is_lost = isinstance(error, RayActorError) and not is_creation_failure(error)
-                if not is_lost or time.monotonic() > deadline:
-                    raise RunError(f"a reward actor does not start: {_reason(error)}") from error
+                lost = _reason(error) if is_lost(error) else lost
+                if not is_lost(error) or time.monotonic() > deadline:
+                    raise RunError(f"a reward actor does not start: {lost or _reason(error)}") from error
                 ray.kill(self._actors[index])
                 self.num_replaced_actors += 1
                 self._actors[index] = self._create(index)

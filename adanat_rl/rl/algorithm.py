@@ -238,6 +238,8 @@ class GenerationPPO(PPO):
             manager.clear()
         if hasattr(self, "_learning"):
             self._learning.close()
+            if not self._learning.group.is_local:
+                self.learner_group = None  # the host would say goodbye to its actors, and fail where one was lost
         super().cleanup()
 
     @property

@@ -107,7 +107,7 @@ class Learning:
         for actor in self.group._workers:
             ray.kill(actor)
         with suppress(RayError, RuntimeError):  # its workers are gone already
-            self.group.shutdown()
+            self.group._backend_executor.shutdown(graceful_termination=False)
         self.group._is_shut_down = True
 
     def _update_here(self, shards: Sequence[Shard], settings: Mapping[str, Any], next_std: float) -> Learned:

@@ -126,6 +126,20 @@ def test_what_dies_while_it_starts_is_started_again_or_named(
     assert words in errors
 
 
+@pytest.mark.parametrize("name", ["reward_actors", "learners"])
+def test_workers_that_ray_ends_for_want_of_memory_are_told_as_that(tmp_path: Path, name: str) -> None:
+    """Ray's memory monitor takes them where the machine is full to a limit, here to one that is always passed."""
+    counts = {"env_runners": 0, "reward_actors": 0, "learners": 0} | {name: 1}
+    workers = [f"resources.num_{kind}={count}" for kind, count in counts.items()]
+    limits = {"RAY_memory_usage_threshold": "0.001", "RAY_memory_monitor_refresh_ms": "50"}
+    settings = ("resources.num_cpus_per_learner=0.4", "resources.start_timeout_s=20")
+    process = tiny.start("train", *tiny.OVERRIDES, *workers, *settings, "--run-dir", str(tmp_path / "run"), **limits)
+    _, errors = process.communicate(timeout=DEADLINE_S)
+    assert process.returncode == 1, errors
+    assert re.search(r" start: Ray ended a worker because its machine ran out of memory: \S+GB of \S+GB were", errors)
+    assert len(errors.strip().splitlines()) == 3, errors
+
+
 class Reward(RewardModel):
     """Grey values, until the third iteration; then what a test wants."""
 

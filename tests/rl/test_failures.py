@@ -51,6 +51,19 @@ def test_a_learner_actor_that_fails_for_good_ends_with_the_state_of_the_last_ite
     assert equal(algorithm.training_state(), before)
 
 
+def test_a_learner_that_ray_ended_for_want_of_memory_spoils_no_ending(build, monkeypatch) -> None:
+    """The host says goodbye to its learners and expects only some errors of those that are gone."""
+    algorithm, _ = build(*LEARNER)
+    group = algorithm.learner_group
+
+    def goodbye(*_: Any, **__: Any) -> None:
+        raise ray.exceptions.OutOfMemoryError("1 worker(s) were killed due to the node running low on memory.")
+
+    monkeypatch.setattr(group._backend_executor._backend, "on_shutdown", goodbye)
+    algorithm.stop()
+    assert group._backend_executor._placement_group is None, "its room is given back"
+
+
 def test_a_learner_in_the_driver_that_raises_leaves_the_state_of_the_last_iteration(build) -> None:
     algorithm, rewards = build(*IN_PROCESS)
     algorithm.train()
