@@ -90,7 +90,7 @@ def load_saved(path: Path) -> ExperimentConfig:
     settings = load_file(path, "run_dir")
     if not settings:
         raise UserError(f"run_dir: {path} is damaged: it holds no settings")
-    return validate(settings)
+    return validate(settings, path)
 
 
 def resolve(
@@ -124,13 +124,22 @@ def resolve(
         chosen = value if key == _PRESET else chosen
     settings = load_preset(chosen, "--preset" if chosen == preset else "preset")
     _merge(settings, of_file, ExperimentConfig)
+    unchanged = {**copy.deepcopy(settings), _PRESET: chosen}
     for key, value in changes:
         _put(settings, key, value)
-    return validate({**settings, _PRESET: chosen})
+    try:
+        return validate({**settings, _PRESET: chosen})
+    except UserError as error:
+        if file is not None and str(error) == _problem(unchanged):  # it stands in the file, and nobody typed it
+            raise UserError(f"{file}: {error}") from None
+        raise
 
 
-def validate(settings: dict[str, Any]) -> ExperimentConfig:
+def validate(settings: dict[str, Any], file: Path | None = None) -> ExperimentConfig:
     """The configuration of a mapping.
+
+    Args:
+        file: where it stands, for messages.
 
     Raises:
         UserError: for the first problem found.
@@ -138,7 +147,16 @@ def validate(settings: dict[str, Any]) -> ExperimentConfig:
     try:
         return ExperimentConfig.model_validate(settings)
     except ValidationError as error:
-        raise UserError(one_line(error)) from None
+        raise UserError(one_line(error) if file is None else f"{file}: {one_line(error)}") from None
+
+
+def _problem(settings: dict[str, Any]) -> str | None:
+    """What `validate` says of a mapping; None if all is well."""
+    try:
+        validate(settings)
+    except UserError as error:
+        return str(error)
+    return None
 
 
 def dump(config: ExperimentConfig, *, ascii_only: bool = False) -> str:

@@ -179,7 +179,7 @@ class RunFolder(RunPaths):
         free = [*may_change, *(key for key in _REPLACED_BY_NAME if _value_at(saved, key) != here.get(key))]
         recorded = self._recorded_identity()
         if recorded is None:  # nothing was finished, or by a version that recorded none: the settings as saved
-            recorded = identity_of(validate(saved), {}) if saved else Identity({}, {})
+            recorded = identity_of(validate(saved, self.config_file), {}) if saved else Identity({}, {})
         return differences(self.identity, with_accepted(recorded, self.changes_file), free)
 
     def _recorded_identity(self) -> Identity | None:

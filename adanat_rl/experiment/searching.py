@@ -98,7 +98,7 @@ class SearchFolder(RunFolder):
         assert self.identity is not None
         ours = Identity(_deciding(config), _searched_contents(self.identity.contents))
         saved = self._saved_settings()
-        there = Identity(_deciding(validate(saved)) if saved else {}, self._saved_contents())
+        there = Identity(_deciding(validate(saved, self.config_file)) if saved else {}, self._saved_contents())
         return differences(ours, there)
 
     def _note_contents(self, identity: Identity) -> None:

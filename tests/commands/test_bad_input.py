@@ -80,7 +80,7 @@ CASES = [
     ("train --config nowhere.yaml", ["--config: nowhere.yaml: No such file"]),
     ("train --config list.yaml", ["list.yaml holds a list, expected a mapping"]),
     ("train --config broken.yaml", ["broken.yaml is no YAML"]),
-    ("train --config unknown.yaml", ["ppo.learning_rate: unknown key"]),
+    ("train --config unknown.yaml", ["unknown.yaml: ppo.learning_rate: unknown key"]),
     ("train ppo.lrr=1", ["ppo.lrr: unknown key", "did you mean 'lr'?"]),
     ("train lr=1", ["lr: unknown key", "did you mean 'ppo.lr'?"]),
     ("train ppo.lr", ["'ppo.lr' is no override", "expected KEY=VALUE"]),

@@ -15,6 +15,7 @@ from adanat_rl.config.loading import (
     leaf_fields,
     load_file,
     load_preset,
+    load_saved,
     preset_names,
     resolve,
     validate,
@@ -161,6 +162,20 @@ def test_a_wrong_file_is_named(tmp_path: Path, text: str, parts: list[str]) -> N
     message = refused(file=file)
     for part in parts:
         assert part in message
+
+
+def test_what_is_wrong_is_looked_for_where_it_stands(tmp_path: Path) -> None:
+    file = tmp_path / "mine.yaml"
+    file.write_text("ppo:\n  lr: 1e-3\ntraining:\n  num_iterations: -5\n")
+    with pytest.raises(UserError, match=r"^\S+mine\.yaml: training\.num_iterations: -5 is not accepted"):
+        resolve(file=file)
+    with pytest.raises(UserError, match=r"^\S+mine\.yaml: training\.num_iterations: -5 is not accepted"):
+        resolve(file=file, overrides=["ppo.lr=1e-4"])
+    with pytest.raises(UserError, match=r"^training\.num_iterations: -6 is not accepted"):
+        resolve(file=file, overrides=["training.num_iterations=-6"])
+    assert resolve(file=file, overrides=["training.num_iterations=6"]).ppo.lr == 1e-3
+    with pytest.raises(UserError, match=r"^\S+mine\.yaml: training\.num_iterations: -5 is not accepted"):
+        load_saved(file)
 
 
 def test_a_file_that_cannot_be_read_is_named(tmp_path: Path) -> None:
