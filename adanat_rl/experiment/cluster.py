@@ -31,6 +31,8 @@ _OBJECT_STORE_BYTES = 256 * 2**20
 _LARGE_OBJECT_STORE_BYTES = 4 * 2**30  # where there are GPUs: states of full-size policies go through it
 _SERVERS = {"raylet": "raylet", "gcs_server": "GCS"}
 _LOOK_INTERVAL_S = 0.5
+_LONGEST_LOOK_S = 1.0
+_LONGEST_STOP_S = 20.0  # of a server while Ray starts: after 30 s Ray's client ends this process
 
 
 def _nothing() -> None:
@@ -185,7 +187,7 @@ def _running_cluster(resources: ResourcesConfig, num_rewards: int, check: Callab
 
 
 class _Starting:
-    """While Ray starts: a server of it that dies then would be waited for in vain, until Ray ends this process.
+    """While Ray starts: a server of it that dies or is stopped would be waited for until Ray ends this process.
 
     Args:
         check: what is asked for besides.
@@ -193,24 +195,36 @@ class _Starting:
 
     def __init__(self, check: Callable[[], None]) -> None:
         self._check = check
-        self._next_look = 0.0
+        self._last_look = time.monotonic()
+        self._stopped_s: dict[int, float] = {}  # by process, how long it has been stopped
         self._earlier = set(psutil.Process().children())
 
     def __call__(self) -> None:
         """Nothing while all is well.
 
         Raises:
-            RunError: naming the server that died.
+            RunError: naming the server that died or is stopped.
         """
         self._check()
-        if time.monotonic() < self._next_look:
+        passed = time.monotonic() - self._last_look
+        if passed < _LOOK_INTERVAL_S:
             return
-        self._next_look = time.monotonic() + _LOOK_INTERVAL_S
+        self._last_look += passed
         for child in set(psutil.Process().children()) - self._earlier:
             with contextlib.suppress(psutil.Error):
                 name = _SERVERS.get(child.name())
-                if name is not None and child.status() == psutil.STATUS_ZOMBIE:
-                    raise RunError(f"Ray's {name} (process {child.pid}) died while Ray started")
+                if name is not None:
+                    # a longer interval means that this process was stopped as well
+                    self._look_at(child, f"Ray's {name} (process {child.pid})", min(passed, _LONGEST_LOOK_S))
+
+    def _look_at(self, child: psutil.Process, name: str, passed: float) -> None:
+        status = child.status()
+        if status == psutil.STATUS_ZOMBIE:
+            raise RunError(f"{name} died while Ray started")
+        stopped_s = self._stopped_s.get(child.pid, 0.0) + passed if status == psutil.STATUS_STOPPED else 0.0
+        self._stopped_s[child.pid] = stopped_s
+        if stopped_s > _LONGEST_STOP_S:
+            raise RunError(f"{name} has been stopped for {_LONGEST_STOP_S:g} s while Ray started")
 
 
 def _start_ray(

@@ -126,6 +126,16 @@ def test_what_dies_while_it_starts_is_started_again_or_named(
     assert words in errors
 
 
+def test_a_raylet_that_is_stopped_while_ray_starts_is_named_before_ray_ends_the_process(tmp_path: Path) -> None:
+    process = tiny.start("train", *tiny.OVERRIDES, *tiny.IN_PROCESS, "--run-dir", str(tmp_path / "run"))
+    wait_for(lambda: bool(children(process, "raylet")), process)
+    children(process, "raylet")[0].suspend()
+    _, errors = process.communicate(timeout=DEADLINE_S)
+    assert process.returncode == 1, errors
+    assert re.search(r"train: Ray's raylet \(process \d+\) has been stopped for 20 s while Ray started", errors)
+    assert len(errors.strip().splitlines()) == 3, errors
+
+
 @pytest.mark.parametrize("name", ["reward_actors", "learners"])
 def test_workers_that_ray_ends_for_want_of_memory_are_told_as_that(tmp_path: Path, name: str) -> None:
     """Ray's memory monitor takes them where the machine is full to a limit, here to one that is always passed."""
