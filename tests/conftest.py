@@ -33,6 +33,12 @@ def _one_thread_in_fixtures() -> None:
     torch.set_num_threads(1)
 
 
+@pytest.fixture(scope="session", autouse=True)
+def _temporary_folder(tmp_path_factory: pytest.TempPathFactory) -> None:
+    """Made before any test: while a private cluster runs, temporary files lie in its folder and go along with it."""
+    tmp_path_factory.getbasetemp()
+
+
 @pytest.fixture(autouse=True)
 def _one_thread() -> Iterator[None]:
     """Commands set the threads of their process; another number would give later tests other last bits."""
