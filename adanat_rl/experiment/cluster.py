@@ -11,7 +11,7 @@ import shlex
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -25,13 +25,12 @@ from adanat_rl.console.user import name_this_user
 from adanat_rl.experiment.cluster_folder import cluster_folder
 from adanat_rl.experiment.limits import address_space, usable_cpus
 from adanat_rl.experiment.reaper import reaper
+from adanat_rl.rl.ray_processes import LONGEST_LOOK_S, SERVERS, RayProcess
 
 _SHUTDOWN_TIMEOUT_S = 20.0
 _OBJECT_STORE_BYTES = 256 * 2**20
 _LARGE_OBJECT_STORE_BYTES = 4 * 2**30  # where there are GPUs: states of full-size policies go through it
-_SERVERS = {"raylet": "raylet", "gcs_server": "GCS"}
 _LOOK_INTERVAL_S = 0.5
-_LONGEST_LOOK_S = 1.0
 _LONGEST_STOP_S = 20.0  # of a server while Ray starts: after 30 s Ray's client ends this process
 
 
@@ -196,8 +195,8 @@ class _Starting:
     def __init__(self, check: Callable[[], None]) -> None:
         self._check = check
         self._last_look = time.monotonic()
-        self._stopped_s: dict[int, float] = {}  # by process, how long it has been stopped
         self._earlier = set(psutil.Process().children())
+        self._servers: dict[psutil.Process, RayProcess] = {}
 
     def __call__(self) -> None:
         """Nothing while all is well.
@@ -210,21 +209,20 @@ class _Starting:
         if passed < _LOOK_INTERVAL_S:
             return
         self._last_look += passed
-        for child in set(psutil.Process().children()) - self._earlier:
-            with contextlib.suppress(psutil.Error):
-                name = _SERVERS.get(child.name())
-                if name is not None:
-                    # a longer interval means that this process was stopped as well
-                    self._look_at(child, f"Ray's {name} (process {child.pid})", min(passed, _LONGEST_LOOK_S))
+        self._find_servers()
+        for server in self._servers.values():
+            server.look(min(passed, LONGEST_LOOK_S))
+            if server.has_ended():
+                raise RunError(f"{server.describe()} died while Ray started")
+            if server.stopped_s > _LONGEST_STOP_S:
+                raise RunError(f"{server.describe()} has been stopped for {_LONGEST_STOP_S:g} s while Ray started")
 
-    def _look_at(self, child: psutil.Process, name: str, passed: float) -> None:
-        status = child.status()
-        if status == psutil.STATUS_ZOMBIE:
-            raise RunError(f"{name} died while Ray started")
-        stopped_s = self._stopped_s.get(child.pid, 0.0) + passed if status == psutil.STATUS_STOPPED else 0.0
-        self._stopped_s[child.pid] = stopped_s
-        if stopped_s > _LONGEST_STOP_S:
-            raise RunError(f"{name} has been stopped for {_LONGEST_STOP_S:g} s while Ray started")
+    def _find_servers(self) -> None:
+        for child in set(psutil.Process().children()) - self._earlier - self._servers.keys():
+            with contextlib.suppress(psutil.Error):
+                name = SERVERS.get(child.name())
+                if name is not None:
+                    self._servers[child] = RayProcess(name, child)
 
 
 def _start_ray(
@@ -252,15 +250,12 @@ def _silence_ray() -> None:
     global_worker.gcs_error_subscriber.close()
 
 
-def _leave(side: SideThread, servers: Mapping[str, psutil.Process]) -> bool:
+def _leave(side: SideThread, servers: Sequence[RayProcess]) -> bool:
     """Leaves the cluster; False if it is broken: then Ray is not asked to, since it may hang or end this process."""
     import ray
 
-    from adanat_rl.rl.cluster_watch import BROKEN
-
-    whole = all(process.is_running() and process.status() not in BROKEN for process in servers.values())
     try:
-        if whole:
+        if not any(server.is_broken() for server in servers):
             side.run(ray.shutdown, timeout_s=_SHUTDOWN_TIMEOUT_S)
             return True
     except DeadlineError:
@@ -269,7 +264,7 @@ def _leave(side: SideThread, servers: Mapping[str, psutil.Process]) -> bool:
     return False
 
 
-def _servers_here() -> Mapping[str, psutil.Process]:
+def _servers_here() -> list[RayProcess]:
     from adanat_rl.rl.cluster_watch import servers_here  # imports Ray
 
     return servers_here()

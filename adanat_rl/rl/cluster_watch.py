@@ -7,66 +7,19 @@ client of this process then ends the process without a word. So the death of an 
 
 from __future__ import annotations
 
-import os
-import select
 import threading
 import time
-import weakref
-from collections.abc import Mapping
 from contextlib import suppress
-from dataclasses import dataclass
 
 import psutil
 import ray
 
 from adanat_rl.config.errors import RunError
+from adanat_rl.rl.ray_processes import AGENTS, LONGEST_LOOK_S, SERVERS, RayProcess, agents_of
 
 _LOOK_INTERVAL_S = 0.1
 _PING_INTERVAL_S = 2.0
 _CLOSING_S = 5.0
-_LONGEST_LOOK_S = 1.0  # a longer one means that this process was stopped too: that time does not count
-_SERVERS = {"raylet": "raylet", "gcs_server": "GCS"}
-_AGENTS = {"ray::DashboardAgent": "dashboard agent", "ray::RuntimeEnvAgent": "runtime environment agent"}
-_GONE = (psutil.STATUS_ZOMBIE, psutil.STATUS_DEAD)
-_STOPPED = (psutil.STATUS_STOPPED, psutil.STATUS_TRACING_STOP)
-BROKEN = (*_GONE, *_STOPPED)
-
-
-@dataclass
-class _Watched:
-    """A process of Ray's on this machine; how long it has been stopped, in seconds."""
-
-    name: str
-    process: psutil.Process
-    stopped_s: float = 0.0
-
-    def __post_init__(self) -> None:
-        self._descriptor: int | None = None
-        with suppress(AttributeError, OSError):  # not Linux, an old one, or it has ended
-            self._descriptor = os.pidfd_open(self.process.pid)
-            weakref.finalize(self, os.close, self._descriptor)
-
-    def has_ended(self) -> bool:
-        """Asked all the time, by several threads; the kernel says it without reading anything."""
-        if self._descriptor is None:
-            return self.status() in _GONE
-        poll = select.poll()
-        poll.register(self._descriptor, select.POLLIN)
-        return bool(poll.poll(0))
-
-    def describe(self) -> str:
-        return f"Ray's {self.name} (process {self.process.pid})"
-
-    def status(self) -> str:
-        """What the operating system says of it; dead if it is not there."""
-        try:
-            if self.process.is_running():
-                return str(self.process.status())
-        except psutil.AccessDenied:
-            return ""
-        except psutil.Error:
-            pass
-        return str(psutil.STATUS_DEAD)
 
 
 class ClusterWatch:
@@ -83,9 +36,8 @@ class ClusterWatch:
         self._silent_s = 0.0
         self._answers = 0
         self._node_is_dead = False
-        servers = servers_here()
-        self._watched = [_Watched(name, process) for name, process in servers.items()]
-        self._raylet = servers.get("raylet")
+        self._watched = servers_here()
+        self._raylet = next((server.process for server in self._watched if server.name == SERVERS["raylet"]), None)
         self._threads = [
             threading.Thread(target=work, name="adanat-rl cluster watch", daemon=True)
             for work in (self._look_on, self._ping_on)
@@ -123,20 +75,19 @@ class ClusterWatch:
     def _find_agents(self) -> None:
         """Takes the raylet's agents in as well: they start behind it."""
         known = {watched.name for watched in self._watched}
-        if self._raylet is not None and not known.issuperset(_AGENTS.values()):
-            found = agents_of(self._raylet)
-            self._watched += [_Watched(name, process) for name, process in found.items() if name not in known]
+        if self._raylet is not None and not known.issuperset(AGENTS.values()):
+            self._watched += [agent for agent in agents_of(self._raylet) if agent.name not in known]
 
     def _look_on(self) -> None:
         """Adds up the time in which something is stopped or silent."""
         answers, last = 0, time.monotonic()
         while not self._closed.wait(_LOOK_INTERVAL_S) and not self._failure:
             now = time.monotonic()
-            passed, last = min(now - last, _LONGEST_LOOK_S), now
+            passed, last = min(now - last, LONGEST_LOOK_S), now
             self._find_agents()
             self._look_for_dead()
             for watched in self._watched:
-                watched.stopped_s = watched.stopped_s + passed if watched.status() in _STOPPED else 0.0
+                watched.look(passed)
             self._silent_s = self._silent_s + passed if self._answers == answers else 0.0
             answers = self._answers
             self._judge()
@@ -167,25 +118,13 @@ class ClusterWatch:
                 self._answers += 1
 
 
-def agents_of(raylet: psutil.Process) -> Mapping[str, psutil.Process]:
-    """The agents that a raylet has started so far, by name."""
-    found = {}
-    with suppress(psutil.Error):
-        for child in raylet.children():
-            with suppress(psutil.Error):
-                name = _AGENTS.get((child.cmdline() or [""])[0])
-                if name is not None:
-                    found[name] = child
-    return found
-
-
-def servers_here() -> Mapping[str, psutil.Process]:
-    """Raylet and GCS of this process's Ray session that run on this machine, by name; needs a connected Ray."""
+def servers_here() -> list[RayProcess]:
+    """Raylet and GCS of this process's Ray session that run on this machine; needs a connected Ray."""
     node = ray._private.worker._global_node
     session = node.get_session_dir_path()
-    found = {}
+    found = []
     for process in psutil.process_iter(["name", "cmdline"]):
-        name = _SERVERS.get(process.info["name"] or "")
+        name = SERVERS.get(process.info["name"] or "")
         if name is not None and any(session in argument for argument in process.info["cmdline"] or ()):
-            found[name] = process
+            found.append(RayProcess(name, process))
     return found
