@@ -22,6 +22,7 @@ from benchmarks.chaos.workloads import RUN, Workload
 DONE, FAILED, REFUSED, INTERRUPTED, TERMINATED, KILLED = 0, 1, 2, 130, 143, 137
 _ERRORS = {"EIO": errno.EIO, "ENOSPC": errno.ENOSPC, "EROFS": errno.EROFS}
 _JUMPS_S = (-86400, -3600, -30, 30, 3600, 86400, 10 * 365 * 86400)
+_DELETING_S = 10.0
 
 
 @dataclass
@@ -143,7 +144,8 @@ def delete_folder(attack: Attack) -> set[int]:
     """Somebody cleans up, and again where a file was written meanwhile and the folder could not be removed."""
     attack.notes.append("deleted" if attack.result.exists() else "nothing there yet")
     status = {FAILED} if attack.result.exists() else {DONE}  # the command that goes on begins from zero then
-    while attack.result.exists():
+    until = time.monotonic() + _DELETING_S
+    while attack.result.exists() and time.monotonic() < until:
         shutil.rmtree(attack.result, ignore_errors=True)
     return status
 
