@@ -49,7 +49,7 @@ class RewardGuard:
         except DeadlineError:
             raise RunError(f"the reward is not made within resources.start_timeout_s = {timeout_s:g} s") from None
         except (RewardError, SystemExit) as error:
-            raise RunError(f"the reward cannot be made: {type(error).__name__}: {error}") from error
+            raise RunError(f"the reward cannot be made: {type(error).__name__}: {reason_of(error)}") from error
 
     def call(self, work: Callable[[], Result], name: str, what: str, timeout_s: float | None = None) -> Result:
         """What `work` gives, or raises.

@@ -17,7 +17,7 @@ def reason(error: BaseException) -> str:
     if isinstance(error, RayTaskError) and isinstance(error.cause, BaseException):
         return reason(error.cause)
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-    if is_creation_failure(error):
+    if _is_creation_failure(error):
         return lines[-1]  # of the traceback of the constructor
     if isinstance(error, RayActorError):
         return _death(lines)
@@ -46,10 +46,10 @@ def is_lost(error: BaseException) -> bool:
     may fare better.
     """
     gone = (RayActorError, OutOfMemoryError, WorkerCrashedError, NodeDiedError)
-    return isinstance(error, gone) and not is_creation_failure(error)
+    return isinstance(error, gone) and not _is_creation_failure(error)
 
 
-def is_creation_failure(error: BaseException) -> bool:
+def _is_creation_failure(error: BaseException) -> bool:
     """Whether an actor is dead because its constructor raised, which it would do again."""
     return isinstance(error, RayActorError) and "creation task" in str(error)
 

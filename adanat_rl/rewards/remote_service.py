@@ -129,7 +129,7 @@ class RemoteRewardService:
             if not failed:
                 break
             retries += 1
-            self._give_up_after(retries, next(iter(failed.values())))
+            self._give_up_after(retries, "score", next(iter(failed.values())))
             for actor in sorted(failed):
                 self._replace(actor)
             self._flights = self._submit_scores(index for index in range(len(batches)) if index not in results)
@@ -157,7 +157,7 @@ class RemoteRewardService:
                 if isinstance(error, RayTaskError) and isinstance(error.cause, RunError):
                     raise RunError(str(error.cause)) from error
                 retries += 1
-                self._give_up_after(retries, _reason(error))
+                self._give_up_after(retries, "update", _reason(error))
                 self._replace(0)
                 self._submit_update()
         self._pending, self._reference = None, None
@@ -244,8 +244,9 @@ class RemoteRewardService:
             try:
                 return self._answer(ask(self._actors[index]), max(0.0, deadline - time.monotonic()))
             except RayError as error:
+                may_be_made_again = is_lost(error) and time.monotonic() <= deadline
                 lost = _reason(error) if is_lost(error) else lost
-                if not is_lost(error) or time.monotonic() > deadline:
+                if not may_be_made_again:
                     raise RunError(f"a reward actor does not start: {lost or _reason(error)}") from error
                 ray.kill(self._actors[index])
                 self.num_replaced_actors += 1
@@ -304,9 +305,9 @@ class RemoteRewardService:
                     failed[index % len(self._actors)] = _reason(error, self._unscored[index])
         return failed
 
-    def _give_up_after(self, retries: int, reason: str) -> None:
+    def _give_up_after(self, retries: int, what: str, reason: str) -> None:
         if retries > self._resources.max_reward_retries:
-            raise RunError(f"no score after {self._resources.max_reward_retries} retries on fresh actors: {reason}")
+            raise RunError(f"no {what} after {self._resources.max_reward_retries} retries on fresh actors: {reason}")
 
 
 def _reason(error: RayError, batch: Finished | None = None) -> str:
