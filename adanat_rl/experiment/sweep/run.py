@@ -213,18 +213,7 @@ class _Sweep:
         from adanat_rl.experiment.sweep.watching import StopWhen, Watcher
         from adanat_rl.rl.cluster_watch import ClusterWatch
 
-        searcher: Any = None
-        population: dict[str, Any] = {}
-        left = [state.spec for state in states if not state.is_done or replays(self._sweep)]
-        if self._sweep.scheduler.kind == "pbt":  # Tune lets nobody else propose the trials of a population
-            population, num_samples = population_space(self._sweep, left), 1
-            for spec in left:
-                self._begin(spec)
-        elif self._is_planned:
-            searcher, num_samples = PlannedTrials(left, self._begin), len(left)
-        else:
-            num_samples = self._sweep.search.num_samples
-            searcher = OptunaTrials(self._sweep, self._specs, self._begin, self._sweep.metric)
+        searcher, population, num_samples = self._proposals(states)
         watcher = Watcher(self._folder, self._sweep, self._display, lambda: self._specs, self._num_trials, self._stop)
         tuner = tune.Tuner(
             tune.with_resources(Trial, partial(_placement, self._sweep, self._overrides, self._folder.path)),
@@ -262,6 +251,19 @@ class _Sweep:
             raise RunError(f"the driver of the sweep failed: {str(error).strip().splitlines()[-1]}") from error
         finally:
             shutil.rmtree(self._folder.scheduler_folder, ignore_errors=True)
+
+    def _proposals(self, states: Sequence[TrialState]) -> tuple[Any, dict[str, Any], int]:
+        """Who proposes trials, the space of a population, and how many trials that makes."""
+        left = [state.spec for state in states if not state.is_done or replays(self._sweep)]
+        if self._sweep.scheduler.kind == "pbt":  # Tune lets nobody else propose the trials of a population
+            population = population_space(self._sweep, left)
+            for spec in left:
+                self._begin(spec)
+            return None, population, 1
+        if self._is_planned:
+            return PlannedTrials(left, self._begin), {}, len(left)
+        searcher = OptunaTrials(self._sweep, self._specs, self._begin, self._sweep.metric)
+        return searcher, {}, self._sweep.search.num_samples
 
     def _config_of(self, spec: TrialSpec) -> ExperimentConfig:
         return spec.config(self._sweep, self._overrides)
