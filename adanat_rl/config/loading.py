@@ -124,13 +124,13 @@ def resolve(
         chosen = value if key == _PRESET else chosen
     settings = load_preset(chosen, "--preset" if chosen == preset else "preset")
     _merge(settings, of_file, ExperimentConfig)
-    unchanged = {**copy.deepcopy(settings), _PRESET: chosen}
+    untyped = {**copy.deepcopy(settings), _PRESET: chosen}  # what stands in files alone
     for key, value in changes:
         _put(settings, key, value)
     try:
         return validate({**settings, _PRESET: chosen})
     except UserError as error:
-        if file is not None and str(error) == _problem(unchanged):  # it stands in the file, and nobody typed it
+        if file is not None and str(error) == _problem(untyped):
             raise UserError(f"{file}: {error}") from None
         raise
 
