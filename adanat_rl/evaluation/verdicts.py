@@ -28,22 +28,31 @@ class Finding(StrEnum):
 
 
 @dataclass(frozen=True)
-class Difference:
-    """How much better the first is than the second, seed by seed; negative where it is worse.
+class Source:
+    """Something that a mean difference varies with, such as seeds.
 
     Args:
-        mean, sd: over the seeds (n - 1). count: of seeds. margin: what is too little to matter, 0 or more.
-        low, high: 95 % interval. low_90, high_90: 90 % interval. Infinite with a single seed.
+        variance: that it gives the mean. freedom: degrees of freedom of that estimate, 1 or more.
+    """
+
+    variance: float
+    freedom: int
+
+
+@dataclass(frozen=True)
+class Difference:
+    """How much better the first is than the second; negative where it is worse.
+
+    Args:
+        mean: over the seeds. margin: what is too little to matter, 0 or more.
+        sources: what the mean varies with; none where nothing can be said of it (a single seed).
+        shared: variance of the mean that two sources both hold.
     """
 
     mean: float
-    sd: float
-    count: int
     margin: float
-    low: float
-    high: float
-    low_90: float
-    high_90: float
+    sources: tuple[Source, ...]
+    shared: float = 0.0
 
     @property
     def finding(self) -> Finding:
@@ -52,32 +61,77 @@ class Difference:
             return Finding.BETTER
         if self.high < -self.margin:
             return Finding.WORSE
-        if -self.margin <= self.low_90 and self.high_90 <= self.margin:
-            return Finding.LEVEL
-        return Finding.UNDECIDED
+        return Finding.LEVEL if self.is_level else Finding.UNDECIDED
+
+    @property
+    def is_level(self) -> bool:
+        """Whether it is shown to lie within the margin."""
+        return -self.margin <= self.low_90 and self.high_90 <= self.margin
+
+    @property
+    def low(self) -> float:
+        """Where the 95 % interval begins; it may be infinite."""
+        return self.mean - self.half_width(ALPHA)
+
+    @property
+    def high(self) -> float:
+        """Where the 95 % interval ends."""
+        return self.mean + self.half_width(ALPHA)
+
+    @property
+    def low_90(self) -> float:
+        """Where the 90 % interval begins."""
+        return self.mean - self.half_width(2 * ALPHA)
+
+    @property
+    def high_90(self) -> float:
+        """Where the 90 % interval ends."""
+        return self.mean + self.half_width(2 * ALPHA)
 
     @property
     def p_better(self) -> float:
         """One-sided p-value that the first is better at all, without a margin."""
-        from scipy import special
-
-        if self.count < 2:
-            return 1.0
-        if self.sd == 0:
-            return 0.0 if self.mean > 0 else 1.0
-        return float(special.stdtr(self.count - 1, -self.mean * self.count**0.5 / self.sd))
+        half = self._chance_beyond(abs(self.mean)) / 2
+        return half if self.mean > 0 else 1 - half
 
     @property
     def p(self) -> float:
         """Two-sided p-value that it lies beyond the margin, on the side where it is."""
+        beyond = abs(self.mean) - self.margin
+        return 1.0 if beyond <= 0 else self._chance_beyond(beyond)
+
+    def half_width(self, alpha: float) -> float:
+        """Of the interval that leaves out the true difference with a chance of `alpha`, at most.
+
+        With two sources, each with its own few degrees of freedom, the squared half widths of both are added (Banerjee
+        1960): that keeps the level at any number of seeds, where an approximation by one t distribution does not. The
+        variance that both hold is taken off once.
+        """
         from scipy import special  # takes a moment to import
 
-        beyond = abs(self.mean) - self.margin
-        if self.count < 2 or beyond <= 0:
+        if not self.sources:
+            return np.inf
+        squares = [
+            float(special.stdtrit(source.freedom, 1 - alpha / 2)) ** 2 * source.variance for source in self.sources
+        ]
+        shared = float(special.ndtri(1 - alpha / 2)) ** 2 * self.shared
+        return max(*squares, sum(squares) - shared) ** 0.5 if len(squares) > 1 else squares[0] ** 0.5
+
+    def _chance_beyond(self, distance: float) -> float:
+        """The chance `alpha` whose interval has this half width."""
+        from scipy import optimize, special
+
+        if not self.sources or distance <= 0:
             return 1.0
-        if self.sd == 0:
+        if not any(source.variance for source in self.sources):
             return 0.0
-        return float(2 * special.stdtr(self.count - 1, -beyond * self.count**0.5 / self.sd))
+        if len(self.sources) == 1:
+            (source,) = self.sources
+            return float(2 * special.stdtr(source.freedom, -distance / source.variance**0.5))
+        smallest = 1e-12
+        if self.half_width(smallest) <= distance:
+            return smallest
+        return float(optimize.brentq(lambda alpha: self.half_width(alpha) - distance, smallest, 1.0))
 
 
 def paired_difference(
@@ -92,20 +146,46 @@ def paired_difference(
     Raises:
         ValueError: different numbers of seeds, none, or numbers that are not finite.
     """
-    from scipy import special
-
     ours, theirs = np.asarray(first, float), np.asarray(second, float)
-    if ours.shape != theirs.shape or ours.ndim != 1 or not len(ours) or not np.isfinite([ours, theirs]).all():
+    if ours.ndim != 1:
+        raise ValueError(f"numbers of {ours.shape} and {theirs.shape} seeds do not pair, or are not finite")
+    return crossed_difference(ours[None], theirs[None], margin, minimises=minimises)
+
+
+def crossed_difference(first: np.ndarray, second: np.ndarray, margin: float, *, minimises: bool = True) -> Difference:
+    """Compares numbers of several trainings, each of them evaluated on the same seeds.
+
+    Trainings and evaluation seeds are both drawn from many; the interval is for the mean over all of them. With one
+    training it is for that training alone, with one evaluation seed for those images alone.
+
+    Args:
+        first: `[R, S]` of R trainings and S evaluation seeds. second: `[R, S]`, paired with the trainings, or `[1, S]`.
+
+    Raises:
+        ValueError: shapes that do not pair, none, or numbers that are not finite.
+    """
+    ours, theirs = np.asarray(first, float), np.asarray(second, float)
+    pairs = ours.ndim == theirs.ndim == 2 and ours.shape[1] == theirs.shape[1] and len(theirs) in (1, len(ours))
+    if not pairs or not ours.size or not (np.isfinite(ours).all() and np.isfinite(theirs).all()):
         raise ValueError(f"numbers of {ours.shape} and {theirs.shape} seeds do not pair, or are not finite")
     gains = theirs - ours if minimises else ours - theirs
-    count, mean = len(gains), float(gains.mean())
-    if count < 2:
-        return Difference(mean, 0.0, count, margin, -np.inf, np.inf, -np.inf, np.inf)
-    sd = float(gains.std(ddof=1))
-    if sd <= 1e-12 * float(np.abs([ours, theirs]).max()):  # nothing but rounding
-        sd = 0.0
-    half, half_90 = (float(special.stdtrit(count - 1, 1 - tail)) * sd / count**0.5 for tail in (ALPHA / 2, ALPHA))
-    return Difference(mean, sd, count, margin, mean - half, mean + half, mean - half_90, mean + half_90)
+    mean = float(gains.mean())
+    by_training, by_seed = gains.mean(axis=1), gains.mean(axis=0)
+    rounding = (1e-12 * max(float(np.abs(ours).max()), float(np.abs(theirs).max()))) ** 2
+    sources = tuple(
+        Source(_unless_rounding(float(means.var(ddof=1)), rounding) / len(means), len(means) - 1)
+        for means in (by_training, by_seed)
+        if len(means) > 1
+    )
+    if len(sources) < 2:
+        return Difference(mean, margin, sources)
+    rest = gains - by_training[:, None] - by_seed[None, :] + mean
+    freedom = (len(by_training) - 1) * (len(by_seed) - 1)
+    return Difference(mean, margin, sources, float((rest**2).sum()) / freedom / gains.size)
+
+
+def _unless_rounding(variance: float, rounding: float) -> float:
+    return 0.0 if variance <= rounding else variance
 
 
 @dataclass(frozen=True)

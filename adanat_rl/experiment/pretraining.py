@@ -6,7 +6,7 @@ import math
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor, nn
@@ -18,8 +18,9 @@ from adanat_rl.generation.masked.nat import TransformerNAT
 from adanat_rl.generation.masked.patch_tokenizer import PatchTokenizer, image_patches
 from adanat_rl.generation.precision import autocast
 from adanat_rl.generation.seeding import Purpose, derive_seed, seeded
-from adanat_rl.metrics.features import ConvClassifier
+from adanat_rl.metrics.features import Classifier, ConvClassifier
 
+AnyClassifier = TypeVar("AnyClassifier", bound=Classifier)
 Report = Callable[[dict[str, Any]], None]
 """Receives a row of progress: stage, step, numbers."""
 
@@ -64,17 +65,17 @@ def fit_classifier(dataset: ImageDataset, name: str, config: PretrainingConfig, 
     images, labels = dataset.images[order], dataset.labels[order]
     held_out = int(len(images) * _HELD_OUT_PART)
     with seeded(*key):
-        twin = _train_classifier(ConvClassifier(**arguments), images[held_out:], labels[held_out:], config)
-        network = _train_classifier(ConvClassifier(**arguments), images, labels, config)
+        twin = train_classifier(ConvClassifier(**arguments), images[held_out:], labels[held_out:], config)
+        network = train_classifier(ConvClassifier(**arguments), images, labels, config)
     with torch.no_grad():
         right = twin.logits(images[:held_out]).argmax(dim=1) == labels[:held_out]
     network.fit_scale(dataset.images)
     return FittedClassifier(network, arguments, float(right.float().mean()))
 
 
-def _train_classifier(
-    network: ConvClassifier, images: Tensor, labels: Tensor, config: PretrainingConfig
-) -> ConvClassifier:
+def train_classifier(
+    network: AnyClassifier, images: Tensor, labels: Tensor, config: PretrainingConfig
+) -> AnyClassifier:
     """AdamW with a one-cycle rate; pixel noise of 4 % of the range, smoothed labels."""
     optimizer = torch.optim.AdamW(network.parameters(), weight_decay=0.02)
     steps = config.num_classifier_steps

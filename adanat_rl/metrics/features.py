@@ -7,7 +7,15 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 
-class ConvClassifier(nn.Module):
+class Classifier(nn.Module):
+    """What classifiers have in common: `forward` gives features `[B, D]` of images, `logits` the logits of classes."""
+
+    def logits(self, images: Tensor) -> Tensor:
+        """Class logits `[B, num_classes]` of images `[B, C, H, W]` in [0, 1]."""
+        raise NotImplementedError
+
+
+class ConvClassifier(Classifier):
     """Three convolutions and two linear layers over `[B, 1, H, H]` images in [0, 1], H divisible by 4.
 
     `forward` gives features `[B, num_features]`, scaled so that the real images have a total variance of `num_features`

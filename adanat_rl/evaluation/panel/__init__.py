@@ -1,0 +1,1 @@
+"""Judges of unlike kinds, and what they come to together."""

@@ -1,0 +1,246 @@
+"""The judges: distances, manifolds, class accuracy, usefulness for a classifier, nearness to training images.
+
+Real images that they compare with are test images, which nothing that draws or rewards has seen.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from adanat_rl.config.errors import UserError
+from adanat_rl.evaluation.panel.contract import FeatureSpace, Value
+from adanat_rl.generation.seeding import Purpose, philox
+from adanat_rl.metrics.checks import checked_rows
+from adanat_rl.metrics.frechet import FrechetDistance
+from adanat_rl.metrics.manifold import density_coverage, neighbour_radii, precision_recall
+from adanat_rl.metrics.scores import squared_mmd
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+MARGIN_OF_DISTANCE = 0.03  # as a part of the distance compared with
+MARGIN_OF_SHARE = 0.015  # of shares of images: precision, recall, coverage
+MARGIN_OF_ACCURACY = 0.005
+
+_MANIFOLD_NEIGHBOURS, _COVERAGE_NEIGHBOURS = 3, 5
+_MOST_SETS = 4  # of generated images, each as large as the real set, over which manifolds are averaged
+_LARGEST_SET = 5000  # images whose pairs are looked at
+_NEAR_QUANTILE = 0.05  # of the distances of unseen images to the nearest training image
+_MOST_FOR_KERNELS = 10_000  # images that a kernel machine learns from; its time grows with the square
+
+
+class FrechetJudge:
+    """The Fréchet distance to real images: between normal distributions of equal means and covariances.
+
+    With networks that were cross-fitted, the distance is a mean over the networks: each compares the real images that
+    it has not learned from.
+
+    Args:
+        space: what it sees; the features of all networks side by side. real: test images' features `[M, D]` there.
+        kind, blind_to: as the contract says.
+        folds: `[M]` int64, which network has not seen a real image; None for a space without networks.
+    """
+
+    def __init__(
+        self, space: FeatureSpace, real: Tensor, kind: str, blind_to: str, folds: Tensor | None = None
+    ) -> None:
+        self.space, self.kind, self.blind_to = space, kind, blind_to
+        self.name = f"Fréchet distance, {space.name}"
+        self.values = (
+            Value(f"fd_{_slug(space.name)}", f"FD {space.name}", True, MARGIN_OF_DISTANCE, is_relative=True),
+        )
+        folds = torch.zeros(len(real), dtype=torch.int64) if folds is None else folds
+        parts = real.chunk(int(folds.max()) + 1, dim=1)
+        self._scales = [_scale(part) for part in parts]
+        self._distances = [
+            FrechetDistance(part[folds == fold].double() * scale)
+            for fold, (part, scale) in enumerate(zip(parts, self._scales, strict=True))
+        ]
+
+    def __call__(self, features: Tensor, context: Tensor) -> Mapping[str, float]:
+        """The distance; real features are scaled to a mean variance of 1."""
+        parts = features.double().chunk(len(self._distances), dim=1)
+        found = [
+            distance(part * scale) for distance, part, scale in zip(self._distances, parts, self._scales, strict=True)
+        ]
+        return {self.values[0].key: float(np.mean(found))}
+
+
+class KernelJudge:
+    """The squared maximum mean discrepancy to real images, kernel (x·y / D + 1)³, unbiased at any number of images
+    (Bińkowski et al. 2018).
+
+    Args:
+        space: what it sees. real: test images' features `[M, D]` there. kind, blind_to: as the contract says.
+    """
+
+    def __init__(self, space: FeatureSpace, real: Tensor, kind: str, blind_to: str) -> None:
+        self.space, self.kind, self.blind_to = space, kind, blind_to
+        self.name = f"kernel distance, {space.name}"
+        self._mean, self._scale = real.double().mean(dim=0), _scale(real)
+        self._real = ((real.double() - self._mean) * self._scale)[:_LARGEST_SET]
+        self.values = (
+            Value(f"kid_{_slug(space.name)}", f"KID {space.name}", True, MARGIN_OF_DISTANCE, is_relative=True),
+        )
+
+    def __call__(self, features: Tensor, context: Tensor) -> Mapping[str, float]:
+        """The distance; it may be slightly negative."""
+        rows = checked_rows(features, "features of the generated images", fewest=2, use=self.name)
+        sets = _sets((rows - self._mean) * self._scale, _LARGEST_SET)
+        return {self.values[0].key: float(torch.stack([squared_mmd(self._real, one) for one in sets]).mean())}
+
+
+class ManifoldJudge:
+    """Precision, recall, density and coverage among real images.
+
+    They depend on how many images there are on either side, so sets as large as the real one are measured and averaged.
+
+    Args:
+        space: what it sees. real: test images' features `[M, D]` there.
+    """
+
+    def __init__(self, space: FeatureSpace, real: Tensor, kind: str, blind_to: str) -> None:
+        self.space, self.kind, self.blind_to = space, kind, blind_to
+        self.name = f"manifolds, {space.name}"
+        slug = _slug(space.name)
+        self.values = (
+            Value(f"precision_{slug}", f"precision {space.name}", False, MARGIN_OF_SHARE),
+            Value(f"recall_{slug}", f"recall {space.name}", False, MARGIN_OF_SHARE),
+            Value(f"density_{slug}", f"density {space.name}", False, 2 * MARGIN_OF_SHARE),
+            Value(f"coverage_{slug}", f"coverage {space.name}", False, MARGIN_OF_SHARE),
+        )
+        self._real = real[:_LARGEST_SET]
+        self._near, self._far = (neighbour_radii(self._real, k) for k in (_MANIFOLD_NEIGHBOURS, _COVERAGE_NEIGHBOURS))
+
+    def __call__(self, features: Tensor, context: Tensor) -> Mapping[str, float]:
+        """The four shares, each a mean over the sets."""
+        rows = [
+            (
+                *precision_recall(self._real, part, self._near, _MANIFOLD_NEIGHBOURS),
+                *density_coverage(self._real, part, self._far, _COVERAGE_NEIGHBOURS),
+            )
+            for part in _sets(features, len(self._real))
+        ]
+        return {value.key: float(mean) for value, mean in zip(self.values, np.mean(rows, axis=0), strict=True)}
+
+
+class AccuracyJudge:
+    """How many images a classifier takes for what they were drawn as: a support vector machine that has learned from
+    test images alone.
+
+    Args:
+        space: what it sees. real, labels: features `[M, D]` and classes `[M]` of test images, which it learns from.
+    """
+
+    kind = "support vector machine"
+    blind_to = "lost diversity: one good image of each class, drawn a thousand times, is all it asks for"
+
+    def __init__(self, space: FeatureSpace, real: Tensor, labels: Tensor) -> None:
+        self.space = space
+        self.name = f"class accuracy, {space.name}"
+        self.values = (Value("class_accuracy", "class accuracy", False, MARGIN_OF_ACCURACY),)
+        self._scale = _scale(real)
+        self._machine = _classifier(len(real)).fit(_array(real * self._scale), labels.numpy())
+
+    def __call__(self, features: Tensor, context: Tensor) -> Mapping[str, float]:
+        """The share of images."""
+        rows = checked_rows(features, "features of the generated images", fewest=1, use=self.name)
+        found = self._machine.predict(_array(rows * self._scale))
+        return {self.values[0].key: float((found == context.numpy()).mean())}
+
+
+class UsefulnessJudge:
+    """Train on generated images, test on real ones (Ravuri and Vinyals 2019): the accuracy on test images of a
+    classifier that has learned from the generated images alone.
+
+    Args:
+        space: what it sees. real, labels: features `[M, D]` and classes `[M]` of test images.
+    """
+
+    kind = "train on generated, test on real"
+    blind_to = "odd images that lie far from where classes meet"
+
+    def __init__(self, space: FeatureSpace, real: Tensor, labels: Tensor) -> None:
+        self.space = space
+        self.name = f"usefulness, {space.name}"
+        self.values = (Value("usefulness", "usefulness", False, MARGIN_OF_ACCURACY),)
+        self._scale = _scale(real)
+        self._real, self._labels = _array(real * self._scale), labels.numpy()
+
+    def __call__(self, features: Tensor, context: Tensor) -> Mapping[str, float]:
+        """The accuracy."""
+        rows = checked_rows(features, "features of the generated images", fewest=1, use=self.name)
+        labels = context.numpy()
+        if len(np.unique(labels)) < 2:  # there is nothing to tell apart
+            return {self.values[0].key: float((self._labels == labels[0]).mean())}
+        machine = _classifier(len(rows)).fit(_array(rows * self._scale), labels)
+        return {self.values[0].key: float((machine.predict(self._real) == self._labels).mean())}
+
+
+class CopiesJudge:
+    """How many images lie nearer to a training image than unseen real ones do: copies, where there are many.
+
+    A twentieth of the test images lies as near; only what is beyond that counts.
+
+    Args:
+        space: what it sees. training: features `[N, D]` of what the generator has learned from. unseen: `[M, D]` of
+            test images.
+    """
+
+    blind_to = "everything but copies: noise lies far from all training images"
+
+    def __init__(self, space: FeatureSpace, training: Tensor, unseen: Tensor) -> None:
+        self.space = space
+        self.kind = f"nearest training image by {space.name}"
+        self.name = f"copies, {space.name}"
+        self.values = (Value(f"copies_{_slug(space.name)}", f"copies {space.name}", True, 2 * MARGIN_OF_SHARE),)
+        self._training = training.double()
+        self._limit = _nearest(unseen.double(), self._training).quantile(_NEAR_QUANTILE)
+
+    def __call__(self, features: Tensor, context: Tensor) -> Mapping[str, float]:
+        """The share, less that of unseen images; 0 or more."""
+        rows = checked_rows(features, "features of the generated images", fewest=1, use=self.name)
+        share = float((_nearest(rows, self._training) < self._limit).double().mean())
+        return {self.values[0].key: max(0.0, share - _NEAR_QUANTILE)}
+
+
+def _sets(rows: Tensor, size: int) -> Iterator[Tensor]:
+    """Disjoint random sets of so many rows, four at most; all of them where they are fewer."""
+    if len(rows) < 2:
+        raise UserError(f"a judge of sets needs 2 images or more, got {len(rows)}")
+    order = torch.from_numpy(philox(Purpose.JUDGE, len(rows), size).permutation(len(rows)))
+    count = max(1, min(_MOST_SETS, len(rows) // size))
+    for number in range(count):
+        yield rows[order[number * size : (number + 1) * size]]
+
+
+def _scale(real: Tensor) -> float:
+    """Factor that gives the real features a mean variance of 1."""
+    variance = float(real.double().var(dim=0).mean())
+    return 1.0 if variance == 0 else variance**-0.5
+
+
+def _nearest(rows: Tensor, among: Tensor) -> Tensor:
+    """Distance `[N]` of each row to the nearest of others; in pieces."""
+    return torch.cat([torch.cdist(part, among).amin(dim=1) for part in rows.split(1024)])
+
+
+def _classifier(count: int) -> Any:
+    """A machine with a Gaussian kernel; a linear one where there are too many images for it."""
+    from sklearn.linear_model import RidgeClassifier
+    from sklearn.svm import SVC
+
+    return SVC(C=10.0) if count <= _MOST_FOR_KERNELS else RidgeClassifier()
+
+
+def _array(rows: Tensor) -> NDArray[np.float64]:
+    return rows.double().cpu().numpy()
+
+
+def _slug(name: str) -> str:
+    return name.replace(" ", "_")

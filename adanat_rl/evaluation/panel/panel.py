@@ -1,0 +1,166 @@
+"""The panel: judges of unlike kinds over one set of images, whose features are computed once for all of them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from adanat_rl.config.errors import UserError
+from adanat_rl.evaluation.judge import Judge, Judgement, JudgeNames
+from adanat_rl.evaluation.panel.contract import FeatureSpace, PanelJudge
+from adanat_rl.metrics.accumulation import State, part, under
+
+
+class Panel:
+    """Judges together.
+
+    Args:
+        judges: with names, values and spaces of their own; judges that share a space hand over the same object.
+
+    Raises:
+        UserError: there is none, or two have the same name, the same value, or different spaces of one name.
+    """
+
+    def __init__(self, judges: Sequence[PanelJudge]) -> None:
+        if not judges:
+            raise UserError("a panel needs one judge or more")
+        self.judges = tuple(judges)
+        self.values = tuple(value for judge in judges for value in judge.values)
+        self.spaces: dict[str, FeatureSpace] = {}
+        for judge in judges:
+            if self.spaces.setdefault(judge.space.name, judge.space) is not judge.space:
+                raise UserError(f"judge {judge.name}: another judge has a feature space named {judge.space.name}")
+        for what, names in (
+            ("judges", [judge.name for judge in judges]),
+            ("values", [value.key for value in self.values]),
+        ):
+            doubled = {name for name in names if names.count(name) > 1}
+            if doubled:
+                raise UserError(f"two {what} of a panel have the name {min(doubled)}")
+
+    def begin(self) -> PanelSet:
+        """An empty set of images."""
+        return PanelSet(self)
+
+    def __call__(self, images: Tensor, context: Tensor) -> dict[str, float]:
+        """All values of images float32 `[N, C, H, W]` in [0, 1] that were drawn for contexts `[N]`."""
+        gathered = self.begin()
+        gathered.add(images, context)
+        return gathered.result()
+
+
+class PanelSet:
+    """Images under judgement: their features in each space, and what they were drawn for."""
+
+    def __init__(self, panel: Panel) -> None:
+        self._panel = panel
+        self._features: dict[str, list[Tensor]] = {name: [] for name in panel.spaces}
+        self._context: list[Tensor] = []
+
+    @property
+    def count(self) -> int:
+        """Images so far."""
+        return sum(map(len, self._context))
+
+    @torch.no_grad()
+    def add(self, images: Tensor, context: Tensor) -> None:
+        """Takes images float32 `[B, C, H, W]` in [0, 1] that were drawn for contexts `[B]`.
+
+        Raises:
+            UserError: a space gave something else than a row for each image.
+        """
+        for name, space in self._panel.spaces.items():
+            features = space(images)
+            if features.dim() != 2 or len(features) != len(images):
+                raise UserError(
+                    f"feature space {name} gave {list(features.shape)} for {len(images)} images, expected "
+                    f"[{len(images)}, D]"
+                )
+            self._features[name].append(features.float().cpu())
+        self._context.append(context.cpu())
+
+    def result(self) -> dict[str, float]:
+        """A number for each value of the panel.
+
+        Raises:
+            UserError: a judge gave other values than it has announced.
+        """
+        context = torch.cat(self._context)
+        features = {name: torch.cat(rows) for name, rows in self._features.items()}
+        numbers: dict[str, float] = {}
+        for judge in self._panel.judges:
+            found = judge(features[judge.space.name], context)
+            expected = {value.key for value in judge.values}
+            if set(found) != expected:
+                raise UserError(f"judge {judge.name} gave {sorted(found)}, expected {sorted(expected)}")
+            numbers |= {value.key: float(found[value.key]) for value in judge.values}
+        return numbers
+
+    def state(self) -> State:
+        """Features and contexts so far."""
+        arrays = {f"features_{name}": torch.cat(rows).numpy() for name, rows in self._features.items()}
+        return {"context": torch.cat(self._context).numpy(), **arrays}
+
+    def restore(self, state: Mapping[str, np.ndarray]) -> None:
+        """Goes on from a state.
+
+        Raises:
+            UserError: it is of another panel.
+        """
+        if set(state) != {"context", *(f"features_{name}" for name in self._features)}:
+            raise UserError("images so far were judged by another panel")
+        self._context = [torch.from_numpy(state["context"])]
+        for name in self._features:
+            self._features[name] = [torch.from_numpy(state[f"features_{name}"])]
+
+
+class PanelledJudge:
+    """Adds the values of a panel to a judge's numbers.
+
+    Args:
+        judge: gives the rest.
+    """
+
+    def __init__(self, judge: Judge, panel: Panel) -> None:
+        self._judge = judge
+        self.panel = panel
+
+    @property
+    def names(self) -> JudgeNames:
+        """Those of the judge."""
+        return self._judge.names
+
+    def begin(self, num_images: int) -> Judgement:
+        """An empty set."""
+        return _Panelled(self._judge.begin(num_images), self.panel.begin())
+
+    def distance(self, batches: Iterable[Tensor]) -> float:
+        """That of the judge."""
+        return self._judge.distance(batches)
+
+
+class _Panelled:
+    def __init__(self, judgement: Judgement, gathered: PanelSet) -> None:
+        self._judgement = judgement
+        self._gathered = gathered
+
+    @property
+    def count(self) -> int:
+        return self._judgement.count
+
+    def add(self, images: Tensor, labels: Tensor) -> None:
+        self._judgement.add(images, labels)
+        self._gathered.add(images, labels)
+
+    def result(self) -> dict[str, float]:
+        return {**self._judgement.result(), **self._gathered.result()}
+
+    def state(self) -> State:
+        return {**under("judge", self._judgement.state()), **under("panel", self._gathered.state())}
+
+    def restore(self, state: Mapping[str, np.ndarray]) -> None:
+        self._judgement.restore(part(state, "judge"))
+        self._gathered.restore(part(state, "panel"))
