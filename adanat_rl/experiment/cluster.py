@@ -57,6 +57,8 @@ def quiet_environment() -> None:
     name_this_user()
     for logger in ("ray", "ray.rllib", "ray.tune"):
         logging.getLogger(logger).setLevel(logging.ERROR)
+    # It prints the traceback of a learner's loss, which is made good or told in a line.
+    logging.getLogger("ray.train._internal.backend_executor").setLevel(logging.CRITICAL)
 
 
 def in_ray_job() -> bool:

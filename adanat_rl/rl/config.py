@@ -10,8 +10,11 @@ from typing import Any
 import gymnasium as gym
 import numpy as np
 import torch
+from ray.exceptions import RayActorError
 from ray.rllib.algorithms.ppo import PPOConfig
+from ray.rllib.core.learner.learner_group import LearnerGroup
 from ray.rllib.core.rl_module.rl_module import RLModuleSpec
+from ray.rllib.utils.annotations import override
 from ray.tune.registry import register_env
 from torch import Tensor
 
@@ -56,6 +59,20 @@ class GenerationPPOConfig(PPOConfig):
         super().__init__(algo_class=algo_class)
         self.experiment: ExperimentConfig | None = None
         self.inputs: RLInputs | None = None
+
+    @override(PPOConfig)
+    def build_learner_group(self, **kwargs: Any) -> LearnerGroup:
+        """The host's learners.
+
+        Raises:
+            RayActorError: one was lost while it started.
+        """
+        try:
+            return super().build_learner_group(**kwargs)
+        except TypeError as error:  # Ray's executor then raises an error that it has not kept: None
+            if isinstance(error.__context__, RayActorError):
+                raise error.__context__ from None
+            raise
 
 
 def generator_factory(config: ExperimentConfig, num_gpus: float, setting: str) -> GeneratorFactory:

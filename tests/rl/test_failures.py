@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 import ray
 import torch
+from ray.train._internal.worker_group import WorkerGroup
 
 from adanat_rl.config.errors import RunError
 from tests.rl.test_algorithm import equal, history, reference  # noqa: F401, a fixture
@@ -39,6 +40,41 @@ def test_a_learner_actor_that_raises_is_replaced(build, reference) -> None:  # n
     assert hashes == reference[0]
     assert equal(state, reference[1])
     assert algorithm.failure_counters()["replaced_learners"] == 1
+
+
+@pytest.fixture
+def lost_at_next_start(monkeypatch):
+    """Arms the loss of the next learner that starts, at the first call that Ray's executor makes to it."""
+    execute = WorkerGroup.execute
+    armed: list[bool] = []
+
+    def lose(group: WorkerGroup, *args: Any, **kwargs: Any) -> Any:
+        if armed:
+            armed.clear()
+            ray.kill(group.workers[0].actor)
+        return execute(group, *args, **kwargs)
+
+    monkeypatch.setattr(WorkerGroup, "execute", lose)
+    return lambda: armed.append(True)
+
+
+def test_a_learner_that_is_lost_while_it_starts_is_started_again(build, reference, lost_at_next_start) -> None:  # noqa: F811
+    lost_at_next_start()
+    algorithm, _ = build(*LEARNER)
+    hashes, state = history(algorithm)
+    assert hashes == reference[0]
+    assert equal(state, reference[1])
+
+
+def test_a_learner_that_is_lost_while_it_takes_over_is_replaced_again(build, reference, lost_at_next_start) -> None:  # noqa: F811
+    algorithm, _ = build(*LEARNER, "resources.max_learner_retries=2")
+    worker = algorithm.learner_group._workers[0]
+    ray.get(worker.apply.remote(lambda learner: setattr(learner, "_begin_update", out_of_memory)))
+    lost_at_next_start()
+    hashes, state = history(algorithm)
+    assert hashes == reference[0]
+    assert equal(state, reference[1])
+    assert algorithm.failure_counters()["replaced_learners"] == 2
 
 
 def test_a_learner_actor_that_fails_for_good_ends_with_the_state_of_the_last_iteration(build) -> None:
