@@ -126,8 +126,12 @@ def _run_command(command: str, argv: Sequence[str] | None, body: Callable[[Invoc
     try:
         with stop.installed(), plain_warnings():
             status = body(Invocation(command, tuple(sys.argv[1:] if argv is None else argv), stop))
+        if status == EXIT_DONE and stop.is_lost():
+            return _stopped(prefix, stop)
         return status_of_output(prefix, status)
     except UserError as error:
+        if stop.is_lost(error):
+            return _stopped(prefix, stop)
         complain(f"{prefix}: {error}")
         return EXIT_USAGE
     except RunError as error:
@@ -138,10 +142,14 @@ def _run_command(command: str, argv: Sequence[str] | None, body: Callable[[Invoc
             complain(f"  go on with: {error.resume}")
         return EXIT_FAILED
     except KeyboardInterrupt:
-        complain(f"{prefix}: {stop.word}")
-        return stop.exit_status
+        return _stopped(prefix, stop)
     except Exception as error:
-        return unexpected(prefix, error)
+        return _stopped(prefix, stop) if stop.is_lost(error) else unexpected(prefix, error)
+
+
+def _stopped(prefix: str, stop: StopRequest) -> int:
+    complain(f"{prefix}: {stop.word}")
+    return stop.exit_status
 
 
 class CommandParser(argparse.ArgumentParser):

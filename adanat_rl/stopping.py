@@ -36,9 +36,12 @@ class StopRequest:
         self._since = 0.0
         self._depth = 0
         self._was_swallowed = False
+        self._was_raised = False
+        self._was_heard = False
 
     def __call__(self) -> bool:
         """Whether to stop."""
+        self._was_heard |= self.received is not None
         return self.received is not None
 
     @property
@@ -63,8 +66,21 @@ class StopRequest:
         Raises:
             StopRequested: it has.
         """
-        if self.received is not None:
+        if self():
             raise StopRequested
+
+    def is_lost(self, error: BaseException | None = None) -> bool:
+        """Whether a request was raised and nobody has heard of it: C code that is in the middle of something may put an
+        error of its own in its place, or none.
+
+        Args:
+            error: what came instead; one that came while the request was handled is an error of its own.
+        """
+        while error is not None:
+            if isinstance(error, StopRequested):
+                return False
+            error = error.__cause__ or error.__context__
+        return self._was_raised and not self._was_heard
 
     def handle(self, number: int, frame: FrameType | None = None) -> None:
         """The signal handler."""
@@ -80,6 +96,7 @@ class StopRequest:
             self.received = signal.Signals(number)
             self._since = now
         if not self._depth:
+            self._was_raised = True
             raise StopRequested
 
     def install(self) -> None:

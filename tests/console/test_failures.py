@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import os
+import signal
 import warnings
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+import torch
 
 from adanat_rl.cli import Invocation, main, run_command
+from adanat_rl.config.errors import UserError
 from adanat_rl.console import failures
 from adanat_rl.console.failures import plain_warnings
 
@@ -77,3 +82,61 @@ def test_a_warning_of_ours_is_one_line_and_that_of_others_is_left_alone(
     warnings.showwarning("afterwards", RuntimeWarning, ours, 3)
     assert capsys.readouterr().err == "warning: damaged sample left out: a.png\n"
     assert [what[0] for what in others] == ["old", "afterwards"]
+
+
+class _Asking:
+    """Asks for its process to be stopped in the middle of C code, which takes what is raised for an error of its own."""
+
+    def __len__(self) -> int:
+        os.kill(os.getpid(), signal.SIGTERM)
+        return 1
+
+    def __getitem__(self, _: int) -> float:
+        raise IndexError
+
+
+def _unnamed() -> int:
+    torch.tensor([_Asking()])
+    return 0
+
+
+def _taken_for_damage() -> int:
+    try:
+        torch.tensor([_Asking()])
+    except ValueError as error:
+        raise UserError("weights.safetensors is damaged") from error
+    return 0
+
+
+def _fallen_back() -> int:
+    with contextlib.suppress(ValueError):
+        torch.tensor([_Asking()])
+    return 0
+
+
+@pytest.mark.parametrize("work", [_unnamed, _taken_for_damage, _fallen_back])
+def test_a_request_to_stop_that_c_code_turns_into_another_error_is_no_other_error(
+    capsys, work: Callable[[], int]
+) -> None:
+    assert run_command("export", [], lambda _: work()) == 143
+    assert capsys.readouterr().err == "adanat-rl export: terminated\n"
+
+
+def test_what_fails_while_a_request_is_handled_is_told(capsys) -> None:
+    def fail(invocation: Invocation) -> int:
+        try:
+            os.kill(os.getpid(), signal.SIGTERM)
+        except KeyboardInterrupt as stop:
+            raise UserError("the disk is full") from stop
+        return 0
+
+    def fail_later(invocation: Invocation) -> int:
+        with contextlib.suppress(KeyboardInterrupt):
+            os.kill(os.getpid(), signal.SIGTERM)
+        if invocation.stop():
+            raise UserError("the disk is full")
+        return 0
+
+    for body in (fail, fail_later):
+        assert run_command("export", [], body) == 2
+        assert capsys.readouterr().err == "adanat-rl export: the disk is full\n"
