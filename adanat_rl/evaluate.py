@@ -150,11 +150,12 @@ def _output_file(config: ExperimentConfig, arguments: argparse.Namespace, wanted
 
 
 def _evaluate(config: ExperimentConfig, arguments: argparse.Namespace, wanted: _Wanted) -> int:
-    from adanat_rl.evaluation.comparison import compare
+    from adanat_rl.evaluation.comparison import compare, panel_sentences
     from adanat_rl.evaluation.controls import possible_controls
     from adanat_rl.evaluation.drawing import DrawAndKeep
     from adanat_rl.evaluation.judge import FD_A
     from adanat_rl.evaluation.reference import join_baselines, load_baselines
+    from adanat_rl.evaluation.rewarded import rewarded_judges
     from adanat_rl.experiment.build import build_baselines, draw_here
     from adanat_rl.experiment.cluster import quiet_environment
     from adanat_rl.experiment.fitting import check_baselines
@@ -184,11 +185,14 @@ def _evaluate(config: ExperimentConfig, arguments: argparse.Namespace, wanted: _
             baselines,
             seeds,
             controls=controls,
+            rewarded=() if wanted.run is None else rewarded_judges(config),
             report=lambda row: display.message(f"FD {row.evaluation.mean(FD_A):.3f}  {row.title}"),
         ).as_dict()
         shutil.rmtree(pieces, ignore_errors=True)
         write_atomically(output, json.dumps(comparison, indent=1, ensure_ascii=False))
         display.table(comparison)
+        for sentence in panel_sentences(comparison):
+            display.message(sentence)
         if comparison["verdict"] is not None:
             display.message(comparison["verdict"]["sentence"])
         display.message(f"numbers: {output}")

@@ -18,6 +18,7 @@ from torch import Tensor, nn
 
 from adanat_rl.data.digits import ImageDataset
 from adanat_rl.evaluation.judge import FD_A, Collected, JudgeNames
+from adanat_rl.evaluation.panel.contract import Value
 from adanat_rl.generation.decisions import Decision, DecisionSpace
 from adanat_rl.generation.generator import ContextSpec, Observation, SampleSpec
 from adanat_rl.generation.noise import Noise, Stream
@@ -146,6 +147,7 @@ class CostJudge:
     """Judges points: their mean cost in place of a distance."""
 
     names = JudgeNames()
+    values: tuple[Value, ...] = ()
 
     def begin(self, num_images: int) -> Collected:
         """An empty set."""

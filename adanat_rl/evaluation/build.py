@@ -9,18 +9,22 @@ from adanat_rl.config.paths import resolve_path
 from adanat_rl.config.schema import ExperimentConfig
 from adanat_rl.data.loading import load_dataset
 from adanat_rl.evaluation.judge import Judge, load_judge
+from adanat_rl.evaluation.panel.panel import PanelledJudge
+from adanat_rl.evaluation.panel.small import load_small_panel
 from adanat_rl.generation.build import load_captions, load_further_captions
 
 
 def build_judge(config: ExperimentConfig, device: str = "cpu") -> Judge:
-    """The classifiers of a small data set, or Inception with the statistics of the real images; CLIPScore if wanted.
+    """The classifiers and the panel of a small data set, or Inception with the statistics of the real images; CLIPScore
+    if wanted.
 
     Raises:
         UserError: weights or statistics are missing, damaged, or do not fit each other.
     """
     evaluation = config.evaluation
     if evaluation.judge == "classifiers":
-        judge: Judge = load_judge(load_dataset(config.data))
+        dataset = load_dataset(config.data)
+        judge: Judge = PanelledJudge(load_judge(dataset), load_small_panel(dataset))
     else:
         judge = _inception_judge(config, device)
     if evaluation.clip_score is None:

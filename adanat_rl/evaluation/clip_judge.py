@@ -9,8 +9,11 @@ import torch
 from torch import Tensor
 
 from adanat_rl.evaluation.judge import CLIP_SCORE, Judge, Judgement, JudgeNames
+from adanat_rl.evaluation.panel.contract import Value
 from adanat_rl.metrics.accumulation import State, part, under
 from adanat_rl.metrics.clip_score import clip_score
+
+MARGIN_OF_SCORE = 0.01  # as a part of the score compared with
 
 PairScorer = Callable[[Tensor, Sequence[str]], Tensor]
 """`(images [B, 3, H, W], B captions) -> [B]`."""
@@ -32,6 +35,11 @@ class ClipJudge:
     def names(self) -> JudgeNames:
         """Those of the judge."""
         return self._judge.names
+
+    @property
+    def values(self) -> tuple[Value, ...]:
+        """Those of the judge, and CLIPScore."""
+        return (*self._judge.values, Value(CLIP_SCORE, "CLIPScore", False, MARGIN_OF_SCORE, is_relative=True))
 
     def begin(self, num_images: int) -> Judgement:
         """An empty set."""
@@ -59,6 +67,9 @@ class _Scored:
 
     def result(self) -> dict[str, float]:
         return {**self._judgement.result(), CLIP_SCORE: clip_score(torch.cat(self._scores))}
+
+    def replicates(self) -> dict[str, list[float]]:
+        return self._judgement.replicates()
 
     def state(self) -> State:
         return {"scores": torch.cat(self._scores).numpy(), **under("judge", self._judgement.state())}

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -13,6 +13,8 @@ from adanat_rl.evaluation.controls import Control, Verdict, deal, judge_adaptivi
 from adanat_rl.evaluation.drawing import evaluation_set
 from adanat_rl.evaluation.evaluator import Evaluation, Evaluator
 from adanat_rl.evaluation.judge import FD_A, JudgeNames
+from adanat_rl.evaluation.panel.contract import Value
+from adanat_rl.evaluation.panel.verdict import PanelVerdict, panel_verdict
 from adanat_rl.evaluation.reference import Baseline
 from adanat_rl.generation.policies.base import GenerationPolicy, SchedulePolicy
 
@@ -52,13 +54,18 @@ class Comparison:
 
     Args:
         rows: the policy first.
-        judge: what the distances are called. verdict: adaptivity of the policy, None for a policy that was not tested.
+        judge: what the distances are called.
+        values: that verdicts count. verdicts: what they say of the policy against where it started and each baseline,
+            by the row's name.
+        verdict: adaptivity of the policy, None for a policy that was not tested.
         seeds: evaluation seeds. num_images: of each seed.
         decisions: `[N, T, K]` of the policy on the first seed. context: `[N]` their labels.
     """
 
     rows: tuple[Row, ...]
     judge: JudgeNames
+    values: tuple[Value, ...]
+    verdicts: Mapping[str, PanelVerdict]
     verdict: Verdict | None
     seeds: tuple[int, ...]
     num_images: int
@@ -71,7 +78,7 @@ class Comparison:
         return self.rows[0]
 
     def as_dict(self) -> dict[str, Any]:
-        """JSON-ready; single values of each seed included, decisions left out."""
+        """JSON-ready; single values of each seed and of parts of its images included, decisions left out."""
         rows = [
             {
                 "name": row.name,
@@ -81,6 +88,7 @@ class Comparison:
                 "how": row.how,
                 "summary": row.evaluation.summary(),
                 "values": row.evaluation.metrics,
+                "replicates": row.evaluation.replicates,
             }
             for row in self.rows
         ]
@@ -88,10 +96,22 @@ class Comparison:
         return {
             "rows": rows,
             "judge": asdict(self.judge),
+            "panel": self._panel() if self.values else None,
             "verdict": verdict,
             "seeds": list(self.seeds),
             "num_images": self.num_images,
         }
+
+    def _panel(self) -> dict[str, Any]:
+        against = {
+            name: {
+                "sentence": verdict.sentence,
+                "findings": {row.value.key: row.finding.value for row in verdict.rows},
+                "not_counted": [row.value.key for row in verdict.rows if not row.is_counted],
+            }
+            for name, verdict in self.verdicts.items()
+        }
+        return {"values": [asdict(value) for value in self.values], "against": against}
 
 
 def compare(
@@ -102,6 +122,7 @@ def compare(
     seeds: Sequence[int],
     *,
     controls: Sequence[Control] = tuple(Control),
+    rewarded: Collection[str] = (),
     report: Callable[[Row], None] | None = None,
 ) -> Comparison:
     """Evaluates everything.
@@ -111,6 +132,7 @@ def compare(
         title: of the policy, for the table.
         seeds: paired over all rows, so that differences are those of the decisions.
         controls: which to run; a policy that knows its decisions beforehand needs none.
+        rewarded: numbers that the policy was paid in; no verdict counts them.
         report: told about each finished row.
     """
     rows: list[Row] = []
@@ -135,6 +157,8 @@ def compare(
     return Comparison(
         tuple(rows),
         evaluator.judge.names,
+        evaluator.judge.values,
+        _verdicts(rows, evaluator.judge.values, rewarded),
         _verdict(rows),
         tuple(seeds),
         evaluator.num_images,
@@ -146,18 +170,19 @@ def compare(
 def _evaluate_keeping_decisions(
     evaluator: Evaluator, policy: GenerationPolicy, seeds: Sequence[int]
 ) -> tuple[Evaluation, list[torch.Tensor]]:
-    results = [evaluator.evaluate_once(policy, seed) for seed in seeds]
-    return Evaluation.of([row for row, _ in results]), [drawing.decisions for _, drawing in results]
+    judged = [evaluator.judge_once(policy, seed) for seed in seeds]
+    return Evaluation.of(judged), [one.drawing.decisions for one in judged]
 
 
 def _evaluate_control(
     evaluator: Evaluator, control: Control, decisions: Sequence[torch.Tensor], seeds: Sequence[int]
 ) -> Evaluation:
-    rows = []
+    judged = []
     for seed, made in zip(seeds, decisions, strict=True):
         context = evaluation_set(evaluator.labels, evaluator.num_images, seed).context
-        rows.append(evaluator.evaluate_once(deal(control, made, context.to(made.device), seed), seed)[0])
-    return Evaluation.of(rows)
+        dealt = deal(control, made, context.to(made.device), seed)
+        judged.append(evaluator.judge_once(dealt, seed, replicated=False))
+    return Evaluation.of(judged)
 
 
 def _for_horizon(evaluator: Evaluator, baseline: Baseline) -> Evaluator:
@@ -165,6 +190,26 @@ def _for_horizon(evaluator: Evaluator, baseline: Baseline) -> Evaluator:
         return evaluator
     schedule = baseline.decisions if baseline.decisions.ndim == 2 else baseline.decisions.mean(axis=0)
     return evaluator.with_generator(evaluator.generator.with_base_schedule(schedule))
+
+
+def panel_sentences(comparison: Mapping[str, Any]) -> list[str]:
+    """What the panel says of the policy against each other row of `Comparison.as_dict()`, a sentence each."""
+    panel = comparison.get("panel")
+    if panel is None:
+        return []
+    titles = {row["name"]: row["title"] for row in comparison["rows"]}
+    return [f"Against {titles[name]}: {found['sentence']}." for name, found in panel["against"].items()]
+
+
+def _verdicts(rows: Sequence[Row], values: Sequence[Value], rewarded: Collection[str]) -> dict[str, PanelVerdict]:
+    """Of the policy against where it started and every baseline, over the evaluation seeds."""
+    rivals = [row for row in rows if row.kind in {BASE_SCHEDULE, BASELINE}]
+    return {row.name: panel_verdict(values, _numbers(rows[0]), _numbers(row), rewarded) for row in rivals if values}
+
+
+def _numbers(row: Row) -> dict[str, list[float]]:
+    """What a verdict goes by: parts of the images where the judge has them, seeds otherwise."""
+    return {**row.evaluation.metrics, **row.evaluation.replicates}
 
 
 def _verdict(rows: Sequence[Row]) -> Verdict | None:

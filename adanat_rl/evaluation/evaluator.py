@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
@@ -24,19 +24,39 @@ _SECONDS = "seconds"  # in files of judged images: what drawing and decoding the
 
 
 @dataclass(frozen=True)
+class Judged:
+    """What was found of one seed.
+
+    Args:
+        row: a number for each metric. drawing: what was judged. replicates: as `Evaluation` has them, of this seed.
+    """
+
+    row: dict[str, float]
+    drawing: Drawing
+    replicates: dict[str, list[float]]
+
+
+@dataclass(frozen=True)
 class Evaluation:
     """Numbers of one policy, one entry per seed.
 
     Args:
         metrics: values by name, `[S]` each.
+        replicates: for values that a verdict counts, numbers of parts of the images of all seeds, as
+            `Judgement.replicates` has them.
     """
 
     metrics: dict[str, list[float]]
+    replicates: dict[str, list[float]] = field(default_factory=dict)
 
     @classmethod
-    def of(cls, rows: Sequence[dict[str, float]]) -> Evaluation:
-        """Joins one row of numbers per seed."""
-        return cls({name: [row[name] for row in rows] for name in rows[0]})
+    def of(cls, judged: Sequence[Judged]) -> Evaluation:
+        """Joins what was found of each seed."""
+        rows, parts = [one.row for one in judged], [one.replicates for one in judged]
+        return cls(
+            {name: [row[name] for row in rows] for name in rows[0]},
+            {name: [number for part in parts for number in part[name]] for name in parts[0]},
+        )
 
     def mean(self, name: str) -> float:
         """Mean over the seeds."""
@@ -90,22 +110,32 @@ class Evaluator:
 
     def evaluate(self, policy: GenerationPolicy, seeds: Sequence[int]) -> Evaluation:
         """Numbers of a policy over seeds."""
-        return Evaluation.of([self.evaluate_once(policy, seed)[0] for seed in seeds])
+        return Evaluation.of([self.judge_once(policy, seed) for seed in seeds])
 
     def evaluate_once(self, policy: GenerationPolicy, seed: int) -> tuple[dict[str, float], Drawing]:
         """Numbers and drawing of one seed."""
+        judged = self.judge_once(policy, seed, replicated=False)
+        return judged.row, judged.drawing
+
+    def judge_once(self, policy: GenerationPolicy, seed: int, *, replicated: bool = True) -> Judged:
+        """What is found of one seed.
+
+        Args:
+            replicated: whether the judge is asked for numbers of parts of the images too.
+        """
         images = evaluation_set(self.labels, self.num_images, seed)
         start = time.perf_counter()
         drawing = self._draw_set(self.generator, policy, images)
-        row, seconds = self._judged(policy, images, drawing.sample, time.perf_counter() - start)
+        judgement, seconds = self._gathered(policy, images, drawing.sample, time.perf_counter() - start)
+        row = judgement.result()
         row[NAT_PASSES] = float(drawing.num_passes.float().mean())
         row[IMAGES_PER_SECOND] = self.num_images / seconds
-        return row, drawing
+        return Judged(row, drawing, judgement.replicates() if replicated else {})
 
-    def _judged(
+    def _gathered(
         self, policy: GenerationPolicy, images: EvaluationSet, sample: Tensor, seconds: float
-    ) -> tuple[dict[str, float], float]:
-        """The judge's numbers, and the seconds of drawing and decoding; goes on behind what was judged before an
+    ) -> tuple[Judgement, float]:
+        """The judge with all images, and the seconds of drawing and decoding; goes on behind what was judged before an
         interruption.
         """
         judgement = self.judge.begin(self.num_images)
@@ -123,7 +153,7 @@ class Evaluator:
             if keep is not None and file is not None and (is_last or judgement.count - num_kept >= keep.judged_size):
                 write_arrays(file, {**judgement.state(), _SECONDS: np.array(seconds)})
                 num_kept = judgement.count
-        return judgement.result(), seconds
+        return judgement, seconds
 
     def _batches(self, *columns: Tensor) -> Iterator[tuple[Tensor, ...]]:
         """Columns `[N, …]` in batches: images of a large set would not fit into memory."""

@@ -25,6 +25,7 @@ from adanat_rl.evaluation.judge import (
     RECALL,
     JudgeNames,
 )
+from adanat_rl.evaluation.panel.contract import MARGIN_OF_DISTANCE, MARGIN_OF_SHARE, Value
 from adanat_rl.metrics.accumulation import FeatureSet, Moments, State, part, under
 from adanat_rl.metrics.inception import InceptionExtractor
 from adanat_rl.metrics.manifold import neighbour_radii, precision_recall
@@ -104,6 +105,19 @@ class InceptionJudge:
         """What the distances are called in tables; the second is empty without a second extractor."""
         second = "" if self.second is None else _title(self.second.extractor, self.second.real)
         return replace(INCEPTION_NAMES, fd_a=_title(self.extractor, self.real), fd_b=second)
+
+    @property
+    def values(self) -> tuple[Value, ...]:
+        """The numbers that it gives, with the margins of the panel."""
+        found = [Value(FD_A, self.names.short_a, True, MARGIN_OF_DISTANCE, is_relative=True)]
+        if self.second is not None:
+            found.append(Value(FD_B, self.names.short_b, True, MARGIN_OF_DISTANCE, is_relative=True))
+        found.append(Value(INCEPTION_SCORE, "Inception score", False, MARGIN_OF_DISTANCE, is_relative=True))
+        if self.real_features is not None:
+            found += [Value(key, key, False, MARGIN_OF_SHARE) for key in (PRECISION, RECALL)]
+            if self.num_kid_subsets:
+                found.append(Value(KID, "KID", True, MARGIN_OF_DISTANCE, is_relative=True))
+        return tuple(found)
 
     def titles(self, num_images: int) -> dict[str, str]:
         """What each number of an evaluation of N images is, with convention and counts, by key."""
@@ -214,6 +228,10 @@ class Evaluated:
             if judge.num_kid_subsets:
                 row[KID] = kernel_distance(judge.real_features, kept, judge.num_kid_subsets)[0]
         return row
+
+    def replicates(self) -> dict[str, list[float]]:
+        """None: images are not kept, and verdicts go by seeds."""
+        return {}
 
     def state(self) -> State:
         """Everything to go on from."""

@@ -18,6 +18,7 @@ from torch import Tensor
 from adanat_rl.config.paths import resolve_path
 from adanat_rl.config.schema import EvaluationConfig
 from adanat_rl.data.digits import ImageDataset
+from adanat_rl.evaluation.panel.contract import Value
 from adanat_rl.generation.weights import load_network
 from adanat_rl.metrics.accumulation import State
 from adanat_rl.metrics.features import ConvClassifier
@@ -92,6 +93,12 @@ class Judgement(Protocol):
         """The numbers of all images so far."""
         ...
 
+    def replicates(self) -> dict[str, list[float]]:
+        """Several numbers for values of `Judge.values`, whose mean is the value and which spread as values of parts of
+        the images do: more to go by than one number a seed. Values without them are left out.
+        """
+        ...
+
     def state(self) -> State:
         """Everything to go on from, as arrays."""
         ...
@@ -113,6 +120,11 @@ class Judge(Protocol):
         """What its distances are called."""
         ...
 
+    @property
+    def values(self) -> tuple[Value, ...]:
+        """The numbers that a verdict counts; none where it gives no verdict."""
+        ...
+
     def begin(self, num_images: int) -> Judgement:
         """An empty set that will hold so many images."""
         ...
@@ -130,6 +142,7 @@ class ClassifierJudge:
     """
 
     names = JudgeNames()
+    values: tuple[Value, ...] = ()  # both networks have learned from the images that the NAT has learned from
 
     def __init__(self, dataset: ImageDataset, first: ConvClassifier, second: ConvClassifier) -> None:
         self._first, self._second = first.eval(), second.eval()
@@ -191,6 +204,10 @@ class Collected:
     def result(self) -> dict[str, float]:
         """The numbers of all that was kept."""
         return self._judge(torch.cat(self._images), torch.cat(self._labels))
+
+    def replicates(self) -> dict[str, list[float]]:
+        """None: no verdict counts them."""
+        return {}
 
     def state(self) -> State:
         """The images and labels."""

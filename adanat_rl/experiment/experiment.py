@@ -195,6 +195,7 @@ class Experiment:
             build_baselines(self.config),
             list(seeds),
             controls=controls,
+            rewarded=rewarded_judges(self.config),
             report=report,
         )
         write_comparison(self.folder, result, self.chosen_iteration)

@@ -21,9 +21,11 @@ from adanat_rl.config.metric_keys import EVAL
 from adanat_rl.config.schema import ExperimentConfig
 from adanat_rl.data.digits import ImageDataset
 from adanat_rl.data.loading import load_dataset
+from adanat_rl.data.splits import Split, split_of
 from adanat_rl.evaluation.drawing import DrawHere
 from adanat_rl.evaluation.evaluator import Evaluation, Evaluator
 from adanat_rl.evaluation.judge import FD_A, FD_B, PRECISION, RECALL, ClassifierJudge
+from adanat_rl.evaluation.panel.small import PANEL_FILES
 from adanat_rl.experiment.gallery import image_grid, png_bytes
 from adanat_rl.experiment.lock import LOCK, acquire_lock
 from adanat_rl.experiment.pretraining import (
@@ -35,6 +37,7 @@ from adanat_rl.experiment.pretraining import (
     fit_tokenizer,
 )
 from adanat_rl.experiment.pretraining_conv import fit_conv_tokenizer
+from adanat_rl.experiment.pretraining_panel import fit_folds
 from adanat_rl.experiment.progress import Display, open_display
 from adanat_rl.generation.build import build_decision_space
 from adanat_rl.generation.masked.contexts import ClassLabels
@@ -103,6 +106,7 @@ def _pretrain(
         tokenizer = _fit_tokenizer(dataset, config, folder, report)
         display.message(f"tokenizer: {settings.vocab_size} codes")
         classifiers = _fit_classifiers(dataset, config, folder, display)
+        _fit_panel(dataset, config, folder, display)
         judge = ClassifierJudge(dataset, classifiers["a"].network, classifiers["b"].network)
         nat, nat_arguments = fit_nat(
             tokenizer.encode(dataset.images),
@@ -181,6 +185,14 @@ def store_classifier(dataset: ImageDataset, name: str, config: ExperimentConfig,
     """Trains one of the classifiers and writes it."""
     fitted = fit_classifier(dataset, name, config.pretraining, config.seed)
     return replace(fitted, network=_store(config, path, "conv_classifier", fitted.arguments, fitted.network))
+
+
+def _fit_panel(dataset: ImageDataset, config: ExperimentConfig, folder: Path, display: Display) -> None:
+    test = split_of(dataset, Split.TEST)
+    for kind, file in PANEL_FILES.items():
+        fitted = fit_folds(test, kind, config.pretraining, config.seed)
+        _store(config, folder / f"{file}.safetensors", kind, fitted.arguments, fitted.network)
+        display.message(f"{file}: {fitted.held_out_accuracy:.1%} of the test images of other folds right")
 
 
 def _generator(

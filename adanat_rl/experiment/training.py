@@ -14,7 +14,7 @@ from adanat_rl.config.files import write_atomically
 from adanat_rl.config.metric_keys import ITERATION
 from adanat_rl.config.plain_files import require_plain_files
 from adanat_rl.config.schema import ExperimentConfig
-from adanat_rl.evaluation.comparison import Comparison, Row
+from adanat_rl.evaluation.comparison import Comparison, Row, panel_sentences
 from adanat_rl.evaluation.judge import FD_A
 from adanat_rl.experiment.checkpoints import CheckpointStore, Snapshot, checkpoint_folders, newest_readable
 from adanat_rl.experiment.cluster import check_this_machine, connect, in_ray_job
@@ -359,6 +359,8 @@ def _read_object(file: Path) -> dict[str, Any] | None:
 def _show_result(folder: RunFolder, display: Display) -> None:
     comparison = read_comparison(folder.evaluation_file)
     display.table(comparison)
+    for sentence in panel_sentences(comparison):
+        display.message(sentence)
     if comparison["verdict"] is not None:
         display.message(comparison["verdict"]["sentence"])
     display.message(f"report: {folder.report_file}")

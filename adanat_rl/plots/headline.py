@@ -111,7 +111,7 @@ def _compared(run: RunData) -> str:
     assert comparison is not None  # asked by the caller
     policy = comparison["rows"][0]
     cost = f"{plural(policy['horizon'], 'step')} and {trimmed(policy['summary'][NAT_PASSES]['mean'])} NAT passes"
-    if not judges:
+    if not judges and not comparison.get("panel"):
         numbers = [
             f"{_title(run, key)} {with_spread(policy['summary'][key])}"
             for key in (FD_A, FD_B)
@@ -125,7 +125,7 @@ def _compared(run: RunData) -> str:
     if base is not None:
         found = _finding(run, policy, base, judges, "the base schedule of as many steps that it started from")
         return f"In {cost} per image the learned policy is {found}."
-    rival = best_baseline(comparison, judges[0], horizon=policy["horizon"])
+    rival = best_baseline(comparison, next(iter(judges), FD_A), horizon=policy["horizon"])
     if rival is not None:
         found = _finding(run, policy, rival, judges, _among_equals(run, rival))
         return f"In {cost} per image the learned policy is {found}."
@@ -144,7 +144,12 @@ def _among_equals(run: RunData, rival: Line) -> str:
 
 
 def _finding(run: RunData, policy: Line, rival: Line, judges: Sequence[str], name: str) -> str:
-    """`better than NAME, by both judges: FD A 0.18 ± 0.01 against 0.25 ± 0.01, …`, as the numbers bear it out."""
+    """What the panel says, beside a rival of some name. Comparisons of a time before there was a panel go by distances:
+    `better than NAME, by both judges: FD A 0.18 ± 0.01 against 0.25 ± 0.01, …`.
+    """
+    of_panel = _by_panel(run, rival)
+    if of_panel is not None:
+        return f"{of_panel}, beside {name}"
     shared = [key for key in judges if key in rival["summary"]]
     found = {key: compare_rows(policy, rival, key) for key in shared}
     numbers = ", ".join(
@@ -176,6 +181,12 @@ def _finding(run: RunData, policy: Line, rival: Line, judges: Sequence[str], nam
     )
 
 
+def _by_panel(run: RunData, rival: Line) -> str | None:
+    panel = run.comparison.get("panel") if run.comparison is not None else None
+    found = panel["against"].get(rival["name"]) if panel else None
+    return None if found is None else str(found["sentence"])
+
+
 def _title(run: RunData, key: str) -> str:
     return {FD_A: run.judge_names.short_a, FD_B: run.judge_names.short_b}.get(key, key)
 
@@ -187,20 +198,20 @@ def _about_effort(run: RunData) -> list[str]:
 def _about_as_many_steps(run: RunData) -> list[str]:
     """The best baseline of as many steps, where the sentence above was about the base schedule."""
     comparison, judges = run.comparison, judges_of(run)
-    if comparison is None or not judges or base_row(comparison) is None:
+    if comparison is None or not (judges or comparison.get("panel")) or base_row(comparison) is None:
         return []
     policy = comparison["rows"][0]
-    rival = best_baseline(comparison, judges[0], horizon=policy["horizon"])
+    rival = best_baseline(comparison, next(iter(judges), FD_A), horizon=policy["horizon"])
     return [] if rival is None else [f"It is {_finding(run, policy, rival, judges, _among_equals(run, rival))}."]
 
 
 def _about_more_steps(run: RunData) -> list[str]:
     """The best baseline of more steps, which costs more."""
     comparison, judges = run.comparison, judges_of(run)
-    if comparison is None or not judges:
+    if comparison is None or not (judges or comparison.get("panel")):
         return []
     policy = comparison["rows"][0]
-    rival = best_baseline(comparison, judges[0], beyond=policy["horizon"])
+    rival = best_baseline(comparison, next(iter(judges), FD_A), beyond=policy["horizon"])
     if rival is None:
         return []
     cost = f"{plural(rival['horizon'], 'step')} and {trimmed(rival['summary'][NAT_PASSES]['mean'])} passes"
@@ -213,7 +224,7 @@ def _about_paid_judges(run: RunData) -> list[str]:
     known = [key for key in (FD_A, FD_B) if run.comparison and key in run.comparison["rows"][0]["summary"]]
     left = judges_of(run)
     paid = [_title(run, key) for key in known if key not in left]
-    if not paid or not left:
+    if not paid or not left or (run.comparison and run.comparison.get("panel")):
         return []
     rest = listed([_title(run, key) for key in left])
     return [f"The run is paid in {listed(paid)}, which is then no judge of it; what is said here is by {rest}."]

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from adanat_rl.config.metric_keys import EVAL, ITERATION, TRAIN_SECONDS_TOTAL, TRAJECTORIES_TOTAL
-from adanat_rl.evaluation.comparison import BASELINE
+from adanat_rl.evaluation.comparison import BASELINE, panel_sentences
 from adanat_rl.evaluation.evaluator import NAT_PASSES
 from adanat_rl.evaluation.hacking import Hacking
 from adanat_rl.evaluation.judge import FD_A, FD_B, RECALL
@@ -98,6 +98,8 @@ def gather(run: RunData, charts: Charts) -> dict[str, Any]:
         "paid_note": _paid_note(run),
         "columns": _columns(run),
         "groups": tables.comparison_groups(run.comparison["rows"], _columns(run)) if run.comparison else [],
+        "panel": tables.panel_lines(run.comparison) if run.comparison else [],
+        "panel_sentences": panel_sentences(run.comparison) if run.comparison else [],
         "seeds_note": headline.seeds_note(run.comparison) if run.comparison else "",
         "trainings": _trainings(run),
         "hacking": judges.hacking_sentence(run, found),

@@ -126,6 +126,46 @@ def _best(rows: Sequence[Mapping[str, Any]], column: Column) -> float | None:
 
 
 @dataclass(frozen=True)
+class PanelCell:
+    """A rival's number, and what the policy is beside it: better, worse, level, undecided."""
+
+    rival: str
+    text: str
+    finding: str
+
+
+@dataclass(frozen=True)
+class PanelLine:
+    """One value of the panel; one that a reward was paid in is shown and not counted."""
+
+    title: str
+    arrow: str
+    ours: str
+    cells: tuple[PanelCell, ...]
+    is_counted: bool
+
+
+def panel_lines(comparison: Mapping[str, Any]) -> list[PanelLine]:
+    """What unlike judges say, a line for each value; none for a comparison without a panel."""
+    panel = comparison.get("panel")
+    if panel is None:
+        return []
+    rows = {row["name"]: row for row in comparison["rows"]}
+    policy, *_ = comparison["rows"]
+    lines = []
+    for value in panel["values"]:
+        key = value["key"]
+        cells = tuple(
+            PanelCell(rows[name]["title"], fixed(rows[name]["summary"][key]["mean"]), found["findings"][key])
+            for name, found in panel["against"].items()
+        )
+        not_counted = {name for found in panel["against"].values() for name in found["not_counted"]}
+        ours = fixed(policy["summary"][key]["mean"])
+        lines.append(PanelLine(value["title"], "↓" if value["minimises"] else "↑", ours, cells, key not in not_counted))
+    return lines
+
+
+@dataclass(frozen=True)
 class Trainings:
     """Numbers of one kind of policy over several trainings.
 

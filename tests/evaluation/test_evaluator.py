@@ -31,7 +31,7 @@ def judge(digits):
 
 def test_mean_and_sd_are_those_of_numpy() -> None:
     values = [0.3, 0.5, 0.1, 0.9]
-    evaluation = Evaluation.of([{"a": value, "b": 2.0} for value in values])
+    evaluation = Evaluation({"a": list(values), "b": [2.0] * len(values)})
     assert evaluation.mean("a") == pytest.approx(np.mean(values))
     assert evaluation.sd("a") == pytest.approx(np.sqrt(sum((v - 0.45) ** 2 for v in values) / 3))
     assert evaluation.summary()["b"] == {"mean": 2.0, "sd": 0.0}
@@ -39,7 +39,7 @@ def test_mean_and_sd_are_those_of_numpy() -> None:
 
 
 def test_a_single_seed_has_no_spread() -> None:
-    assert Evaluation.of([{"a": 3.0}]).summary() == {"a": {"mean": 3.0, "sd": 0.0}}
+    assert Evaluation({"a": [3.0]}).summary() == {"a": {"mean": 3.0, "sd": 0.0}}
 
 
 def test_the_evaluation_set_takes_the_real_labels_in_turn(digits) -> None:

@@ -12,6 +12,10 @@ from typing import Protocol
 
 from torch import Tensor
 
+MARGIN_OF_DISTANCE = 0.03  # as a part of the distance compared with
+MARGIN_OF_SHARE = 0.015  # of shares of images: precision, recall, coverage
+MARGIN_OF_ACCURACY = 0.005
+
 
 @dataclass(frozen=True)
 class Value:
@@ -74,6 +78,13 @@ class PanelJudge(Protocol):
     @property
     def values(self) -> tuple[Value, ...]:
         """What it gives, one or more."""
+        ...
+
+    @property
+    def set_size(self) -> int | None:
+        """How many images it measures at once, where its numbers depend on how many they are: of more, disjoint sets of
+        so many are measured and averaged. None: as many as there are.
+        """
         ...
 
     def __call__(self, features: Tensor, context: Tensor) -> Mapping[str, float]:

@@ -5,16 +5,20 @@ Real images that they compare with are test images, which nothing that draws or 
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from adanat_rl.config.errors import UserError
-from adanat_rl.evaluation.panel.contract import FeatureSpace, Value
-from adanat_rl.generation.seeding import Purpose, philox
+from adanat_rl.evaluation.panel.contract import (
+    MARGIN_OF_ACCURACY,
+    MARGIN_OF_DISTANCE,
+    MARGIN_OF_SHARE,
+    FeatureSpace,
+    Value,
+)
 from adanat_rl.metrics.checks import checked_rows
 from adanat_rl.metrics.frechet import FrechetDistance
 from adanat_rl.metrics.manifold import density_coverage, neighbour_radii, precision_recall
@@ -23,12 +27,7 @@ from adanat_rl.metrics.scores import squared_mmd
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-MARGIN_OF_DISTANCE = 0.03  # as a part of the distance compared with
-MARGIN_OF_SHARE = 0.015  # of shares of images: precision, recall, coverage
-MARGIN_OF_ACCURACY = 0.005
-
 _MANIFOLD_NEIGHBOURS, _COVERAGE_NEIGHBOURS = 3, 5
-_MOST_SETS = 4  # of generated images, each as large as the real set, over which manifolds are averaged
 _LARGEST_SET = 5000  # images whose pairs are looked at
 _NEAR_QUANTILE = 0.05  # of the distances of unseen images to the nearest training image
 _MOST_FOR_KERNELS = 10_000  # images that a kernel machine learns from; its time grows with the square
@@ -45,6 +44,8 @@ class FrechetJudge:
         kind, blind_to: as the contract says.
         folds: `[M]` int64, which network has not seen a real image; None for a space without networks.
     """
+
+    set_size = None
 
     def __init__(
         self, space: FeatureSpace, real: Tensor, kind: str, blind_to: str, folds: Tensor | None = None
@@ -84,6 +85,7 @@ class KernelJudge:
         self.name = f"kernel distance, {space.name}"
         self._mean, self._scale = real.double().mean(dim=0), _scale(real)
         self._real = ((real.double() - self._mean) * self._scale)[:_LARGEST_SET]
+        self.set_size = len(self._real)
         self.values = (
             Value(f"kid_{_slug(space.name)}", f"KID {space.name}", True, MARGIN_OF_DISTANCE, is_relative=True),
         )
@@ -91,14 +93,13 @@ class KernelJudge:
     def __call__(self, features: Tensor, context: Tensor) -> Mapping[str, float]:
         """The distance; it may be slightly negative."""
         rows = checked_rows(features, "features of the generated images", fewest=2, use=self.name)
-        sets = _sets((rows - self._mean) * self._scale, _LARGEST_SET)
-        return {self.values[0].key: float(torch.stack([squared_mmd(self._real, one) for one in sets]).mean())}
+        return {self.values[0].key: float(squared_mmd(self._real, (rows - self._mean) * self._scale))}
 
 
 class ManifoldJudge:
     """Precision, recall, density and coverage among real images.
 
-    They depend on how many images there are on either side, so sets as large as the real one are measured and averaged.
+    They depend on how many images there are on either side, so it measures sets as large as the real one.
 
     Args:
         space: what it sees. real: test images' features `[M, D]` there.
@@ -115,18 +116,16 @@ class ManifoldJudge:
             Value(f"coverage_{slug}", f"coverage {space.name}", False, MARGIN_OF_SHARE),
         )
         self._real = real[:_LARGEST_SET]
+        self.set_size = len(self._real)
         self._near, self._far = (neighbour_radii(self._real, k) for k in (_MANIFOLD_NEIGHBOURS, _COVERAGE_NEIGHBOURS))
 
     def __call__(self, features: Tensor, context: Tensor) -> Mapping[str, float]:
-        """The four shares, each a mean over the sets."""
-        rows = [
-            (
-                *precision_recall(self._real, part, self._near, _MANIFOLD_NEIGHBOURS),
-                *density_coverage(self._real, part, self._far, _COVERAGE_NEIGHBOURS),
-            )
-            for part in _sets(features, len(self._real))
-        ]
-        return {value.key: float(mean) for value, mean in zip(self.values, np.mean(rows, axis=0), strict=True)}
+        """The four shares."""
+        shares = (
+            *precision_recall(self._real, features, self._near, _MANIFOLD_NEIGHBOURS),
+            *density_coverage(self._real, features, self._far, _COVERAGE_NEIGHBOURS),
+        )
+        return {value.key: share for value, share in zip(self.values, shares, strict=True)}
 
 
 class AccuracyJudge:
@@ -139,6 +138,7 @@ class AccuracyJudge:
 
     kind = "support vector machine"
     blind_to = "lost diversity: one good image of each class, drawn a thousand times, is all it asks for"
+    set_size = None
 
     def __init__(self, space: FeatureSpace, real: Tensor, labels: Tensor) -> None:
         self.space = space
@@ -164,6 +164,7 @@ class UsefulnessJudge:
 
     kind = "train on generated, test on real"
     blind_to = "odd images that lie far from where classes meet"
+    set_size = None
 
     def __init__(self, space: FeatureSpace, real: Tensor, labels: Tensor) -> None:
         self.space = space
@@ -193,6 +194,7 @@ class CopiesJudge:
     """
 
     blind_to = "everything but copies: noise lies far from all training images"
+    set_size = None
 
     def __init__(self, space: FeatureSpace, training: Tensor, unseen: Tensor) -> None:
         self.space = space
@@ -207,16 +209,6 @@ class CopiesJudge:
         rows = checked_rows(features, "features of the generated images", fewest=1, use=self.name)
         share = float((_nearest(rows, self._training) < self._limit).double().mean())
         return {self.values[0].key: max(0.0, share - _NEAR_QUANTILE)}
-
-
-def _sets(rows: Tensor, size: int) -> Iterator[Tensor]:
-    """Disjoint random sets of so many rows, four at most; all of them where they are fewer."""
-    if len(rows) < 2:
-        raise UserError(f"a judge of sets needs 2 images or more, got {len(rows)}")
-    order = torch.from_numpy(philox(Purpose.JUDGE, len(rows), size).permutation(len(rows)))
-    count = max(1, min(_MOST_SETS, len(rows) // size))
-    for number in range(count):
-        yield rows[order[number * size : (number + 1) * size]]
 
 
 def _scale(real: Tensor) -> float:

@@ -10,8 +10,12 @@ from torch import Tensor
 
 from adanat_rl.config.errors import UserError
 from adanat_rl.evaluation.judge import Judge, Judgement, JudgeNames
-from adanat_rl.evaluation.panel.contract import FeatureSpace, PanelJudge
+from adanat_rl.evaluation.panel.contract import FeatureSpace, PanelJudge, Value
+from adanat_rl.generation.seeding import Purpose, philox
 from adanat_rl.metrics.accumulation import State, part, under
+
+_MOST_SETS = 4  # over which a judge of sets is averaged
+_NUM_GROUPS, _SMALLEST_GROUP = 4, 50  # of a jackknife, and images of a group
 
 
 class Panel:
@@ -86,18 +90,49 @@ class PanelSet:
         """A number for each value of the panel.
 
         Raises:
-            UserError: a judge gave other values than it has announced.
+            UserError: there are fewer than two images, or a judge gave other values than it has announced.
         """
-        context = torch.cat(self._context)
-        features = {name: torch.cat(rows) for name, rows in self._features.items()}
+        features, context = self._all()
         numbers: dict[str, float] = {}
         for judge in self._panel.judges:
-            found = judge(features[judge.space.name], context)
-            expected = {value.key for value in judge.values}
-            if set(found) != expected:
-                raise UserError(f"judge {judge.name} gave {sorted(found)}, expected {sorted(expected)}")
-            numbers |= {value.key: float(found[value.key]) for value in judge.values}
+            rows = features[judge.space.name]
+            of_sets = [_asked(judge, rows[part], context[part]) for part in _sets(len(context), judge.set_size)]
+            numbers |= {key: float(np.mean([found[key] for found in of_sets])) for key in of_sets[0]}
         return numbers
+
+    def replicates(self) -> dict[str, list[float]]:
+        """Numbers for each value whose mean is the value and which spread as values of parts of the images do.
+
+        Where a judge measures sets, they are the numbers of the sets. Otherwise they are the pseudo-values of a
+        jackknife (Tukey 1958) over groups of images: n times the value, less n - 1 times that of all but one group,
+        moved so that their mean is the value. Which images are together does not depend on what was drawn. A value of
+        too few images has a single one.
+        """
+        features, context = self._all()
+        everything = self.result()
+        found: dict[str, list[float]] = {}
+        for judge in self._panel.judges:
+            rows = features[judge.space.name]
+            if judge.set_size is not None:
+                of_parts = [_asked(judge, rows[part], context[part]) for part in _sets(len(context), judge.set_size)]
+                found |= {key: [numbers[key] for numbers in of_parts] for key in of_parts[0]}
+                continue
+            groups = _groups(len(context))
+            without = []
+            for number in range(len(groups) if len(groups) > 1 else 0):
+                rest = torch.cat([group for other, group in enumerate(groups) if other != number])
+                without.append(_asked(judge, rows[rest], context[rest]))
+            for value in judge.values:
+                left = np.array([numbers[value.key] for numbers in without])
+                spread = -(len(left) - 1) * (left - left.mean()) if len(left) else np.zeros(1)
+                found[value.key] = (everything[value.key] + spread).tolist()
+        return found
+
+    def _all(self) -> tuple[dict[str, Tensor], Tensor]:
+        context = torch.cat(self._context)
+        if len(context) < 2:
+            raise UserError(f"a panel needs 2 images or more, got {len(context)}")
+        return {name: torch.cat(rows) for name, rows in self._features.items()}, context
 
     def state(self) -> State:
         """Features and contexts so far."""
@@ -117,6 +152,31 @@ class PanelSet:
             self._features[name] = [torch.from_numpy(state[f"features_{name}"])]
 
 
+def _asked(judge: PanelJudge, features: Tensor, context: Tensor) -> Mapping[str, float]:
+    """A judge's numbers, if they are those that it has announced."""
+    found = judge(features, context)
+    expected = {value.key for value in judge.values}
+    if set(found) != expected:
+        raise UserError(f"judge {judge.name} gave {sorted(found)}, expected {sorted(expected)}")
+    return found
+
+
+def _sets(count: int, size: int | None) -> list[Tensor]:
+    """Rows of disjoint random sets of so many images, four at most; all in order where they are no more than that."""
+    if size is None or count < 2 * size:
+        return [torch.arange(count)] if size is None or count <= size else [_shuffled(count)[:size]]
+    return list(_shuffled(count).split(size)[: min(_MOST_SETS, count // size)])
+
+
+def _groups(count: int) -> list[Tensor]:
+    """Rows of the groups of a jackknife, equal to one; a single one where they would be small."""
+    return list(_shuffled(count).tensor_split(_NUM_GROUPS if count >= _NUM_GROUPS * _SMALLEST_GROUP else 1))
+
+
+def _shuffled(count: int) -> Tensor:
+    return torch.from_numpy(philox(Purpose.JUDGE, count).permutation(count))
+
+
 class PanelledJudge:
     """Adds the values of a panel to a judge's numbers.
 
@@ -132,6 +192,11 @@ class PanelledJudge:
     def names(self) -> JudgeNames:
         """Those of the judge."""
         return self._judge.names
+
+    @property
+    def values(self) -> tuple[Value, ...]:
+        """Those of the judge, and those of the panel."""
+        return (*self._judge.values, *self.panel.values)
 
     def begin(self, num_images: int) -> Judgement:
         """An empty set."""
@@ -158,9 +223,12 @@ class _Panelled:
     def result(self) -> dict[str, float]:
         return {**self._judgement.result(), **self._gathered.result()}
 
+    def replicates(self) -> dict[str, list[float]]:
+        return self._gathered.replicates()
+
     def state(self) -> State:
         return {**under("judge", self._judgement.state()), **under("panel", self._gathered.state())}
 
     def restore(self, state: Mapping[str, np.ndarray]) -> None:
-        self._judgement.restore(part(state, "judge"))
         self._gathered.restore(part(state, "panel"))
+        self._judgement.restore(part(state, "judge"))

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+from typing import cast
+
 from adanat_rl.config.errors import UserError
+from adanat_rl.config.paths import resolve_path
 from adanat_rl.data.dataset import ImageDataset
 from adanat_rl.data.splits import Split, split_of
 from adanat_rl.evaluation.panel.judges import (
@@ -13,9 +16,13 @@ from adanat_rl.evaluation.panel.judges import (
     ManifoldJudge,
     UsefulnessJudge,
 )
-from adanat_rl.evaluation.panel.networks import Folds
+from adanat_rl.evaluation.panel.networks import FOLD_CLASSES, Folds
 from adanat_rl.evaluation.panel.panel import Panel
 from adanat_rl.evaluation.panel.spaces import GradientHistograms, Pixels
+from adanat_rl.generation.weights import load_network
+
+PANEL_FILES = {"convolution_folds": "panel_convolutions", "frequency_folds": "panel_frequencies"}
+"""Names of the weight files by kind."""
 
 _OF_PIXELS = "which class an image was drawn for; shapes that differ by little ink"
 _OF_GRADIENTS = "which class an image was drawn for; evenly changed brightness"
@@ -57,3 +64,18 @@ def _network_judge(network: Folds, test: ImageDataset) -> FrechetJudge:
             f"networks of {network.name} were fitted on {len(network.folds)} test images; {test.name} has {len(test)}"
         )
     return FrechetJudge(network, network(test.images), f"networks on {network.name}", _OF_NETWORKS, network.folds)
+
+
+def load_small_panel(dataset: ImageDataset) -> Panel:
+    """The judges of a data set with its shipped networks.
+
+    Raises:
+        UserError: a file is missing, damaged or of another data set.
+    """
+    return small_panel(
+        dataset,
+        tuple(
+            cast(Folds, load_network(resolve_path(f"asset:{dataset.name}/{file}.safetensors", "panel"), FOLD_CLASSES))
+            for file in PANEL_FILES.values()
+        ),
+    )

@@ -14,6 +14,8 @@ import numpy as np
 from adanat_rl.evaluation.panel.contract import Value
 from adanat_rl.evaluation.verdicts import Difference, Finding, crossed_difference, holm
 
+_MOST_NAMED = 3  # values in a sentence
+
 
 @dataclass(frozen=True)
 class Compared:
@@ -53,21 +55,21 @@ class PanelVerdict:
 
     @property
     def sentence(self) -> str:
-        """Such as "better by 7 of 9 values, level by 2 (recall, density)"; those that are few are named."""
+        """Such as "better by 7 of 9 values, level by 1 (recall) and undecided by 1 (density)"; few are named."""
         counted = [row for row in self.rows if row.is_counted]
         if not counted:
-            return "no value is left to judge by: the reward used them all"
+            return "not judged by anybody: the reward used all values"
         parts: list[str] = []
         for finding in Finding:
             titles = [row.value.title for row in counted if row.finding is finding]
             if titles:
-                of = f"{len(titles)} of {len(counted)} values" if not parts else str(len(titles))
-                named = f" ({', '.join(titles)})" if len(titles) <= max(3, len(counted) // 3) else ""
-                how = finding.value if finding is Finding.UNDECIDED else f"{finding.value} by"
-                parts.append(f"{how} {of}{named}")
+                count = f"{len(titles)} of {len(counted)} values" if not parts else str(len(titles))
+                named = f" ({', '.join(titles)})" if len(titles) <= _MOST_NAMED else ""
+                parts.append(f"{finding.value} by {count}{named}")
         left_out = len(self.rows) - len(counted)
         paid = f"; {left_out} not counted, because the reward used {'it' if left_out == 1 else 'them'}"
-        return ", ".join(parts) + (paid if left_out else "")
+        listed = " and ".join(filter(None, [", ".join(parts[:-1]), parts[-1]]))
+        return listed + (paid if left_out else "")
 
 
 def panel_verdict(

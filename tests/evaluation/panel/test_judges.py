@@ -104,30 +104,11 @@ def test_a_kernel_distance_is_zero_on_average_for_equal_distributions_of_any_num
     assert KernelJudge(Space(), _rows(40), "", "")(_rows(20, seed=1) + 1, CONTEXT)["kid_rows"] > 1
 
 
-def test_manifolds_are_measured_on_sets_as_large_as_the_real_one() -> None:
-    real, generated = _rows(50), _rows(120, seed=1)
-    judge = ManifoldJudge(Space(), real, "", "")
-    found = judge(generated, CONTEXT)
-    of_sets = [
-        (*precision_recall(real, generated[rows]), *density_coverage(real, generated[rows]))
-        for rows in judge_sets(120, 50)
-    ]
-    assert list(found.values()) == pytest.approx(list(np.mean(of_sets, axis=0)))
-
-
-def judge_sets(count: int, size: int) -> list[np.ndarray]:
-    """Which rows the judge takes, asked of itself: each row carries its number."""
-    from adanat_rl.evaluation.panel.judges import _sets
-
-    return [part[:, 0].long().numpy() for part in _sets(torch.arange(count)[:, None], size)]
-
-
-def test_sets_are_disjoint_and_all_is_taken_where_there_are_few() -> None:
-    sets = judge_sets(120, 50)
-    assert [len(rows) for rows in sets] == [50, 50]
-    assert len(set(np.concatenate(sets))) == 100
-    assert sorted(judge_sets(30, 50)[0]) == list(range(30))
-    assert len(judge_sets(1000, 50)) == 4
+def test_manifolds_are_those_of_their_definitions() -> None:
+    real, generated = _rows(50), _rows(60, seed=1)
+    found = ManifoldJudge(Space(), real, "", "")(generated, CONTEXT)
+    expected = (*precision_recall(real, generated), *density_coverage(real, generated))
+    assert list(found.values()) == list(expected)
 
 
 def test_accuracy_is_that_of_a_machine_that_learned_from_the_real_images() -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from torch import Tensor
@@ -14,6 +15,7 @@ from adanat_rl.data.dataset import ImageDataset
 from adanat_rl.evaluation.panel.contract import Value
 from adanat_rl.evaluation.panel.judges import FrechetJudge, ManifoldJudge
 from adanat_rl.evaluation.panel.panel import Panel
+from adanat_rl.generation.seeding import Purpose, philox
 
 
 class Counting:
@@ -33,6 +35,8 @@ class Constant:
     """A judge that gives what it is told to."""
 
     kind, blind_to, name = "constant", "everything", "constant"
+
+    set_size: int | None = None
 
     def __init__(self, numbers: Mapping[str, float], space: Any, keys: tuple[str, ...] = ("a",)) -> None:
         self.space = space
@@ -102,3 +106,73 @@ def test_every_judge_says_what_it_is_blind_to(panel: Panel) -> None:
     assert all(judge.blind_to and judge.kind and judge.name for judge in panel.judges)
     assert len({judge.kind for judge in panel.judges}) >= 5
     assert len(panel.values) >= 9
+
+
+class Moments(Constant):
+    """Gives the mean and the variance of the first pixel, of sets of any number or of a fixed one."""
+
+    def __init__(self, set_size: int | None) -> None:
+        super().__init__({}, Counting(), ("mean", "variance"))
+        self.set_size = set_size
+        self.sizes: list[int] = []
+
+    def __call__(self, features: Tensor, context: Tensor) -> Mapping[str, float]:
+        assert len(features) == len(context)
+        self.sizes.append(len(features))
+        pixel = features[:, 0].double()
+        return {"mean": float(pixel.mean()), "variance": float(pixel.var())}
+
+
+def _drawn(count: int, seed: int) -> tuple[Tensor, Tensor]:
+    images = torch.rand(count, 1, 2, 2, generator=torch.Generator().manual_seed(seed))
+    return images, torch.arange(count) % 3
+
+
+@pytest.mark.parametrize(
+    ("count", "sizes"), [(30, [30]), (50, [50]), (99, [50]), (120, [50, 50]), (1000, [50, 50, 50, 50])]
+)
+def test_a_judge_of_sets_gets_disjoint_sets_of_its_size(count: int, sizes: list[int]) -> None:
+    judge = Moments(50)
+    Panel([judge])(*_drawn(count, 0))
+    assert judge.sizes == sizes
+
+
+def test_sets_do_not_overlap_and_are_the_same_whatever_was_drawn() -> None:
+    judge = Moments(50)
+    images = torch.arange(200.0).view(200, 1, 1, 1).expand(200, 1, 2, 2)
+    gathered = Panel([judge]).begin()
+    gathered.add(images, torch.zeros(200, dtype=torch.int64))
+    parts = gathered.replicates()
+    assert sum(parts["mean"]) / 4 == pytest.approx(99.5)
+    assert sum(parts["mean"]) / 4 == pytest.approx(gathered.result()["mean"])
+
+
+def test_pseudo_values_of_a_mean_are_the_means_of_the_groups() -> None:
+    gathered = Panel([Moments(None)]).begin()
+    images, context = _drawn(400, 1)
+    gathered.add(images, context)
+    found = sorted(gathered.replicates()["mean"])
+    pixel = images[:, 0, 0, 0].double()
+    groups = [pixel[torch.from_numpy(rows)].mean() for rows in np.split(philox(Purpose.JUDGE, 400).permutation(400), 4)]
+    assert found == pytest.approx(sorted(map(float, groups)))
+
+
+@pytest.mark.parametrize("set_size", [None, 100])
+@pytest.mark.parametrize("key", ["mean", "variance"])
+def test_replicates_spread_as_values_do_from_seed_to_seed(set_size: int | None, key: str) -> None:
+    """The variance of a value over seeds is that of its replicates, over their number."""
+    values, within = [], []
+    for seed in range(150):
+        gathered = Panel([Moments(set_size)]).begin()
+        gathered.add(*_drawn(400, seed))
+        parts = gathered.replicates()[key]
+        assert np.mean(parts) == pytest.approx(gathered.result()[key])
+        values.append(np.mean(parts))
+        within.append(np.var(parts, ddof=1) / len(parts))
+    assert np.var(values, ddof=1) == pytest.approx(np.mean(within), rel=0.35)
+
+
+def test_few_images_have_one_replicate_each() -> None:
+    gathered = Panel([Moments(None)]).begin()
+    gathered.add(*_drawn(120, 1))
+    assert {key: len(parts) for key, parts in gathered.replicates().items()} == {"mean": 1, "variance": 1}

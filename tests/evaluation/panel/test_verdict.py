@@ -95,7 +95,7 @@ def _told(**findings: tuple[float, float]) -> PanelVerdict:
 
 def test_a_sentence_counts_and_names_the_exceptions() -> None:
     verdict = _told(a=(1, 2), b=(1, 2), c=(1, 2), d=(1, 2), recall=(1, 1), density=(2, 1))
-    assert verdict.sentence == "better by 4 of 6 values, worse by 1 (density), level by 1 (recall)"
+    assert verdict.sentence == "better by 4 of 6 values, worse by 1 (density) and level by 1 (recall)"
     assert _told(a=(2, 1)).sentence == "worse by 1 of 1 values (a)"
 
 
@@ -107,4 +107,4 @@ def test_what_a_reward_was_paid_in_is_shown_and_not_counted() -> None:
     assert [row.finding for row in verdict.rows] == [Finding.BETTER, Finding.LEVEL]
     assert verdict.keys(Finding.BETTER) == []
     assert verdict.sentence == "level by 1 of 1 values (b); 1 not counted, because the reward used it"
-    assert "no value is left" in panel_verdict(values, ours, theirs, rewarded=["a", "b"]).sentence
+    assert "used all values" in panel_verdict(values, ours, theirs, rewarded=["a", "b"]).sentence
