@@ -151,7 +151,7 @@ def compare(
     base = SchedulePolicy(evaluator.generator.decision_space.base_schedule)
     add(BASE_SCHEDULE, "base schedule, before training", BASE_SCHEDULE, horizon, "", evaluator.evaluate(base, seeds))
     for baseline in baselines:
-        result = _for_horizon(evaluator, baseline).evaluate(baseline.policy, seeds)
+        result = for_horizon(evaluator, baseline).evaluate(baseline.policy, seeds)
         add(baseline.name, baseline.title, BASELINE, baseline.horizon, baseline.how, result)
     first = evaluation_set(evaluator.labels, evaluator.num_images, seeds[0])
     return Comparison(
@@ -185,7 +185,8 @@ def _evaluate_control(
     return Evaluation.of(judged)
 
 
-def _for_horizon(evaluator: Evaluator, baseline: Baseline) -> Evaluator:
+def for_horizon(evaluator: Evaluator, baseline: Baseline) -> Evaluator:
+    """The same evaluation with a generator of the baseline's number of steps."""
     if baseline.horizon == evaluator.generator.horizon:
         return evaluator
     schedule = baseline.decisions if baseline.decisions.ndim == 2 else baseline.decisions.mean(axis=0)
