@@ -25,7 +25,7 @@ from adanat_rl.console.user import name_this_user
 from adanat_rl.experiment.cluster_folder import cluster_folder
 from adanat_rl.experiment.limits import address_space, usable_cpus
 from adanat_rl.experiment.reaper import reaper
-from adanat_rl.rl.ray_processes import LONGEST_LOOK_S, SERVERS, RayProcess
+from adanat_rl.rl.ray_processes import LONGEST_LOOK_S, SERVERS, RayProcess, agents_of
 
 _SHUTDOWN_TIMEOUT_S = 20.0
 _OBJECT_STORE_BYTES = 256 * 2**20
@@ -188,7 +188,8 @@ def _running_cluster(resources: ResourcesConfig, num_rewards: int, check: Callab
 
 
 class _Starting:
-    """While Ray starts: a server of it that dies or is stopped would be waited for until Ray ends this process.
+    """While Ray starts: a server of it that dies or is stopped would be waited for until Ray ends this process, and an
+    agent that dies takes its raylet along, which may end this process in going.
 
     Args:
         check: what is asked for besides.
@@ -225,6 +226,9 @@ class _Starting:
                 name = SERVERS.get(child.name())
                 if name is not None:
                     self._servers[child] = RayProcess(name, child)
+        for server in list(self._servers.values()):
+            for agent in agents_of(server.process) if server.name == SERVERS["raylet"] else ():
+                self._servers.setdefault(agent.process, agent)
 
 
 def _start_ray(

@@ -66,11 +66,19 @@ class RayProcess:
 
 def agents_of(raylet: psutil.Process) -> list[RayProcess]:
     """The agents that a raylet has started so far."""
+    return [RayProcess(AGENTS[title], child) for title, child in _children_of(raylet) if title in AGENTS]
+
+
+def actors_of(raylet: psutil.Process, name: str) -> list[psutil.Process]:
+    """Processes of the actors of a class that a raylet has started."""
+    return [child for title, child in _children_of(raylet) if title.partition(".")[0] == f"ray::{name}"]
+
+
+def _children_of(raylet: psutil.Process) -> list[tuple[str, psutil.Process]]:
+    """What a raylet has started, by the first word of its command line: the title, for what Ray starts."""
     found = []
     with suppress(psutil.Error):
         for child in raylet.children():
             with suppress(psutil.Error):
-                name = AGENTS.get((child.cmdline() or [""])[0])
-                if name is not None:
-                    found.append(RayProcess(name, child))
+                found.append(((child.cmdline() or [""])[0], child))
     return found

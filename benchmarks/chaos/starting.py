@@ -17,6 +17,7 @@ from benchmarks.chaos.processes import MARKER, Family
 from tests.forking import OF_OTHER_CLUSTERS, ForkedCommand
 
 ROOT = Path(__file__).parents[2]
+_LAST_WORDS_S, _LOOK_S = 5.0, 0.1
 KILLED = 128  # a shell's exit status of a process that a signal ended, less the signal's number
 
 
@@ -118,6 +119,10 @@ class Started:
             self._process.kill()
         output, errors = self._process.communicate(timeout=60)
         status = self._process.returncode
+        patience = time.monotonic() + _LAST_WORDS_S
+        while status and not late and not errors.strip() and time.monotonic() < patience:
+            time.sleep(_LOOK_S)  # its reaper speaks for it when it is gone
+            output, errors = self._process.communicate(timeout=60)
         if status is not None and status < 0:
             status = KILLED - status
         seconds = time.monotonic() - self._since

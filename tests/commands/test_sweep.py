@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import signal
 from pathlib import Path
@@ -162,6 +163,33 @@ def test_a_driver_that_fails_leaves_no_trial_done(tmp_path: Path) -> None:
     notes = [json.loads(file.read_text()) for file in run_dir.glob("trials/*/trial.json")]
     assert notes
     assert {note["status"] for note in notes} <= {"interrupted", "pending", "running"}
+
+
+def test_a_trial_that_is_stopped_for_ever_fails_by_name_and_goes_on_with_the_next_start(tmp_path: Path) -> None:
+    run_dir = tmp_path / "sweep"
+    settings = {**SETTINGS, "training.num_iterations": 4, "resources.cluster_timeout_s": 3}
+    file = write_sweep(tmp_path, {**TWO_ARMS, "settings": settings})
+    process = tiny.start("sweep", str(file), "--run-dir", str(run_dir))
+
+    victims: list[psutil.Process] = []
+
+    def has_begun() -> bool:
+        for child in psutil.Process(process.pid).children(recursive=True):
+            with contextlib.suppress(psutil.Error):
+                if (child.cmdline() or [""])[0].startswith("ray::Trial"):
+                    victims.append(child)
+        return bool(victims)
+
+    wait_for(has_begun, process)
+    victim = victims[0]
+    victim.suspend()
+    _, errors = process.communicate(timeout=240)
+    assert process.returncode == 1, errors
+    assert f"its process {victim.pid} had been stopped for resources.cluster_timeout_s = 3 s and was ended" in errors
+    assert "1 of 2 trials failed" in errors
+    result = sweep(file, run_dir)
+    assert result.returncode == 0, result.stderr
+    assert {trial["status"] for trial in book(run_dir).values()} == {"finished"}
 
 
 def test_a_trial_in_a_long_iteration_hears_the_signal(tmp_path: Path) -> None:

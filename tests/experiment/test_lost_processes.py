@@ -111,7 +111,12 @@ def test_a_lost_learner_is_replaced_and_changes_nothing(tmp_path: Path, uninterr
 
 
 @pytest.mark.parametrize(
-    ("name", "status", "words"), [("gcs_server", 1, "died while Ray started"), ("ray::_WrappedExecutable", 0, "")]
+    ("name", "status", "words"),
+    [
+        ("gcs_server", 1, "died while Ray started"),
+        ("ray::DashboardAgent", 1, "train: Ray's dashboard agent (process "),
+        ("ray::_WrappedExecutable", 0, ""),
+    ],
 )
 def test_what_dies_while_it_starts_is_started_again_or_named(
     tmp_path: Path, name: str, status: int, words: str

@@ -210,11 +210,15 @@ class _Sweep:
         )
         at_once = min(room, self._sweep.resources.max_concurrent or room)
         self._display.message(f"sweep folder {self._folder.path}: {self._num_trials} trials, {at_once} at once")
-        from adanat_rl.experiment.sweep.watching import StopWhen, Watcher
+        from adanat_rl.experiment.sweep.watching import FrozenTrials, StopWhen, Watcher
         from adanat_rl.rl.cluster_watch import ClusterWatch
 
         searcher, population, num_samples = self._proposals(states)
-        watcher = Watcher(self._folder, self._sweep, self._display, lambda: self._specs, self._num_trials, self._stop)
+        timeout_s = self._config.resources.cluster_timeout_s
+        frozen = FrozenTrials(timeout_s)
+        watcher = Watcher(
+            self._folder, self._sweep, self._display, lambda: self._specs, self._num_trials, self._stop, frozen
+        )
         tuner = tune.Tuner(
             tune.with_resources(Trial, partial(_placement, self._sweep, self._overrides, self._folder.path)),
             param_space={
@@ -244,9 +248,13 @@ class _Sweep:
             with warnings.catch_warnings():  # a trial that takes over is a new process on purpose
                 warnings.filterwarnings("ignore", message="Consider boosting PBT performance")
                 # Tune would wait without end for a Ray that is gone.
-                watch = ClusterWatch(self._config.resources.cluster_timeout_s)
-                with closing(watch):
-                    SideThread("adanat-rl sweep").run(tuner.fit, check=watch)
+                with closing(ClusterWatch(timeout_s)) as watch:
+
+                    def check() -> None:
+                        watch()
+                        frozen.look()
+
+                    SideThread("adanat-rl sweep").run(tuner.fit, check=check)
         except TuneError as error:  # with the traceback of what failed in the driver as its text
             raise RunError(f"the driver of the sweep failed: {str(error).strip().splitlines()[-1]}") from error
         finally:

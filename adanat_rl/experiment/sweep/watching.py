@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import time
 from collections.abc import Callable, Sequence
 from typing import Any
 
+import psutil
 from ray.tune import Callback, Stopper
 
 from adanat_rl.config.metric_keys import ITERATION
@@ -14,10 +16,13 @@ from adanat_rl.experiment.progress import Display
 from adanat_rl.experiment.sweep.folder import FAILED, RUNNING, STOPPED, SweepFolder
 from adanat_rl.experiment.sweep.plan import TrialSpec
 from adanat_rl.experiment.sweep.searchers import TRIAL
-from adanat_rl.experiment.sweep.trial import NEWS
+from adanat_rl.experiment.sweep.trial import NEWS, Trial
+from adanat_rl.rl.cluster_watch import servers_here
+from adanat_rl.rl.ray_processes import LONGEST_LOOK_S, SERVERS, RayProcess, actors_of
 from adanat_rl.stopping import StopRequest
 
 _GRACE_S = 60.0  # for trials to write their checkpoints
+_LOOK_INTERVAL_S = 0.5
 
 
 class StopWhen(Stopper):
@@ -50,12 +55,54 @@ class StopWhen(Stopper):
         return all(self._folder.read_trial(spec).status != RUNNING for spec in self._specs())
 
 
+class FrozenTrials:
+    """Ends trials on this machine whose process has been stopped for long: Tune would wait for them without end.
+
+    Args:
+        timeout_s: how long.
+    """
+
+    def __init__(self, timeout_s: float) -> None:
+        self._timeout_s = timeout_s
+        self._raylets = [server.process for server in servers_here() if server.name == SERVERS["raylet"]]
+        self._trials: dict[psutil.Process, RayProcess] = {}
+        self._last_look = time.monotonic()
+        self._reasons: list[str] = []
+
+    def __getstate__(self) -> dict[str, float]:
+        """Tune keeps copies of its callbacks, which nobody reads; processes cannot be kept."""
+        return {"timeout_s": self._timeout_s}
+
+    def look(self) -> None:
+        """To be called all the time."""
+        passed = time.monotonic() - self._last_look
+        if passed < _LOOK_INTERVAL_S:
+            return
+        self._last_look += passed
+        here = [process for raylet in self._raylets for process in actors_of(raylet, Trial.__name__)]
+        self._trials = {process: self._trials.get(process) or RayProcess("trial", process) for process in here}
+        for process, trial in self._trials.items():
+            trial.look(min(passed, LONGEST_LOOK_S))
+            if trial.stopped_s > self._timeout_s:
+                trial.stopped_s = 0.0
+                self._reasons.append(
+                    f"its process {process.pid} had been stopped for resources.cluster_timeout_s = "
+                    f"{self._timeout_s:g} s and was ended"
+                )
+                with contextlib.suppress(psutil.Error):
+                    process.kill()
+
+    def take_reason(self) -> str | None:
+        """Why a trial has failed that lost its process; None if it was for another reason."""
+        return self._reasons.pop(0) if self._reasons else None
+
+
 class Watcher(Callback):
     """Shows results and keeps the book.
 
     Args:
         specs: the trials that there are, as they are now. num_trials: that there will be.
-        stop: tells trials that were ended from trials that are to go on.
+        stop: tells trials that were ended from trials that are to go on. frozen: knows why a process was ended.
     """
 
     def __init__(
@@ -66,7 +113,9 @@ class Watcher(Callback):
         specs: Callable[[], Sequence[TrialSpec]],
         num_trials: int,
         stop: StopRequest,
+        frozen: FrozenTrials,
     ) -> None:
+        self._frozen = frozen
         self._folder = folder
         self._sweep = sweep
         self._display = display
@@ -106,8 +155,8 @@ class Watcher(Callback):
             return
         state = self._folder.read_trial(spec)
         if state.status != FAILED:
-            lines = str(getattr(trial, "error_msg", None) or "its process died").strip().splitlines()
-            self._folder.write_trial(state.spec, FAILED, lines[-1] if lines else "its process died")
+            told = self._frozen.take_reason() or str(getattr(trial, "error_msg", None) or "").strip()
+            self._folder.write_trial(state.spec, FAILED, told.splitlines()[-1] if told else "its process died")
         reason = self._folder.read_trial(spec).reason
         self._display.warning(f"trial {spec.name} failed: {reason}; the others go on")
         self._show()
