@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import os
 import re
+import shutil
 import signal
+import subprocess
 import threading
 import time
 from collections.abc import Callable
@@ -14,9 +16,12 @@ import psutil
 import pytest
 import torch
 
+from adanat_rl.config.errors import RunError
+from adanat_rl.experiment import cluster
 from adanat_rl.experiment.cluster import connect
 from adanat_rl.experiment.cluster_folder import PREFIX
 from adanat_rl.rewards.base import RewardBatch, RewardModel, RewardOutput
+from adanat_rl.rl.ray_processes import agents_of
 from benchmarks.resume import outcome
 from tests import tiny
 from tests.experiment.waiting import DEADLINE_S, rows_of, wait_for
@@ -114,7 +119,6 @@ def test_a_lost_learner_is_replaced_and_changes_nothing(tmp_path: Path, uninterr
     ("name", "status", "words"),
     [
         ("gcs_server", 1, "died while Ray started"),
-        ("ray::DashboardAgent", 1, "train: Ray's dashboard agent (process "),
         ("ray::_WrappedExecutable", 0, ""),
     ],
 )
@@ -129,6 +133,24 @@ def test_what_dies_while_it_starts_is_started_again_or_named(
     assert process.returncode == status, errors
     assert len(errors.strip().splitlines()) == (3 if status else 0), errors
     assert words in errors
+
+
+def test_an_agent_that_dies_while_ray_starts_is_named_before_its_raylet_ends(tmp_path: Path) -> None:
+    """Its raylet goes 15 seconds later, and may take the driver along. Here both are shells of those names."""
+    shutil.copy("/bin/bash", tmp_path / "raylet")
+    look = cluster._Starting(lambda: None)
+    script = "(exec -a ray::DashboardAgent sleep 600) & read"
+    raylet = subprocess.Popen([tmp_path / "raylet", "-c", script], stdin=subprocess.PIPE, start_new_session=True)
+    try:
+        wait_until(lambda: bool(agents_of(psutil.Process(raylet.pid))))
+        (agent,) = agents_of(psutil.Process(raylet.pid))
+        wait_until(lambda: look() or agent.process in look._servers)
+        agent.process.kill()
+        with pytest.raises(RunError, match=rf"dashboard agent \(process {agent.process.pid}\) died while Ray started"):
+            wait_until(look)
+    finally:
+        os.killpg(raylet.pid, signal.SIGKILL)
+        raylet.communicate()
 
 
 def test_a_raylet_that_is_stopped_while_ray_starts_is_named_before_ray_ends_the_process(tmp_path: Path) -> None:
