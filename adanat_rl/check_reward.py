@@ -22,7 +22,7 @@ from adanat_rl.config.schema import ExperimentConfig
 from adanat_rl.console.options import whole_numbers
 
 if TYPE_CHECKING:
-    from adanat_rl.rewards.conformance import Finding
+    from adanat_rl.config.findings import Finding
 
 SECTIONS = ("seed", "data", "generator", "decisions", "reward", "resources")
 
@@ -65,32 +65,23 @@ def _take_kind(parser: CommandParser, words: list[str]) -> str:
 
 
 def _check(config: ExperimentConfig, num_images: int | None) -> int:
+    from adanat_rl.config.findings import failures
     from adanat_rl.rewards.checking import check_in_process
 
-    found = check_in_process(config, num_images)
-
-    from adanat_rl.rewards.conformance import Finding, Status, failures
-
-    findings = [Finding(each["rule"], Status(each["status"]), each["detail"]) for each in found]
+    findings = check_in_process(config, num_images)
     _print(config.reward.kind, findings)
     return EXIT_FAILED if failures(findings) else EXIT_DONE
 
 
 def _print(name: str, findings: Sequence[Finding]) -> None:
-    from rich.table import Table
+    from adanat_rl.config.findings import Status
+    from adanat_rl.console.findings import print_findings, print_verdict
+    from adanat_rl.rewards.conformance import CONSTANT
 
-    from adanat_rl.console.tables import print_table
-    from adanat_rl.rewards.conformance import CONSTANT, Status, failures
-
-    table = Table("rule", "", "found", title=f"reward {name}", title_justify="left")
-    for finding in findings:
-        table.add_row(finding.rule, finding.status, finding.detail)
-    print_table(table)
+    print_findings(f"reward {name}", findings)
     if any(finding.rule == CONSTANT and finding.status is Status.NOTE for finding in findings):
         print(f"{name}: warning: it gave all images the same score, from which a policy learns nothing")
-    bad = len(failures(findings))
-    broken = f"{bad} {'rule is' if bad == 1 else 'rules are'} broken"
-    print(f"{name}: {broken if bad else 'keeps the contract'}")
+    print_verdict(name, findings)
 
 
 if __name__ == "__main__":

@@ -41,6 +41,7 @@ COMMANDS = {
     "doctor": "check what this machine or cluster has and lacks",
     "audit": "check a run folder: checkpoints, trajectories, metric rows",
     "check-reward": "try a reward, your own or built in, on a few images: whether it keeps the contract",
+    "check-judge": "try a judge of your own on real images: whether it keeps the contract, and what it sees",
     "schema": "print the JSON schema of the configuration",
 }
 

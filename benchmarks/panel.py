@@ -25,6 +25,7 @@ from adanat_rl.data.splits import Split, split_of
 from adanat_rl.evaluation.comparison import for_horizon
 from adanat_rl.evaluation.drawing import evaluation_set
 from adanat_rl.evaluation.evaluator import Evaluator
+from adanat_rl.evaluation.panel.defects import DEFECTS
 from adanat_rl.evaluation.panel.panel import Panel
 from adanat_rl.evaluation.panel.small import load_small_panel
 from adanat_rl.evaluation.panel.verdict import PanelVerdict, panel_verdict
@@ -33,7 +34,6 @@ from adanat_rl.evaluation.verdicts import Finding
 from adanat_rl.experiment.build import build_baselines, build_scene
 from adanat_rl.generation.seeding import Purpose, philox
 from benchmarks.common import print_rows, write_result
-from benchmarks.planted_defects import DEFECTS
 
 COPIES = "copies of training images"
 NONE = "none"

@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import math
-import re
 from typing import Any, Literal
 
 from pydantic import model_validator
 
 from adanat_rl.config.errors import nearest
-from adanat_rl.config.section import MAX_FLOAT, Decay, Section, setting
+from adanat_rl.config.section import MAX_FLOAT, OWN_NAME, Decay, Section, setting
 
 
 class AdversarialConfig(Section):
@@ -178,7 +177,6 @@ REWARD_KINDS = (
     "nat_pass_cost",
     COMPOSITE,
 )
-_OWN_KIND = r"[^\W\d]\w*(\.[^\W\d]\w*)*:[^\W\d]\w*"
 
 
 class RewardConfig(Section):
@@ -224,7 +222,7 @@ class RewardConfig(Section):
 
 
 def _check_kind(kind: str, args: dict[str, Any]) -> None:
-    if kind not in REWARD_KINDS and not re.fullmatch(_OWN_KIND, kind):
+    if kind not in REWARD_KINDS and not OWN_NAME.fullmatch(kind):
         hint = nearest(kind, REWARD_KINDS)
         raise ValueError(f"kind: {kind!r} is no reward; accepted: {', '.join(REWARD_KINDS)}, or module:Class{hint}")
     place = _not_finite(args)

@@ -12,7 +12,16 @@ from pydantic import Field, field_validator, model_validator
 
 from adanat_rl.config.reward_settings import RewardConfig
 from adanat_rl.config.schedule_rule import LEAST_SAMPLING_TEMPERATURE, schedule_problem
-from adanat_rl.config.section import MAX_DECISION, MAX_FLOAT, MAX_SECONDS, Decay, Section, check_name, setting
+from adanat_rl.config.section import (
+    MAX_DECISION,
+    MAX_FLOAT,
+    MAX_SECONDS,
+    OWN_NAME,
+    Decay,
+    Section,
+    check_name,
+    setting,
+)
 
 DEFAULT_PRESET = "digits"
 _MOST_STEPS = 2**24
@@ -406,6 +415,9 @@ class EvaluationConfig(Section):
         "images; null: those of generator.captions.",
     )
     clip_score: str | None = setting(None, "Folder of a CLIP of transformers for CLIPScore; null: it is not computed.")
+    judges: tuple[str, ...] = setting(
+        (), "Judges of your own beside the others, each module:Class (`check-judge` tries one)."
+    )
     metric: Literal["fd_a", "fd_b"] = setting(
         "fd_a", "What tells the best evaluation, for early stopping, checkpoints.keep_best."
     )
@@ -434,6 +446,16 @@ class EvaluationConfig(Section):
         "asset:digits/reference.json",
         "Searched and learned baselines that the policy is compared with; null: hand-made schedules only.",
     )
+
+    @field_validator("judges")
+    @classmethod
+    def _own_judges(cls, names: tuple[str, ...]) -> tuple[str, ...]:
+        for name in names:
+            if not OWN_NAME.fullmatch(name):
+                raise ValueError(f"judges: {name!r} is not accepted; expected module:Class")
+        if len(set(names)) < len(names):
+            raise ValueError("judges: one stands there twice")
+        return names
 
 
 class SearchConfig(Section):

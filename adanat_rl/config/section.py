@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationInfo, field_validator
@@ -12,6 +13,8 @@ from adanat_rl.config.typed_settings import accepts_text
 # The most that settings take, so that what is mistyped is refused in one line instead of filling the memory. They lie
 # far beyond what anyone means; MAX_FLOAT is what the float32 numbers of the networks can still be multiplied with.
 MAX_FLOAT, MAX_SECONDS, MAX_DECISION = 1e30, 1e7, 1000.0
+OWN_NAME = re.compile(r"[^\W\d]\w*(\.[^\W\d]\w*)*:[^\W\d]\w*")
+"""What names a class of somebody's own: module:Class."""
 Decay = Annotated[float, Field(ge=0, lt=1)]
 Source = Literal["paper", "adagen", "measured", "design"]
 

@@ -8,8 +8,10 @@ from adanat_rl.config.errors import UserError
 from adanat_rl.config.paths import resolve_path
 from adanat_rl.config.schema import ExperimentConfig
 from adanat_rl.data.loading import load_dataset
+from adanat_rl.data.splits import Split, split_of
 from adanat_rl.evaluation.judge import Judge, load_judge
-from adanat_rl.evaluation.panel.panel import PanelledJudge
+from adanat_rl.evaluation.panel.own import JudgeData, load_own_judge
+from adanat_rl.evaluation.panel.panel import Panel, PanelledJudge
 from adanat_rl.evaluation.panel.small import load_small_panel
 from adanat_rl.generation.build import load_captions, load_further_captions
 
@@ -24,9 +26,13 @@ def build_judge(config: ExperimentConfig, device: str = "cpu") -> Judge:
     evaluation = config.evaluation
     if evaluation.judge == "classifiers":
         dataset = load_dataset(config.data)
-        judge: Judge = PanelledJudge(load_judge(dataset), load_small_panel(dataset))
+        data = JudgeData(split_of(dataset, Split.TEST), split_of(dataset, Split.TRAIN))
+        own = [load_own_judge(name, data) for name in evaluation.judges]
+        judge: Judge = PanelledJudge(load_judge(dataset), Panel([*load_small_panel(dataset).judges, *own]))
     else:
         judge = _inception_judge(config, device)
+        if evaluation.judges:
+            judge = PanelledJudge(judge, Panel([load_own_judge(name, None) for name in evaluation.judges]))
     if evaluation.clip_score is None:
         return judge
     from adanat_rl.evaluation.clip_judge import ClipJudge

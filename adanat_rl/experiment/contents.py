@@ -65,6 +65,8 @@ def contents_of(config: ExperimentConfig, known: Path | None = None) -> dict[str
     for kind in config.reward.kinds:
         if kind not in REWARD_KINDS:
             found[f"reward.kind {kind}"] = _own_module(kind)
+    for judge in config.evaluation.judges:
+        found[f"evaluation.judges {judge}"] = _own_module(judge)
     fingerprint = data_fingerprint(config.data)
     found[DATA] = hashlib.sha256(json.dumps(fingerprint, sort_keys=True).encode()).hexdigest()
     hashes.write()
@@ -146,7 +148,7 @@ def _told_of(key: str) -> Iterator[None]:
 
 
 def _own_module(kind: str) -> str:
-    """Of the file that an own reward's class is written in."""
+    """Of the file that a class of somebody's own is written in."""
     module = kind.partition(":")[0]
     spec = importlib.util.find_spec(module)
     if spec is None or spec.origin is None or not Path(spec.origin).is_file():

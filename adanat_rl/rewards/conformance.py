@@ -2,7 +2,8 @@ r"""The kit that a reward model is checked with: what the contract asks for, tri
 
 `adanat-rl check-reward module:Class` runs it on images of a preset. In a test of your own:
 
-    from adanat_rl.rewards.conformance import check_reward, example_batch, failures
+    from adanat_rl.config.findings import failures
+    from adanat_rl.rewards.conformance import check_reward, example_batch
 
     def test_my_reward_obeys_the_contract():
         findings = check_reward(MyReward, example_batch(channels=1, size=8, num_contexts=10))
@@ -14,15 +15,14 @@ r"""The kit that a reward model is checked with: what the contract asks for, tri
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
-from enum import StrEnum
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
+from adanat_rl.config.findings import Finding, Status, failed, failures, held, name_of, passed
 from adanat_rl.rewards.base import (
     DTYPE,
     FINITE,
@@ -42,38 +42,9 @@ _EQUAL = 1e-6  # relative to the largest score: what differs less is rounding of
 CONSTANT = "scores differ between images"
 
 
-class Status(StrEnum):
-    """How a rule came out."""
-
-    PASS = "pass"
-    NOTE = "note"
-    FAIL = "fail"
-
-
-@dataclass(frozen=True)
-class Finding:
-    """What came of a rule.
-
-    Args:
-        rule: which one. status: a note is no failure. detail: what was found.
-    """
-
-    rule: str
-    status: Status
-    detail: str
-
-    def __str__(self) -> str:
-        return f"{self.status}  {self.rule}: {self.detail}"
-
-
-def failures(findings: Sequence[Finding]) -> list[Finding]:
-    """Those that failed."""
-    return [finding for finding in findings if finding.status is Status.FAIL]
-
-
 def constructor_failed(error: BaseException) -> Finding:
     """What is found of a model that cannot be made."""
-    return _fail("constructor", _name(error))
+    return failed("constructor", name_of(error))
 
 
 def example_batch(
@@ -115,8 +86,8 @@ def check_reward(
     except (Exception, SystemExit) as error:  # whatever a user's constructor does
         return [constructor_failed(error)]
     if not isinstance(model, RewardModel):
-        return [_fail("constructor", f"made a {type(model).__name__}, expected a RewardModel")]
-    findings = [_pass("constructor", f"makes a {type(model).__name__}")]
+        return [failed("constructor", f"made a {type(model).__name__}, expected a RewardModel")]
+    findings = [passed("constructor", f"makes a {type(model).__name__}")]
     before = _copy(batch)
     begin("score")
     try:
@@ -129,14 +100,14 @@ def check_reward(
             findings.append(_check_time(model, batch))
         findings.append(_check_untouched("scoring leaves its input alone", before, batch))
     except (Exception, SystemExit) as error:  # whatever a user's model does
-        return [*findings, _fail("score", _name(error))]
+        return [*findings, failed("score", name_of(error))]
     if failures(findings):
         return findings
     begin("update")
     try:
         return findings + _check_training(build, batch, real, seed)
     except (Exception, SystemExit) as error:  # whatever a user's model does
-        return [*findings, _fail("update", _name(error))]
+        return [*findings, failed("update", name_of(error))]
 
 
 # --- scores
@@ -146,10 +117,10 @@ def _check_output(model: RewardModel, batch: RewardBatch) -> list[Finding]:
     """Type, shape, dtype and finiteness of the scores and of further numbers."""
     output: Any = model.score(batch)
     if not isinstance(output, RewardOutput):
-        return [_fail("scores", f"a {type(output).__name__}, expected a RewardOutput")]
+        return [failed("scores", f"a {type(output).__name__}, expected a RewardOutput")]
     info: Any = output.info
     if not isinstance(info, Mapping):
-        return [_fail("info", f"a {type(info).__name__}, expected a dict of tensors")]
+        return [failed("info", f"a {type(info).__name__}, expected a dict of tensors")]
     findings = []
     for name, values in {
         "scores": output.scores,
@@ -157,18 +128,18 @@ def _check_output(model: RewardModel, batch: RewardBatch) -> list[Finding]:
     }.items():
         problem = problem_of(values, len(batch))
         if problem is not None and problem.rule == SHAPE:
-            findings.append(_fail(f"{name}: {SHAPE}", f"{problem.found}, expected [{len(batch)}]"))
+            findings.append(failed(f"{name}: {SHAPE}", f"{problem.found}, expected [{len(batch)}]"))
             continue
-        findings.append(_pass(f"{name}: {SHAPE}", f"[{len(batch)}]"))
+        findings.append(passed(f"{name}: {SHAPE}", f"[{len(batch)}]"))
         if problem is not None and problem.rule == DTYPE:
-            findings.append(_fail(f"{name}: {DTYPE}", f"{problem.found}; expected torch.float32"))
+            findings.append(failed(f"{name}: {DTYPE}", f"{problem.found}; expected torch.float32"))
             continue
-        told = _pass(f"{name}: {DTYPE}", f"{values.dtype}")
+        told = passed(f"{name}: {DTYPE}", f"{values.dtype}")
         if values.dtype != torch.float32:
             told = Finding(told.rule, Status.NOTE, f"{values.dtype}, which is turned into torch.float32")
         findings.append(told)
         bad = problem.found if problem is not None else ""
-        findings.append(_verdict(f"{name}: {FINITE}", not bad, f"{bad} are NaN or infinite" if bad else "all", "all"))
+        findings.append(held(f"{name}: {FINITE}", not bad, f"{bad} are NaN or infinite" if bad else "all", "all"))
         if values.requires_grad:
             findings.append(
                 Finding(
@@ -182,7 +153,7 @@ def _check_repetition(model: RewardModel, batch: RewardBatch) -> Finding:
     first, second = _scores(model, batch), _scores(model, batch)
     same = torch.equal(first, second)
     detail = "the same bits twice" if same else f"scores of the same batch differ by up to {_gap(first, second):.2g}"
-    return _verdict("the same batch, the same scores", same, detail, "the same bits; draw nothing in score")
+    return held("the same batch, the same scores", same, detail, "the same bits; draw nothing in score")
 
 
 def _check_mates(model: RewardModel, batch: RewardBatch, tolerance: float) -> Finding:
@@ -207,14 +178,14 @@ def _check_mates(model: RewardModel, batch: RewardBatch, tolerance: float) -> Fi
                 f"image {int(index[row])} has {whole[index[row]]:.6g} in the batch and {scores[row]:.6g} {where}; "
                 "where that is meant, declare set_valued = True"
             )
-            return _fail(rule, detail)
-    return _pass(rule, f"alone, in another order, among fewer: within {tolerance:g} of the largest score")
+            return failed(rule, detail)
+    return passed(rule, f"alone, in another order, among fewer: within {tolerance:g} of the largest score")
 
 
 def _check_differences(model: RewardModel, batch: RewardBatch) -> Finding:
     scores = _scores(model, batch).double()
     if float(scores.max() - scores.min()) > _EQUAL * float(scores.abs().max()):
-        return _pass(CONSTANT, f"from {float(scores.min()):.4g} to {float(scores.max()):.4g}")
+        return passed(CONSTANT, f"from {float(scores.min()):.4g} to {float(scores.max()):.4g}")
     detail = f"all {len(batch)} are {float(scores[0]):.4g}: standardised they are 0, and nothing is learned from them"
     return Finding(CONSTANT, Status.NOTE, detail)
 
@@ -223,14 +194,14 @@ def _check_time(model: RewardModel, batch: RewardBatch) -> Finding:
     start = time.perf_counter()
     model.score(batch)
     seconds = time.perf_counter() - start
-    return _pass("time", f"{1000 * seconds / len(batch):.3g} ms an image, {len(batch)} at once")
+    return passed("time", f"{1000 * seconds / len(batch):.3g} ms an image, {len(batch)} at once")
 
 
 def _check_untouched(rule: str, before: RewardBatch, after: RewardBatch) -> Finding:
     changed = [
         name for name in ("images", "labels", "num_passes") if not _same(getattr(before, name), getattr(after, name))
     ]
-    return _verdict(rule, not changed, f"{', '.join(changed)} changed" if changed else "unchanged", "unchanged")
+    return held(rule, not changed, f"{', '.join(changed)} changed" if changed else "unchanged", "unchanged")
 
 
 # --- state and training
@@ -242,8 +213,8 @@ def _check_training(
     model = build()
     before = _state(model)
     if isinstance(before, str):
-        return [_fail("state", before)]
-    findings = [_pass("state", f"{len(before)} tensors")]
+        return [failed("state", before)]
+    findings = [passed("state", f"{len(before)} tensors")]
     wanted = max(model.num_updates, model.num_warmup_updates)
     if not wanted:
         if type(model).update is not RewardModel.update:
@@ -260,15 +231,15 @@ def _check_training(
     try:
         metrics = check_metrics("of the check", update(model))
     except RewardError as error:
-        return [*findings, _fail("update: finite metrics", str(error))]
-    findings.append(_pass("update: finite metrics", ", ".join(f"{key} {value:.4g}" for key, value in metrics.items())))
+        return [*findings, failed("update: finite metrics", str(error))]
+    findings.append(passed("update: finite metrics", ", ".join(f"{key} {value:.4g}" for key, value in metrics.items())))
     findings.append(_check_untouched("update leaves its input alone", kept, batch))
     after = _state(model)
     if isinstance(after, str):
-        return [*findings, _fail("state", f"after an update: {after}")]
+        return [*findings, failed("state", f"after an update: {after}")]
     changed = [name for name in after if name not in before or not _same(before[name], after[name])]
     findings.append(
-        _verdict("update changes the state", bool(changed), f"{len(changed)} of {len(after)} tensors", "some tensor")
+        held("update changes the state", bool(changed), f"{len(changed)} of {len(after)} tensors", "some tensor")
     )
     twin = build()
     twin.load_state_dict(before)
@@ -287,17 +258,17 @@ def _check_purity(
     """Two models with the same state, images and generator come to the same; a GPU may sum in another order."""
     rule = "update is a pure function"
     if isinstance(state_again, str):
-        return _fail(rule, f"a second model: {state_again}")
+        return failed(rule, f"a second model: {state_again}")
     different = [key for key in metrics if metrics[key] != metrics_again.get(key)]
     different += [key for key in state if key not in state_again or not _same(state[key], state_again[key])]
     if not different:
-        return _pass(rule, "a second model: the same bits")
+        return passed(rule, "a second model: the same bits")
     detail = f"a second model differs in {', '.join(different[:3])}"
     near = [key for key in different if key in state and key in state_again and _near(state[key], state_again[key])]
     near += [key for key in different if key in metrics and np.isclose(metrics[key], metrics_again.get(key, np.nan))]
     if on_gpu and len(near) == len(different):
         return Finding(rule, Status.NOTE, f"{detail}, by rounding on the GPU")
-    return _fail(rule, f"{detail}; expected the same bits from the same state, images and generator")
+    return failed(rule, f"{detail}; expected the same bits from the same state, images and generator")
 
 
 def _check_round_trip(build: Callable[[], RewardModel], model: RewardModel, batch: RewardBatch) -> Finding:
@@ -307,8 +278,8 @@ def _check_round_trip(build: Callable[[], RewardModel], model: RewardModel, batc
     fresh.load_state_dict(model.state_dict())
     expected, found = _scores(model, batch), _scores(fresh, batch)
     if torch.equal(expected, found):
-        return _pass(rule, "the same bits")
-    return _fail(rule, f"differs by up to {_gap(expected, found):.2g}; expected the same bits: is all in state_dict?")
+        return passed(rule, "the same bits")
+    return failed(rule, f"differs by up to {_gap(expected, found):.2g}; expected the same bits: is all in state_dict?")
 
 
 def _state(model: RewardModel) -> dict[str, Tensor] | str:
@@ -346,20 +317,3 @@ def _near(first: Tensor, second: Tensor) -> bool:
 
 def _gap(first: Tensor, second: Tensor) -> float:
     return float((first - second).abs().max())
-
-
-def _pass(rule: str, detail: str) -> Finding:
-    return Finding(rule, Status.PASS, detail)
-
-
-def _fail(rule: str, detail: str) -> Finding:
-    return Finding(rule, Status.FAIL, detail)
-
-
-def _verdict(rule: str, holds: bool, detail: str, expected: str) -> Finding:
-    return _pass(rule, detail) if holds else _fail(rule, f"{detail}; expected {expected}")
-
-
-def _name(error: BaseException) -> str:
-    lines = str(error).strip().splitlines()
-    return f"{type(error).__name__}: {lines[0] if lines else ''}"

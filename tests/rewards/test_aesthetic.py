@@ -11,11 +11,12 @@ from transformers import CLIPModel
 from transformers.models.clip.image_processing_pil_clip import CLIPImageProcessorPil
 
 from adanat_rl.config.errors import UserError
+from adanat_rl.config.findings import failures
 from adanat_rl.config.loading import resolve
 from adanat_rl.rewards.aesthetic import from_config, load_head
 from adanat_rl.rewards.base import RewardBatch
 from adanat_rl.rewards.build import reward_class
-from adanat_rl.rewards.conformance import check_reward, failures
+from adanat_rl.rewards.conformance import check_reward
 from tests.tiny_clip import IMAGE_SIZE, POOLED_WIDTH, write_tiny_clip
 
 

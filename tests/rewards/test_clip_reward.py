@@ -9,6 +9,7 @@ from transformers import CLIPModel, CLIPTokenizer
 from transformers.models.clip.image_processing_pil_clip import CLIPImageProcessorPil
 
 from adanat_rl.config.errors import UserError
+from adanat_rl.config.findings import failures
 from adanat_rl.config.loading import resolve
 from adanat_rl.generation.text.encoder import ClipTextEncoder
 from adanat_rl.generation.text.table_writer import write_caption_table
@@ -16,7 +17,7 @@ from adanat_rl.metrics.clip_score import ClipScorer
 from adanat_rl.rewards.base import RewardBatch
 from adanat_rl.rewards.build import reward_class
 from adanat_rl.rewards.clip_score import ClipScoreReward, from_config
-from adanat_rl.rewards.conformance import check_reward, failures
+from adanat_rl.rewards.conformance import check_reward
 from tests.tiny_clip import IMAGE_SIZE, LENGTH, write_tiny_clip
 
 CAPTIONS = ("a cat", "two dogs", "a red cat", "red")

@@ -15,10 +15,11 @@ import pytest
 import torch
 from torch import nn
 
+from adanat_rl.config.findings import Finding, Status, failures
 from adanat_rl.config.loading import resolve
 from adanat_rl.rewards.base import RewardBatch, RewardError, RewardModel, RewardOutput, check_scores
 from adanat_rl.rewards.build import build_reward_parts
-from adanat_rl.rewards.conformance import Finding, Status, check_reward, example_batch, failures
+from adanat_rl.rewards.conformance import check_reward, example_batch
 from tests import tiny
 
 _EXAMPLE = Path(__file__).parents[2] / "examples" / "own_reward.py"

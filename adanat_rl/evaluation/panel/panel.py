@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Mapping, Sequence
 
 import numpy as np
@@ -13,6 +14,7 @@ from adanat_rl.evaluation.judge import Judge, Judgement, JudgeNames
 from adanat_rl.evaluation.panel.contract import FeatureSpace, PanelJudge, Value
 from adanat_rl.generation.seeding import Purpose, philox
 from adanat_rl.metrics.accumulation import State, part, under
+from adanat_rl.metrics.checks import NonFiniteError
 
 _MOST_SETS = 4  # over which a judge of sets is averaged
 _NUM_GROUPS, _SMALLEST_GROUP = 4, 50  # of a jackknife, and images of a group
@@ -158,6 +160,9 @@ def _asked(judge: PanelJudge, features: Tensor, context: Tensor) -> Mapping[str,
     expected = {value.key for value in judge.values}
     if set(found) != expected:
         raise UserError(f"judge {judge.name} gave {sorted(found)}, expected {sorted(expected)}")
+    for key, number in found.items():
+        if not math.isfinite(number):
+            raise NonFiniteError(f"judge {judge.name} gave {number} for {key}")
     return found
 
 

@@ -5,11 +5,11 @@ from __future__ import annotations
 import pytest
 
 from adanat_rl.data.dataset import ImageDataset
+from adanat_rl.evaluation.panel.defects import DEFECTS
 from adanat_rl.evaluation.panel.panel import Panel
 from adanat_rl.evaluation.panel.verdict import PanelVerdict
 from adanat_rl.evaluation.verdicts import Finding
 from benchmarks.panel import COPIES, NONE, judge_defects, kinds
-from benchmarks.planted_defects import DEFECTS
 
 
 @pytest.fixture(scope="module")

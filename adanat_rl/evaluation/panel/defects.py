@@ -1,4 +1,4 @@
-"""Planted defects: what can be wrong with generated images, done to real ones."""
+"""Planted defects: what can be wrong with generated images, done to real ones to see who notices."""
 
 from __future__ import annotations
 
@@ -13,32 +13,43 @@ Defect = Callable[[Tensor, Tensor], tuple[Tensor, Tensor]]
 
 
 def blur(images: Tensor, context: Tensor) -> tuple[Tensor, Tensor]:
+    """A part of each image's mean over 3 × 3 pixels."""
     wide = functional.avg_pool2d(functional.pad(images, (1, 1, 1, 1), mode="replicate"), 3, 1)
     return 0.6 * images + 0.4 * wide, context
 
 
 def noise(images: Tensor, context: Tensor) -> tuple[Tensor, Tensor]:
+    """Independent noise on each pixel, of a tenth of the range."""
     added = 0.1 * torch.randn(images.shape, generator=torch.Generator().manual_seed(3))
     return (images + added).clamp(0, 1), context
 
 
 def shifted(images: Tensor, context: Tensor) -> tuple[Tensor, Tensor]:
+    """Everything one pixel to the right."""
     return torch.roll(images, 1, dims=3), context
 
 
 def dropped_class(images: Tensor, context: Tensor) -> tuple[Tensor, Tensor]:
-    """Threes where an eight was asked for."""
-    eights, threes = (context == 8).nonzero()[:, 0], (context == 3).nonzero()[:, 0]
+    """Images of another class where one was asked for: of ten digits threes for eights."""
+    kept, dropped = _two_classes(context, 3, 8)
+    there, missing = (context == kept).nonzero()[:, 0], (context == dropped).nonzero()[:, 0]
     changed = images.clone()
-    changed[eights] = images[threes[torch.arange(len(eights)) % len(threes)]]
+    changed[missing] = images[there[torch.arange(len(missing)) % len(there)]]
     return changed, context
 
 
 def swapped_classes(images: Tensor, context: Tensor) -> tuple[Tensor, Tensor]:
-    """Fours where nines were asked for, and the other way round."""
+    """Each of two classes where the other was asked for: of ten digits fours and nines."""
+    first, second = _two_classes(context, 4, 9)
     changed = context.clone()
-    changed[context == 4], changed[context == 9] = 9, 4
+    changed[context == first], changed[context == second] = second, first
     return images, changed
+
+
+def _two_classes(context: Tensor, first: int, second: int) -> tuple[int, int]:
+    """Of the classes that there are, counted round."""
+    labels = context.unique()
+    return int(labels[first % len(labels)]), int(labels[second % len(labels)])
 
 
 def dropped_mode(images: Tensor, context: Tensor) -> tuple[Tensor, Tensor]:
