@@ -19,7 +19,7 @@ from adanat_rl.evaluation.panel.contract import (
     FeatureSpace,
     Value,
 )
-from adanat_rl.metrics.checks import checked_rows
+from adanat_rl.metrics.checks import checked_finite, checked_rows
 from adanat_rl.metrics.frechet import FrechetDistance
 from adanat_rl.metrics.manifold import density_coverage, neighbour_radii, precision_recall
 from adanat_rl.metrics.scores import squared_mmd
@@ -141,17 +141,26 @@ class AccuracyJudge:
     set_size = None
 
     def __init__(self, space: FeatureSpace, real: Tensor, labels: Tensor) -> None:
-        self.space = space
         self.name = f"class accuracy, {space.name}"
+        self.space = _Recognised(space, real, labels)
         self.values = (Value("class_accuracy", "class accuracy", False, MARGIN_OF_ACCURACY),)
-        self._scale = _scale(real)
-        self._machine = _classifier(len(real)).fit(_array(real * self._scale), labels.numpy())
 
     def __call__(self, features: Tensor, context: Tensor) -> Mapping[str, float]:
-        """The share of images."""
-        rows = checked_rows(features, "features of the generated images", fewest=1, use=self.name)
-        found = self._machine.predict(_array(rows * self._scale))
-        return {self.values[0].key: float((found == context.numpy()).mean())}
+        """The share of images; features are the classes that it takes them for."""
+        return {self.values[0].key: float((features[:, 0].long() == context).double().mean())}
+
+
+class _Recognised:
+    """The class `[B, 1]` that a machine takes an image for."""
+
+    def __init__(self, space: FeatureSpace, real: Tensor, labels: Tensor) -> None:
+        self.name = f"recognised by {space.name}"
+        self._space, self._scale = space, _scale(real)
+        self._machine = _classifier(len(real)).fit(_array(real * self._scale), labels.numpy())
+
+    def __call__(self, images: Tensor) -> Tensor:
+        rows = checked_finite(self._space(images), f"features ({self._space.name}) of the generated images")
+        return torch.from_numpy(self._machine.predict(_array(rows * self._scale)))[:, None].float()
 
 
 class UsefulnessJudge:
@@ -197,18 +206,28 @@ class CopiesJudge:
     set_size = None
 
     def __init__(self, space: FeatureSpace, training: Tensor, unseen: Tensor) -> None:
-        self.space = space
         self.kind = f"nearest training image by {space.name}"
         self.name = f"copies, {space.name}"
+        self.space = _NearestTraining(space, training)
         self.values = (Value(f"copies_{_slug(space.name)}", f"copies {space.name}", True, 2 * MARGIN_OF_SHARE),)
-        self._training = training.double()
-        self._limit = _nearest(unseen.double(), self._training).quantile(_NEAR_QUANTILE)
+        self._limit = float(_nearest(unseen.double(), training.double()).quantile(_NEAR_QUANTILE))
 
     def __call__(self, features: Tensor, context: Tensor) -> Mapping[str, float]:
-        """The share, less that of unseen images; 0 or more."""
-        rows = checked_rows(features, "features of the generated images", fewest=1, use=self.name)
-        share = float((_nearest(rows, self._training) < self._limit).double().mean())
+        """The share, less that of unseen images; 0 or more. Features are distances to the nearest training image."""
+        share = float((features[:, 0].double() < self._limit).double().mean())
         return {self.values[0].key: max(0.0, share - _NEAR_QUANTILE)}
+
+
+class _NearestTraining:
+    """The distance `[B, 1]` of an image to the nearest training image."""
+
+    def __init__(self, space: FeatureSpace, training: Tensor) -> None:
+        self.name = f"nearest by {space.name}"
+        self._space, self._training = space, training.double()
+
+    def __call__(self, images: Tensor) -> Tensor:
+        rows = checked_finite(self._space(images), f"features ({self._space.name}) of the generated images")
+        return _nearest(rows.double(), self._training)[:, None].float()
 
 
 def _scale(real: Tensor) -> float:

@@ -65,6 +65,8 @@ class PanelSet:
         self._panel = panel
         self._features: dict[str, list[Tensor]] = {name: [] for name in panel.spaces}
         self._context: list[Tensor] = []
+        self._measured: dict[str, list[float]] = {}
+        self._measured_count = 0
 
     @property
     def count(self) -> int:
@@ -94,13 +96,7 @@ class PanelSet:
         Raises:
             UserError: there are fewer than two images, or a judge gave other values than it has announced.
         """
-        features, context = self._all()
-        numbers: dict[str, float] = {}
-        for judge in self._panel.judges:
-            rows = features[judge.space.name]
-            of_sets = [_asked(judge, rows[part], context[part]) for part in _sets(len(context), judge.set_size)]
-            numbers |= {key: float(np.mean([found[key] for found in of_sets])) for key in of_sets[0]}
-        return numbers
+        return {key: float(np.mean(numbers)) for key, numbers in self._of_sets().items()}
 
     def replicates(self) -> dict[str, list[float]]:
         """Numbers for each value whose mean is the value and which spread as values of parts of the images do.
@@ -111,24 +107,32 @@ class PanelSet:
         too few images has a single one.
         """
         features, context = self._all()
-        everything = self.result()
-        found: dict[str, list[float]] = {}
+        groups = _groups(len(context))
+        found = {key: list(numbers) for key, numbers in self._of_sets().items()}
         for judge in self._panel.judges:
-            rows = features[judge.space.name]
-            if judge.set_size is not None:
-                of_parts = [_asked(judge, rows[part], context[part]) for part in _sets(len(context), judge.set_size)]
-                found |= {key: [numbers[key] for numbers in of_parts] for key in of_parts[0]}
+            if judge.set_size is not None or len(groups) < 2:
                 continue
-            groups = _groups(len(context))
+            rows = features[judge.space.name]
             without = []
-            for number in range(len(groups) if len(groups) > 1 else 0):
+            for number in range(len(groups)):
                 rest = torch.cat([group for other, group in enumerate(groups) if other != number])
                 without.append(_asked(judge, rows[rest], context[rest]))
             for value in judge.values:
                 left = np.array([numbers[value.key] for numbers in without])
-                spread = -(len(left) - 1) * (left - left.mean()) if len(left) else np.zeros(1)
-                found[value.key] = (everything[value.key] + spread).tolist()
+                spread = -(len(left) - 1) * (left - left.mean())
+                found[value.key] = (found[value.key][0] + spread).tolist()
         return found
+
+    def _of_sets(self) -> dict[str, list[float]]:
+        """The numbers of each set that a judge measures, by value; asked for once, as long as no image is added."""
+        features, context = self._all()
+        if self._measured_count != len(context):
+            self._measured, self._measured_count = {}, len(context)
+            for judge in self._panel.judges:
+                rows = features[judge.space.name]
+                of_sets = [_asked(judge, rows[part], context[part]) for part in _sets(len(context), judge.set_size)]
+                self._measured |= {key: [float(found[key]) for found in of_sets] for key in of_sets[0]}
+        return self._measured
 
     def _all(self) -> tuple[dict[str, Tensor], Tensor]:
         context = torch.cat(self._context)
