@@ -106,7 +106,7 @@ def _pretrain(
         tokenizer = _fit_tokenizer(dataset, config, folder, report)
         display.message(f"tokenizer: {settings.vocab_size} codes")
         classifiers = _fit_classifiers(dataset, config, folder, display)
-        _fit_panel(dataset, config, folder, display)
+        panel = _fit_panel(dataset, config, folder, display)
         judge = ClassifierJudge(dataset, classifiers["a"].network, classifiers["b"].network)
         nat, nat_arguments = fit_nat(
             tokenizer.encode(dataset.images),
@@ -122,7 +122,7 @@ def _pretrain(
         display.message("evaluating under several schedules")
         table = _evaluate_schedules(config, dataset, judge, nat, tokenizer)
         _write_pictures(config, folder, rows, nat, tokenizer, dataset.num_classes)
-        card = _model_card(config, dataset, tokenizer, judge, classifiers, nat, table, elapsed)
+        card = _model_card(config, dataset, tokenizer, judge, classifiers, panel, nat, table, elapsed)
         write_atomically(folder / _CARD, card)
         write_atomically(folder / "pretraining.jsonl", "".join(json.dumps(row) + "\n" for row in rows))
         made = [file for file in folder.iterdir() if file.name != LOCK]
@@ -187,12 +187,16 @@ def store_classifier(dataset: ImageDataset, name: str, config: ExperimentConfig,
     return replace(fitted, network=_store(config, path, "conv_classifier", fitted.arguments, fitted.network))
 
 
-def _fit_panel(dataset: ImageDataset, config: ExperimentConfig, folder: Path, display: Display) -> None:
+def _fit_panel(dataset: ImageDataset, config: ExperimentConfig, folder: Path, display: Display) -> dict[str, float]:
+    """Trains the networks of the panel and writes them; gives their accuracy on held-out images, by file."""
     test = split_of(dataset, Split.TEST)
+    accuracies = {}
     for kind, file in PANEL_FILES.items():
         fitted = fit_folds(test, kind, config.pretraining, config.seed)
         _store(config, folder / f"{file}.safetensors", kind, fitted.arguments, fitted.network)
-        display.message(f"{file}: {fitted.held_out_accuracy:.1%} of the test images of other folds right")
+        accuracies[file] = fitted.held_out_accuracy
+        display.message(f"{file}: {fitted.held_out_accuracy:.1%} of the test images held out right")
+    return accuracies
 
 
 def _generator(
@@ -274,6 +278,7 @@ def _model_card(
     tokenizer: Tokenizer,
     judge: ClassifierJudge,
     classifiers: Mapping[str, FittedClassifier],
+    panel: Mapping[str, float],
     nat: TransformerNAT,
     table: Mapping[int, Evaluation],
     elapsed: float,
@@ -296,6 +301,7 @@ def _model_card(
         f"{settings.depth}, {settings.num_heads} heads), {settings.num_steps:,} steps of {settings.batch_size} images, "
         f"AdamW, dropout {settings.dropout:g}, labels dropped with {settings.label_dropout:g}, averaged weights.",
         *describe_classifiers({name: fitted.held_out_accuracy for name, fitted in classifiers.items()}),
+        describe_panel(panel, len(split_of(dataset, Split.TEST))),
         "- **Licence**: Apache-2.0. **Use**: trying the platform; the images are too small for anything else.",
         "",
         "FD is the Fréchet distance in the features of a judge (no FID), scaled to unit variance per dimension.",
@@ -324,6 +330,16 @@ def describe_classifiers(held_out_accuracy: Mapping[str, float]) -> list[str]:
         f"{c}. Its confidence is the reward `classifier`, the stand-in for a pre-trained reward model; it judges "
         "nothing.",
     ]
+
+
+def describe_panel(held_out_accuracy: Mapping[str, float], num_images: int) -> str:
+    """What the model card says of the networks of the panel, by file."""
+    files = ", ".join(f"`{file}`" for file in held_out_accuracy)
+    accuracies = " and ".join(f"{accuracy:.1%}" for accuracy in held_out_accuracy.values())
+    return (
+        f"- **Panel** ({files}): three networks of each kind, fitted on the {num_images:,} test images alone, each on "
+        f"two thirds of them; accuracy on the third that it has not seen: {accuracies}."
+    )
 
 
 def _describe_tokenizer(config: ExperimentConfig, tokenizer: Tokenizer) -> str:

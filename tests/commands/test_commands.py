@@ -201,6 +201,8 @@ def test_pretrain_makes_weights_that_a_training_can_use(tmp_path: Path) -> None:
         "judge_a.safetensors",
         "judge_b.safetensors",
         "classifier_c.safetensors",
+        "panel_convolutions.safetensors",
+        "panel_frequencies.safetensors",
         "curve.png",
         "samples.png",
         "pretraining.jsonl",
