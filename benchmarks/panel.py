@@ -165,16 +165,20 @@ def main() -> None:
             for place, value in enumerate(panel.values)
         ]
         print_rows("Who sees what", ["value", *names], rows)
-    content: dict[str, Any] = {
-        "judges": [{"name": judge.name, "kind": judge.kind, "blind_to": judge.blind_to} for judge in panel.judges],
-        "defects": {name: _findings(verdict) for name, verdict in verdicts.items()},
-        "kinds": {name: sorted(kinds(panel, verdict)) for name, verdict in verdicts.items()},
-    }
-    if arguments.defects:
-        return
-    content["differences"] = known_differences("digits", arguments.seeds, _NUM_TRIALS)
-    command = f"python -m benchmarks.panel{'' if arguments.seeds == _NUM_SEEDS else f' --seeds {arguments.seeds}'}"
-    write_result("panel", {"command": command, **content})
+    write_result(
+        "panel_defects",
+        {
+            "command": "python -m benchmarks.panel --defects",
+            "sets": [_SETS, _SET_SIZE],
+            "judges": [{"name": judge.name, "kind": judge.kind, "blind_to": judge.blind_to} for judge in panel.judges],
+            "titles": {value.key: value.title for value in panel.values},
+            "findings": {name: _findings(verdict) for name, verdict in verdicts.items()},
+            "kinds": {name: sorted(kinds(panel, verdict)) for name, verdict in verdicts.items()},
+        },
+    )
+    if not arguments.defects:
+        command = f"python -m benchmarks.panel{'' if arguments.seeds == _NUM_SEEDS else f' --seeds {arguments.seeds}'}"
+        write_result("panel", {"command": command, **known_differences("digits", arguments.seeds, _NUM_TRIALS)})
 
 
 if __name__ == "__main__":

@@ -1,5 +1,5 @@
 """Makes what is generated: configuration.md from the schema, weights.md from the catalogue, architecture.svg from the
-imports, the README's tables.
+imports, the tables of README and judges.md.
 
 python docs/make_docs.py            # writes them
 python docs/make_docs.py --check    # fails if a committed one is not what would be written
@@ -124,7 +124,7 @@ def main() -> int:
         ROOT / "configuration.md": settings_markdown().encode(),
         ROOT / "weights.md": weights_markdown().encode(),
         ROOT / "figures" / "architecture.svg": architecture(),
-        README: with_tables(README.read_text()).encode(),
+        **{page: with_tables(page.read_text()).encode() for page in (README, ROOT / "judges.md")},
         **{
             ROOT / name: with_tables((ROOT / name).read_text()).encode()
             for name in ("rewards.md", "probe.md", "sweeps.md")

@@ -1,4 +1,4 @@
-"""The README's tables out of benchmarks/results, between `<!-- NAME -->` and `<!-- end -->`."""
+"""Tables of README and pages out of benchmarks/results, between `<!-- NAME -->` and `<!-- end -->`."""
 
 from __future__ import annotations
 
@@ -215,7 +215,19 @@ def trials() -> str:
     return "\n".join(lines)
 
 
+def defects() -> str:
+    """Who sees which planted defect."""
+    measured = result("panel_defects")
+    words = {"worse": "seen", "better": "likes it", "level": "·", "undecided": "?"}
+    findings = {name: found for name, found in measured["findings"].items() if name != "none"}
+    lines = [f"| value | {' | '.join(findings)} |", f"|---|{'---|' * len(findings)}"]
+    for key, title in measured["titles"].items():
+        lines.append(f"| {title} | {' | '.join(words[found[key]] for found in findings.values())} |")
+    return "\n".join(lines)
+
+
 TABLES: dict[str, Callable[[], str]] = {
+    "defects": defects,
     "quality": quality,
     "measurements": measurements,
     "full_scale": full_scale,
