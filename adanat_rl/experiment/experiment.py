@@ -440,7 +440,8 @@ class Experiment:
 def write_comparison(folder: RunFolder, comparison: Comparison, iteration: int) -> None:
     """Writes the table and the decisions behind it."""
     content = {keys.ITERATION: iteration, **comparison.as_dict()}
-    write_atomically(folder.evaluation_file, json.dumps(content, indent=1, ensure_ascii=False))
+    write_atomically(folder.evaluation_file, json.dumps(content, indent=1, ensure_ascii=False), parents=False)
     buffer = io.BytesIO()
     np.savez_compressed(buffer, decisions=comparison.decisions.astype(np.float32), context=comparison.context)
-    write_atomically(folder.samples / "decisions.npz", buffer.getvalue())
+    folder.samples.mkdir(exist_ok=True)
+    write_atomically(folder.samples / "decisions.npz", buffer.getvalue(), parents=False)

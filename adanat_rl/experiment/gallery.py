@@ -54,17 +54,27 @@ def png_bytes(image: Image.Image) -> bytes:
 def write_sample_grid(path: Path, pipeline: GenerationPipeline, num_shown: int) -> None:
     """Draws the fixed grid and writes it as PNG."""
     labels, seeds = grid_contexts(pipeline.generator.context_spec.num_contexts, num_shown)
-    write_atomically(path, png_bytes(image_grid(pipeline(labels, seeds).images, IMAGES_PER_CLASS)))
+    picture = png_bytes(image_grid(pipeline(labels, seeds).images, IMAGES_PER_CLASS))
+    path.parent.mkdir(exist_ok=True)
+    write_atomically(path, picture, parents=False)
 
 
 def write_gallery(path: Path, pipeline: GenerationPipeline, num_shown: int, per_class: int = 2) -> None:
     """Draws some images with all their steps and writes them as `.npz`: images, steps, decisions, context, seeds."""
     labels, seeds = grid_contexts(pipeline.generator.context_spec.num_contexts, num_shown, per_class)
-    write_npz(path, pipeline(labels, seeds, keep_steps=True), labels, seeds)
+    output = pipeline(labels, seeds, keep_steps=True)
+    path.parent.mkdir(exist_ok=True)
+    write_npz(path, output, labels, seeds, parents=False)
 
 
-def write_npz(path: Path, output: PipelineOutput, context: np.ndarray, seeds: np.ndarray) -> None:
-    """Writes what a pipeline drew: images, decisions, tokens, context, seeds, and the steps if they were kept."""
+def write_npz(
+    path: Path, output: PipelineOutput, context: np.ndarray, seeds: np.ndarray, *, parents: bool = True
+) -> None:
+    """Writes what a pipeline drew: images, decisions, tokens, context, seeds, and the steps if they were kept.
+
+    Args:
+        parents: whether folders that are missing are made.
+    """
     arrays = {
         "images": output.images,
         "decisions": output.decisions,
@@ -76,4 +86,4 @@ def write_npz(path: Path, output: PipelineOutput, context: np.ndarray, seeds: np
         arrays["steps"] = output.steps
     buffer = io.BytesIO()
     np.savez_compressed(buffer, allow_pickle=False, **arrays)
-    write_atomically(path, buffer.getvalue())
+    write_atomically(path, buffer.getvalue(), parents=parents)

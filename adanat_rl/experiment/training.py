@@ -66,11 +66,13 @@ def train(
             stop.install()  # Ray has taken SIGTERM
             stop.check()
             return _run(config, folder, again, display, tracker, stop)
-    except OSError as error:
+    except (OSError, UserError) as error:
         try:
             folder.require_presence()  # else that is what is wrong
         except RunError as gone:
             raise gone.advised("", again) from error
+        if isinstance(error, UserError):
+            raise
         safe = f"the complete checkpoints in {folder.checkpoints}"
         raise disk_error(error, path, safe, again) or error from error
     except RunError as error:
@@ -207,11 +209,12 @@ class Training:
         def tell(row: Row) -> None:
             display.message(f"  FD {row.evaluation.mean(FD_A):.3f}  {row.title}")
             self._stop.check()
+            self._folder.require_presence()
 
         comparison = experiment.compare(tell)
         write_report(self._folder)
         summary = json.dumps(summarise(experiment, comparison), indent=1, ensure_ascii=False)
-        write_atomically(self._folder.summary_file, summary)
+        write_atomically(self._folder.summary_file, summary, parents=False)
 
     def close(self) -> None:
         """Ends runners and reward actors."""

@@ -18,6 +18,7 @@ def write_report(folder: RunPaths) -> None:
     """
     run = read_run(folder)
     charts = draw_charts(run)
+    folder.figures.mkdir(exist_ok=True)
     for chart in charts.files:
-        write_atomically(folder.figures / f"{chart.name}.png", png(chart.figure))
-    write_atomically(folder.report_file, render_page(run, charts))
+        write_atomically(folder.figures / f"{chart.name}.png", png(chart.figure), parents=False)
+    write_atomically(folder.report_file, render_page(run, charts), parents=False)

@@ -6,12 +6,18 @@ import json
 import shutil
 import signal
 from pathlib import Path
+from types import SimpleNamespace
 
+import numpy as np
 import psutil
 import pytest
 
 from adanat_rl.config.files import read_json_lines
 from adanat_rl.experiment.checkpoints import checkpoint_folders, newest_readable
+from adanat_rl.experiment.experiment import write_comparison
+from adanat_rl.experiment.gallery import write_gallery, write_sample_grid
+from adanat_rl.experiment.run_folder import RunFolder
+from adanat_rl.generation.pipeline import load_pipeline
 from benchmarks.resume import outcome
 from tests import tiny
 from tests.conftest import FinishedRun
@@ -209,6 +215,35 @@ def test_a_run_folder_that_is_deleted_ends_the_run_by_name(tmp_path: Path) -> No
     assert lines[-1].startswith("  go on with: adanat-rl train ")
     written = [str(path) for path in run_dir.rglob("*")]
     assert written == [], "nothing is written where the folder was"
+
+
+def test_a_run_folder_that_is_deleted_in_the_final_comparison_is_not_begun_again(run_dir: Path) -> None:
+    (run_dir / "summary.json").unlink()
+    (run_dir / "evaluation.json").unlink()
+    shutil.rmtree(run_dir / "policy")
+    arguments = (*tiny.OVERRIDES, *tiny.IN_PROCESS, "evaluation.num_seeds=500", "--run-dir", str(run_dir))
+    process = tiny.start("train", *arguments)
+    wait_for(lambda: (run_dir / "policy" / "policy.json").exists(), process)
+    run_dir.rename(run_dir.with_name("elsewhere"))
+    _, errors = process.communicate(timeout=DEADLINE_S)
+    assert process.returncode == 1, errors
+    assert "was deleted or moved" in errors.splitlines()[0]
+    assert not run_dir.exists()
+
+
+def test_what_ends_a_run_is_never_written_where_its_folder_was(run_dir: Path) -> None:
+    """It may go at any moment, between two files too."""
+    folder, pipeline = RunFolder(run_dir), load_pipeline("asset:digits/policy")
+    comparison = SimpleNamespace(as_dict=dict, decisions=np.zeros((1, 4, 4)), context=np.zeros(1))
+    shutil.rmtree(run_dir)
+    for write in (
+        lambda: write_comparison(folder, comparison, 4),
+        lambda: write_gallery(folder.samples / "gallery.npz", pipeline, 4),
+        lambda: write_sample_grid(folder.samples / "iteration_000004.png", pipeline, 4),
+    ):
+        with pytest.raises(FileNotFoundError):
+            write()
+    assert not run_dir.exists()
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
