@@ -136,6 +136,8 @@ def _run_command(command: str, argv: Sequence[str] | None, body: Callable[[Invoc
         complain(f"{prefix}: {error}")
         return EXIT_USAGE
     except RunError as error:
+        if stop.is_lost(error):
+            return _stopped(prefix, stop)
         complain(f"{prefix}: {error.message}")
         if error.safe:
             complain(f"  safe: {error.safe}")

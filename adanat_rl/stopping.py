@@ -55,7 +55,8 @@ class StopRequest:
         return "terminated" if self.received == signal.SIGTERM else "interrupted"
 
     def note(self) -> None:
-        """Somebody raised KeyboardInterrupt without a signal: that is a request too."""
+        """Somebody has caught the KeyboardInterrupt; one that was raised without a signal is a request too."""
+        self._was_heard = True
         if self.received is None:
             self.received = signal.SIGINT
             self._since = time.monotonic()

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import importlib
+import importlib.util
 import sys
 from pathlib import Path
 from typing import Any
 
 from adanat_rl.config.errors import UserError, nearest
+from adanat_rl.config.files import file_sha256
 
 
 def import_own(name: str, key: str = "") -> Any:
@@ -30,3 +32,12 @@ def import_own(name: str, key: str = "") -> Any:
     if not hasattr(module, own_name):
         raise UserError(f"{prefix}: {module_name} has no {own_name}{nearest(own_name, dir(module))}")
     return getattr(module, own_name)
+
+
+def own_file_hash(name: str) -> str:
+    """SHA-256 in hex of the file that the module of `module:name` is written in."""
+    module = name.partition(":")[0]
+    spec = importlib.util.find_spec(module)
+    if spec is None or spec.origin is None or not Path(spec.origin).is_file():
+        return f"module {module} without a file"
+    return file_sha256(Path(spec.origin))

@@ -7,7 +7,6 @@ file is kept beside the file's size and times, so that a start after the first r
 from __future__ import annotations
 
 import hashlib
-import importlib.util
 import json
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -16,6 +15,7 @@ from typing import Any
 
 from adanat_rl.config.errors import UserError
 from adanat_rl.config.files import file_sha256, write_atomically
+from adanat_rl.config.own_code import own_file_hash
 from adanat_rl.config.paths import ASSET_PREFIX, resolve_path
 from adanat_rl.config.reward_settings import REWARD_KINDS
 from adanat_rl.config.schema import ExperimentConfig
@@ -64,9 +64,9 @@ def contents_of(config: ExperimentConfig, known: Path | None = None) -> dict[str
             found[key] = hashes.of(path)
     for kind in config.reward.kinds:
         if kind not in REWARD_KINDS:
-            found[f"reward.kind {kind}"] = _own_module(kind)
+            found[f"reward.kind {kind}"] = own_file_hash(kind)
     for judge in config.evaluation.judges:
-        found[f"evaluation.judges {judge}"] = _own_module(judge)
+        found[f"evaluation.judges {judge}"] = own_file_hash(judge)
     fingerprint = data_fingerprint(config.data)
     found[DATA] = hashlib.sha256(json.dumps(fingerprint, sort_keys=True).encode()).hexdigest()
     hashes.write()
@@ -145,12 +145,3 @@ def _told_of(key: str) -> Iterator[None]:
         yield
     except OSError as error:
         raise UserError(f"{key}: cannot read {error.filename}: {error.strerror}") from None
-
-
-def _own_module(kind: str) -> str:
-    """Of the file that a class of somebody's own is written in."""
-    module = kind.partition(":")[0]
-    spec = importlib.util.find_spec(module)
-    if spec is None or spec.origin is None or not Path(spec.origin).is_file():
-        return f"module {module} without a file"
-    return file_sha256(Path(spec.origin))

@@ -14,7 +14,7 @@ import pytest
 import torch
 
 from adanat_rl.cli import Invocation, main, run_command
-from adanat_rl.config.errors import UserError
+from adanat_rl.config.errors import RunError, UserError
 from adanat_rl.console import failures
 from adanat_rl.console.failures import plain_warnings
 
@@ -112,13 +112,21 @@ def _taken_for_damage() -> int:
     return 0
 
 
+def _of_own_code() -> int:
+    try:
+        torch.tensor(_Asking())
+    except ValueError as error:
+        raise RunError("judge a:B failed") from error
+    return 0
+
+
 def _fallen_back() -> int:
     with contextlib.suppress(ValueError):
         torch.tensor(_Asking())
     return 0
 
 
-@pytest.mark.parametrize("work", [_unnamed, _taken_for_damage, _fallen_back])
+@pytest.mark.parametrize("work", [_unnamed, _taken_for_damage, _of_own_code, _fallen_back])
 def test_a_request_to_stop_that_c_code_turns_into_another_error_is_no_other_error(
     capsys, work: Callable[[], int]
 ) -> None:
@@ -141,6 +149,13 @@ def test_what_fails_while_a_request_is_handled_is_told(capsys) -> None:
             raise UserError("the disk is full")
         return 0
 
-    for body in (fail, fail_later):
+    def fail_after_catching(invocation: Invocation) -> int:
+        try:
+            os.kill(os.getpid(), signal.SIGTERM)
+        except KeyboardInterrupt:
+            invocation.stop.note()
+        raise UserError("the disk is full")
+
+    for body in (fail, fail_later, fail_after_catching):
         assert run_command("export", [], body) == 2
         assert capsys.readouterr().err == "adanat-rl export: the disk is full\n"

@@ -27,6 +27,7 @@ from adanat_rl.evaluation.panel.own import problem_of
 _ALONE = 8  # rows whose features are asked for alone
 
 
+@torch.no_grad()
 def check_judge(
     judge: Any,
     images: Tensor,
@@ -43,7 +44,10 @@ def check_judge(
         begin: told the name of each phase.
     """
     begin("announcement")
-    problem = problem_of(judge)
+    try:
+        problem = problem_of(judge)
+    except (Exception, SystemExit) as error:  # whatever a user's properties do
+        problem = name_of(error)
     if problem:
         return [failed("announcement", problem)]
     keys = ", ".join(value.key for value in judge.values)
@@ -127,8 +131,8 @@ def _check_sight(judge: Any, images: Tensor, context: Tensor) -> Finding:
     """Which planted defects move a number of it to the worse by more than its margin."""
     sound = judge(judge.space(images).float().cpu(), context)
     seen = []
-    for name, defect in DEFECTS.items():
-        changed, drawn_for = defect(images, context)
+    planted = {name: defect(images, context) for name, defect in DEFECTS.items()}
+    for name, (changed, drawn_for) in planted.items():
         found = judge(judge.space(changed).float().cpu(), drawn_for)
         for value in judge.values:
             worse = float(found[value.key]) - float(sound[value.key])

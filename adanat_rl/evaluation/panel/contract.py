@@ -25,7 +25,7 @@ class Value:
         key: its name in files, unique in a panel. title: for tables.
         minimises: whether less is better.
         margin: differences of less are of no use to anybody. is_relative: the margin is a part of the number that is
-            compared with; otherwise it is in the number's own unit.
+            compared with, which must then be well above 0; otherwise it is in the number's own unit.
     """
 
     key: str
@@ -48,7 +48,9 @@ class FeatureSpace(Protocol):
         ...
 
     def __call__(self, images: Tensor) -> Tensor:
-        """Features float32 `[B, D]` of images float32 `[B, C, H, W]` in [0, 1]; a row depends on its image alone."""
+        """Features float32 `[B, D]` of images float32 `[B, C, H, W]` in [0, 1], both on the CPU, without gradients; a
+        row depends on its image alone.
+        """
         ...
 
 
@@ -62,7 +64,7 @@ class PanelJudge(Protocol):
 
     @property
     def kind(self) -> str:
-        """What family it is of, such as "raw pixels": a verdict counts kinds, because alike judges err alike."""
+        """What family it is of, such as "raw pixels": alike judges err alike."""
         ...
 
     @property

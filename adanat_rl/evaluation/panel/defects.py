@@ -47,9 +47,10 @@ def swapped_classes(images: Tensor, context: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def _two_classes(context: Tensor, first: int, second: int) -> tuple[int, int]:
-    """Of the classes that there are, counted round."""
+    """Of the classes that there are, counted round; two different ones, where there are two."""
     labels = context.unique()
-    return int(labels[first % len(labels)]), int(labels[second % len(labels)])
+    one, other = first % len(labels), second % len(labels)
+    return int(labels[one]), int(labels[other if other != one else (other + 1) % len(labels)])
 
 
 def dropped_mode(images: Tensor, context: Tensor) -> tuple[Tensor, Tensor]:
@@ -59,7 +60,7 @@ def dropped_mode(images: Tensor, context: Tensor) -> tuple[Tensor, Tensor]:
         rows = (context == label).nonzero()[:, 0]
         centred = images[rows].flatten(1) - images[rows].flatten(1).mean(dim=0)
         place = centred @ torch.linalg.svd(centred, full_matrices=False)[2][0]
-        kept, dropped = rows[place > 0], rows[place <= 0]
+        kept, dropped = rows[place >= place.median()], rows[place < place.median()]
         changed[dropped] = images[kept[torch.arange(len(dropped)) % len(kept)]]
     return changed, context
 

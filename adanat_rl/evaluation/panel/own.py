@@ -14,7 +14,7 @@ from torch import Tensor
 from adanat_rl.config.errors import RunError, UserError
 from adanat_rl.config.findings import name_of
 from adanat_rl.config.metric_keys import IMAGES_PER_SECOND
-from adanat_rl.config.own_code import import_own
+from adanat_rl.config.own_code import import_own, own_file_hash
 from adanat_rl.data.dataset import ImageDataset
 from adanat_rl.evaluation.judge import CLIP_SCORE, INCEPTION_SCORE, QUALITY_METRICS
 from adanat_rl.evaluation.panel.contract import FeatureSpace, PanelJudge, Value
@@ -29,7 +29,7 @@ class JudgeData:
     """What a judge of one's own may compare with, where the data set fits into memory.
 
     Args:
-        test: images that nothing which draws or rewards has learned from. training: what it has learned from.
+        test: images that are for judging. training: images that are for learning.
     """
 
     test: ImageDataset
@@ -50,11 +50,11 @@ def load_own_judge(name: str, data: JudgeData | None, key: str = "evaluation.jud
     cls = import_own(name, key)
     try:
         made = cls(data)
+        problem = problem_of(made)
     except UserError:
         raise
     except (Exception, SystemExit) as error:  # whatever a user's constructor does
         raise UserError(f"{prefix} failed: {name_of(error)}") from error
-    problem = problem_of(made)
     if problem:
         raise UserError(f"{prefix} made no judge: {problem}")
     return OwnJudge(made, name)
@@ -73,16 +73,28 @@ def problem_of(judge: Any) -> str:
     if not isinstance(values, tuple | list) or not values or not all(isinstance(value, Value) for value in values):
         return f"values is {values!r}, expected one Value or more"
     for value in values:
-        if not isinstance(value.key, str) or not _KEY.fullmatch(value.key):
-            return f"key {value.key!r}; expected small letters, digits and _, 64 at most"
-        if value.key in _TAKEN:
-            return f"key {value.key} is that of another number; choose another"
-        if not math.isfinite(value.margin) or value.margin < 0:
-            return f"margin {value.margin!r} of {value.key}, expected 0 or more"
+        problem = _problem_of_value(value)
+        if problem:
+            return problem
     size = getattr(judge, "set_size", None)
     if size is not None and (not isinstance(size, int) or isinstance(size, bool) or size < 2):
         return f"set_size is {size!r}, expected None, or 2 or more"
     return "" if callable(judge) else "it cannot be called"
+
+
+def _problem_of_value(value: Any) -> str:
+    if not isinstance(value.key, str) or not _KEY.fullmatch(value.key):
+        return f"key {value.key!r}; expected small letters, digits and _, 64 at most"
+    if value.key in _TAKEN:
+        return f"key {value.key} is that of another number; choose another"
+    if not isinstance(value.title, str) or not value.title.strip():
+        return f"title of {value.key} is {value.title!r}, expected a text"
+    if not isinstance(value.minimises, bool) or not isinstance(value.is_relative, bool):
+        return f"minimises and is_relative of {value.key}: expected True or False"
+    margin = value.margin
+    if isinstance(margin, bool) or not isinstance(margin, int | float) or not math.isfinite(margin) or margin < 0:
+        return f"margin {margin!r} of {value.key}, expected 0 or more"
+    return ""
 
 
 class OwnJudge:
@@ -113,7 +125,7 @@ class OwnJudge:
 
 class _OwnSpace:
     def __init__(self, space: FeatureSpace, label: str) -> None:
-        self.name = space.name
+        self.name = f"{space.name} of {label} {own_file_hash(label)[:12]}"  # nobody else's, and of this code
         self._space, self._label = space, label
 
     def __call__(self, images: Tensor) -> Tensor:

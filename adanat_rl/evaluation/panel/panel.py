@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import hashlib
 import math
 from collections.abc import Iterable, Mapping, Sequence
 
 import numpy as np
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from adanat_rl.config.errors import UserError
 from adanat_rl.evaluation.judge import Judge, Judgement, JudgeNames
@@ -34,6 +35,7 @@ class Panel:
         if not judges:
             raise UserError("a panel needs one judge or more")
         self.judges = tuple(judges)
+        self.identity = "; ".join(f"{judge.name} in {_identity(judge.space)}" for judge in judges)
         self.values = tuple(value for judge in judges for value in judge.values)
         self.spaces: dict[str, FeatureSpace] = {}
         for judge in judges:
@@ -80,6 +82,7 @@ class PanelSet:
         Raises:
             UserError: a space gave something else than a row for each image.
         """
+        images = images.cpu()
         for name, space in self._panel.spaces.items():
             features = space(images)
             if features.dim() != 2 or len(features) != len(images):
@@ -107,7 +110,7 @@ class PanelSet:
         too few images has a single one.
         """
         features, context = self._all()
-        groups = _groups(len(context))
+        groups = _groups(context)
         found = {key: list(numbers) for key, numbers in self._of_sets().items()}
         for judge in self._panel.judges:
             if judge.set_size is not None or len(groups) < 2:
@@ -130,7 +133,7 @@ class PanelSet:
             self._measured, self._measured_count = {}, len(context)
             for judge in self._panel.judges:
                 rows = features[judge.space.name]
-                of_sets = [_asked(judge, rows[part], context[part]) for part in _sets(len(context), judge.set_size)]
+                of_sets = [_asked(judge, rows[part], context[part]) for part in _sets(context, judge.set_size)]
                 self._measured |= {key: [float(found[key]) for found in of_sets] for key in of_sets[0]}
         return self._measured
 
@@ -143,7 +146,8 @@ class PanelSet:
     def state(self) -> State:
         """Features and contexts so far."""
         arrays = {f"features_{name}": torch.cat(rows).numpy() for name, rows in self._features.items()}
-        return {"context": torch.cat(self._context).numpy(), **arrays}
+        identity = np.array(self._panel.identity)
+        return {"identity": identity, "context": torch.cat(self._context).numpy(), **arrays}
 
     def restore(self, state: Mapping[str, np.ndarray]) -> None:
         """Goes on from a state.
@@ -151,11 +155,22 @@ class PanelSet:
         Raises:
             UserError: it is of another panel.
         """
-        if set(state) != {"context", *(f"features_{name}" for name in self._features)}:
+        expected = {"identity", "context", *(f"features_{name}" for name in self._features)}
+        if set(state) != expected or str(state["identity"]) != self._panel.identity:
             raise UserError("images so far were judged by another panel")
         self._context = [torch.from_numpy(state["context"])]
         for name in self._features:
             self._features[name] = [torch.from_numpy(state[f"features_{name}"])]
+
+
+def _identity(space: FeatureSpace) -> str:
+    """Its name, and for networks a hash of their weights."""
+    if not isinstance(space, nn.Module):
+        return space.name
+    digest = hashlib.blake2b(digest_size=8)
+    for tensor in space.state_dict().values():
+        digest.update(tensor.numpy().tobytes())
+    return f"{space.name} {digest.hexdigest()}"
 
 
 def _asked(judge: PanelJudge, features: Tensor, context: Tensor) -> Mapping[str, float]:
@@ -170,20 +185,29 @@ def _asked(judge: PanelJudge, features: Tensor, context: Tensor) -> Mapping[str,
     return found
 
 
-def _sets(count: int, size: int | None) -> list[Tensor]:
-    """Rows of disjoint random sets of so many images, four at most; all in order where they are no more than that."""
-    if size is None or count < 2 * size:
-        return [torch.arange(count)] if size is None or count <= size else [_shuffled(count)[:size]]
-    return list(_shuffled(count).split(size)[: min(_MOST_SETS, count // size)])
+def _sets(context: Tensor, size: int | None) -> list[Tensor]:
+    """Rows of disjoint sets of so many images, four at most; all in order where they are no more than that."""
+    count = len(context)
+    if size is None or count <= size:
+        return [torch.arange(count)]
+    return list(_dealt(context).split(size)[: min(_MOST_SETS, count // size)])
 
 
-def _groups(count: int) -> list[Tensor]:
+def _groups(context: Tensor) -> list[Tensor]:
     """Rows of the groups of a jackknife, equal to one; a single one where they would be small."""
-    return list(_shuffled(count).tensor_split(_NUM_GROUPS if count >= _NUM_GROUPS * _SMALLEST_GROUP else 1))
+    count = _NUM_GROUPS if len(context) >= _NUM_GROUPS * _SMALLEST_GROUP else 1
+    return list(_dealt(context).tensor_split(count))
 
 
-def _shuffled(count: int) -> Tensor:
-    return torch.from_numpy(philox(Purpose.JUDGE, count).permutation(count))
+def _dealt(context: Tensor) -> Tensor:
+    """All rows in a random order that has each class evenly spread, so that parts differ in images, not in classes."""
+    order = philox(Purpose.JUDGE, len(context)).permutation(len(context))
+    labels = context.numpy()[order]
+    place = np.empty(len(labels))
+    for label in np.unique(labels):
+        rows = np.flatnonzero(labels == label)
+        place[rows] = (np.arange(len(rows)) + 0.5) / len(rows)
+    return torch.from_numpy(order[np.argsort(place, kind="stable")])
 
 
 class PanelledJudge:

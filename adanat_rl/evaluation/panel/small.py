@@ -8,6 +8,7 @@ from adanat_rl.config.errors import UserError
 from adanat_rl.config.paths import resolve_path
 from adanat_rl.data.dataset import ImageDataset
 from adanat_rl.data.splits import Split, split_of
+from adanat_rl.evaluation.panel.defects import blur
 from adanat_rl.evaluation.panel.judges import (
     AccuracyJudge,
     CopiesJudge,
@@ -27,7 +28,8 @@ PANEL_FILES = {"convolution_folds": "panel_convolutions", "frequency_folds": "pa
 _OF_PIXELS = "which class an image was drawn for; shapes that differ by little ink"
 _OF_GRADIENTS = "which class an image was drawn for; evenly changed brightness"
 _OF_NETWORKS = "which class an image was drawn for; what no class needs"
-_OF_MANIFOLDS = "how often each kind of image is drawn, as long as it is drawn"
+_OF_MANIFOLDS = "the class an image was drawn for; recall and coverage: how often each kind of image is drawn"
+_MANIFOLD_IMAGES = 500
 
 
 def small_panel(dataset: ImageDataset, networks: tuple[Folds, ...]) -> Panel:
@@ -47,9 +49,9 @@ def small_panel(dataset: ImageDataset, networks: tuple[Folds, ...]) -> Panel:
             FrechetJudge(pixels, in_pixels, "raw pixels", _OF_PIXELS),
             FrechetJudge(gradients, in_gradients, "gradient histograms", _OF_GRADIENTS),
             *(_network_judge(network, test) for network in networks),
-            KernelJudge(pixels, in_pixels, "raw pixels", _OF_PIXELS),
-            ManifoldJudge(pixels, in_pixels, "raw pixels", _OF_MANIFOLDS),
-            ManifoldJudge(gradients, in_gradients, "gradient histograms", _OF_MANIFOLDS),
+            KernelJudge(pixels, in_pixels, "raw pixels", _OF_PIXELS, pixels(blur(test.images, test.labels)[0])),
+            ManifoldJudge(pixels, in_pixels, "raw pixels", _OF_MANIFOLDS, _MANIFOLD_IMAGES),
+            ManifoldJudge(gradients, in_gradients, "gradient histograms", _OF_MANIFOLDS, _MANIFOLD_IMAGES),
             AccuracyJudge(gradients, in_gradients, test.labels),
             UsefulnessJudge(gradients, in_gradients, test.labels),
             CopiesJudge(pixels, pixels(training.images), in_pixels),

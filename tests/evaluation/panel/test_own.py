@@ -109,6 +109,8 @@ def test_a_judge_that_keeps_the_contract_has_no_failures(real: tuple[Tensor, Ten
         (broken(values=(Value("Mean gap", "x", True, 0.1),)), "announcement", "key 'Mean gap'"),
         (broken(values=(Value("recall", "x", True, 0.1),)), "announcement", "key recall is that of another"),
         (broken(values=(Value("gap", "x", True, -1.0),)), "announcement", "margin -1.0"),
+        (broken(values=(Value("gap", "x", True, "3%"),)), "announcement", "margin '3%'"),
+        (broken(values=(Value("gap", None, True, 0.1),)), "announcement", "title of gap is None"),
         (broken(set_size=1), "announcement", "set_size is 1"),
         (broken(space=space_of(lambda images: images)), "features: shape", "expected [269, D]"),
         (broken(space=space_of(lambda images: images.numpy())), "features: shape", "a ndarray"),
@@ -209,6 +211,28 @@ def test_an_own_judge_judges_beside_the_others(written: Path, digits: ImageDatas
     gap = abs(float(images.mean()) - float(split_of(digits, Split.TEST).images.mean()))
     assert judgement.result()["ink_gap"] == pytest.approx(gap, rel=1e-4)
     assert len(judgement.replicates()["ink_gap"]) == 4
+
+
+def test_an_own_judge_may_look_through_a_space_of_the_panel(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, digits: ImageDataset
+) -> None:
+    written = WRITTEN.replace("self.space = self.Mean()", "self.space = Pixels()")
+    written = written.replace("class Ink:", "from adanat_rl.evaluation.panel.spaces import Pixels\n\nclass Ink:")
+    (tmp_path / "through_pixels.py").write_text(written)
+    monkeypatch.syspath_prepend(tmp_path)
+    judge = build_judge(resolve(overrides=["evaluation.judges=[through_pixels:Ink]"]))
+    judgement = judge.begin(20)
+    judgement.add(digits.images[:20], digits.labels[:20])
+    assert judgement.result()["ink_gap"] < 0.1
+
+
+def test_what_a_judge_announces_may_fail(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, digits: ImageDataset) -> None:
+    broken_property = "    @property\n    def kind(self): raise RuntimeError('no kind')\n"
+    written = WRITTEN.replace("name, kind, blind_to = ", "name, _, blind_to = ")
+    (tmp_path / "unannounced.py").write_text(written.replace("    set_size = None\n", broken_property))
+    monkeypatch.syspath_prepend(tmp_path)
+    with pytest.raises(UserError, match="unannounced:Ink failed: RuntimeError: no kind"):
+        load_own_judge("unannounced:Ink", JudgeData(digits, digits))
 
 
 def test_settings_name_judges_once_each() -> None:

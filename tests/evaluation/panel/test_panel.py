@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from adanat_rl.config.errors import UserError
 from adanat_rl.data.dataset import ImageDataset
@@ -73,6 +74,17 @@ def test_a_state_of_another_panel_is_refused(panel: Panel, digits: ImageDataset)
     other.add(digits.images[:5], digits.labels[:5])
     with pytest.raises(UserError, match="another panel"):
         panel.begin().restore(other.state())
+
+
+def test_a_state_of_other_weights_is_refused(panel: Panel, digits: ImageDataset) -> None:
+    gathered = panel.begin()
+    gathered.add(digits.images[:5], digits.labels[:5])
+    changed = copy.deepcopy(panel)
+    network = next(space for space in changed.spaces.values() if isinstance(space, nn.Module))
+    with torch.no_grad():
+        next(network.parameters()).add_(1e-3)
+    with pytest.raises(UserError, match="another panel"):
+        Panel(changed.judges).begin().restore(gathered.state())
 
 
 @pytest.mark.parametrize(
@@ -149,12 +161,23 @@ def test_sets_do_not_overlap_and_are_the_same_whatever_was_drawn() -> None:
 
 def test_pseudo_values_of_a_mean_are_the_means_of_the_groups() -> None:
     gathered = Panel([Moments(None)]).begin()
-    images, context = _drawn(400, 1)
-    gathered.add(images, context)
+    images, _ = _drawn(400, 1)
+    gathered.add(images, torch.zeros(400, dtype=torch.int64))
     found = sorted(gathered.replicates()["mean"])
     pixel = images[:, 0, 0, 0].double()
-    groups = [pixel[torch.from_numpy(rows)].mean() for rows in np.split(philox(Purpose.JUDGE, 400).permutation(400), 4)]
-    assert found == pytest.approx(sorted(map(float, groups)))
+    order = torch.from_numpy(philox(Purpose.JUDGE, 400).permutation(400))
+    assert found == pytest.approx(sorted(float(pixel[rows].mean()) for rows in order.tensor_split(4)))
+
+
+@pytest.mark.parametrize("set_size", [None, 100])
+def test_parts_hold_the_same_classes(set_size: int | None) -> None:
+    """The first pixel is the class: parts that are alike in classes then have the same mean."""
+    context = (torch.arange(400) ** 2) % 10
+    gathered = Panel([Moments(set_size)]).begin()
+    gathered.add(context[:, None, None, None].float().expand(400, 1, 2, 2) / 10, context)
+    parts = gathered.replicates()["mean"]
+    assert len(parts) == 4
+    assert max(parts) - min(parts) < 0.02
 
 
 @pytest.mark.parametrize("set_size", [None, 100])
