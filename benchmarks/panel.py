@@ -3,9 +3,10 @@
     python -m benchmarks.panel                 # both, digits, half an hour on two cores
     python -m benchmarks.panel --defects       # planted defects alone, a minute
 
-Defects are planted in real validation images, and judged against the same images without them. Equal policies are one
+Defects are planted in real training images, which no judge has learned from, and judged against the same images without
+them; training images, as copies, against validation images. Equal policies are one
 hand-made schedule, drawn with other random numbers; a policy that is better by half the gap between T = 4 and T = 8
-draws every second image by the schedule of T = 8.
+draws two of four images by the schedule of T = 8.
 """
 
 from __future__ import annotations
@@ -37,7 +38,7 @@ from benchmarks.common import print_rows, write_result
 
 COPIES = "copies of training images"
 NONE = "none"
-_SETS, _SET_SIZE = 10, 200  # of validation images
+_SETS = 10  # of images, none of which is in two of them
 _NUM_SEEDS, _SEEDS_OF_ONE = 60, (5, 10)
 _NUM_TRIALS = 1000
 
@@ -45,34 +46,33 @@ Replicates = Mapping[str, Sequence[float]]
 
 
 def judge_defects(panel: Panel, dataset: ImageDataset) -> dict[str, PanelVerdict]:
-    """The verdict on each defect, on copies of training images, and on nothing at all."""
-    validation, training = split_of(dataset, Split.VALIDATION), split_of(dataset, Split.TRAIN)
-    draws = [philox(Purpose.JUDGE, number, len(validation)) for number in range(_SETS)]
-    rows = [torch.from_numpy(draw.permutation(len(validation))[:_SET_SIZE]) for draw in draws]
-    sound = [(validation.images[row], validation.labels[row]) for row in rows]
-    planted = {name: [defect(*images) for images in sound] for name, defect in DEFECTS.items()}
-    planted[COPIES] = [
-        (_training_images(training, context, draw), context) for (_, context), draw in zip(sound, draws, strict=True)
-    ]
-    planted[NONE] = sound
-    expected = _numbers(panel, sound)
-    return {name: panel_verdict(panel.values, _numbers(panel, sets), expected) for name, sets in planted.items()}
+    """The verdict on each defect, on copies of training images, and on other sound images of the same kind."""
+    training, validation = split_of(dataset, Split.TRAIN), split_of(dataset, Split.VALIDATION)
+    sound = _disjoint(training, _SETS)
+    numbers = _numbers(panel, sound)
+    verdicts = {
+        name: panel_verdict(panel.values, _numbers(panel, [defect(*images) for images in sound]), numbers)
+        for name, defect in DEFECTS.items()
+    }
+    unseen = _disjoint(validation, _SETS)
+    copies = [(images[: len(unseen[0][1])], context[: len(unseen[0][1])]) for images, context in sound]
+    verdicts[COPIES] = panel_verdict(panel.values, _numbers(panel, copies), _numbers(panel, unseen))
+    first, second = ({key: row[half::2] for key, row in numbers.items()} for half in (0, 1))
+    verdicts[NONE] = panel_verdict(panel.values, first, second)
+    return verdicts
+
+
+def _disjoint(dataset: ImageDataset, count: int) -> list[tuple[Tensor, Tensor]]:
+    """Random sets of equal size, none of which has an image of another."""
+    order = torch.from_numpy(philox(Purpose.JUDGE, len(dataset), count).permutation(len(dataset)))
+    rows = order[: len(dataset) // count * count].split(len(dataset) // count)
+    return [(dataset.images[row], dataset.labels[row]) for row in rows]
 
 
 def kinds(panel: Panel, verdict: PanelVerdict) -> set[str]:
     """Kinds of judges with a value that got worse."""
     worse = verdict.keys(Finding.WORSE)
     return {judge.kind for judge in panel.judges if any(value.key in worse for value in judge.values)}
-
-
-def _training_images(training: ImageDataset, context: Tensor, draw: np.random.Generator) -> Tensor:
-    """Training images of the classes that were asked for, each at most once."""
-    images = torch.empty(len(context), *training.image_shape)
-    for label in context.unique():
-        of_class = training.images[training.labels == label]
-        order = torch.from_numpy(draw.permutation(len(of_class)))
-        images[context == label] = of_class[order[: int((context == label).sum())]]
-    return images
 
 
 def _numbers(panel: Panel, sets: Sequence[tuple[Tensor, Tensor]]) -> dict[str, list[float]]:
@@ -169,7 +169,7 @@ def main() -> None:
         "panel_defects",
         {
             "command": "python -m benchmarks.panel --defects",
-            "sets": [_SETS, _SET_SIZE],
+            "sets": _SETS,
             "judges": [{"name": judge.name, "kind": judge.kind, "blind_to": judge.blind_to} for judge in panel.judges],
             "titles": {value.key: value.title for value in panel.values},
             "findings": {name: _findings(verdict) for name, verdict in verdicts.items()},

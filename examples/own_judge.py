@@ -23,7 +23,7 @@ class MeanInk:
 
 
 class InkJudge:
-    """How far the mean ink is from that of test images, which nothing else has seen."""
+    """How far the mean ink is from that of the test images."""
 
     name = "ink"
     kind = "mean grey"

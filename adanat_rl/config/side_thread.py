@@ -12,6 +12,8 @@ import time
 from collections.abc import Callable
 from typing import Any, Generic, TypeVar
 
+from adanat_rl.config.errors import RunError
+
 _TICK_S = 0.02
 _LONGEST_TICK_S = 1.0  # a longer one means that the whole process was stopped: that time does not count
 _GIVEN_UP = "given up: "
@@ -49,11 +51,13 @@ class SideThread:
 
     Args:
         name: of the thread. grace_s: how long work may go on, in seconds, after `check` has said to stop.
+        grace_after_failure_s: the same where `check` has found a failure (`RunError`); None: no other.
     """
 
-    def __init__(self, name: str, grace_s: float = 3.0) -> None:
+    def __init__(self, name: str, grace_s: float = 3.0, grace_after_failure_s: float | None = None) -> None:
         self._name = name
         self._grace_s = grace_s
+        self._grace_after_failure_s = grace_s if grace_after_failure_s is None else grace_after_failure_s
         self._tasks: queue.SimpleQueue[_Task[Any]] = queue.SimpleQueue()
         self._thread: threading.Thread | None = None
 
@@ -95,7 +99,9 @@ class SideThread:
                     return
                 check()
             except BaseException as stop:
-                if task.done.wait(self._grace_s) and task.error is None:
+                has_failed = isinstance(stop, RunError)
+                grace_s = self._grace_after_failure_s if has_failed else self._grace_s
+                if task.done.wait(grace_s) and task.error is None:
                     return
                 raise stop from task.error
             now = time.monotonic()

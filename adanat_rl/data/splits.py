@@ -1,8 +1,8 @@
-"""Which images of an embedded data set train, which choose, and which judge: one rule, for ever the same.
+"""Which images of an embedded data set are to train, which to choose, and which to judge: one rule, for ever the same.
 
 The images of each class, in a fixed random order, are cut into 60 % for training (tokenizer, NAT, discriminator,
 reward models), 15 % for validation (schedules, stopping, learning rates, which training ships) and 25 % for tests (what
-judges, and the networks that judge).
+judges, and the networks that judge). So far the panel alone keeps to it.
 """
 
 from __future__ import annotations

@@ -45,7 +45,7 @@ class Difference:
 
     Args:
         mean: over the seeds. margin: what is too little to matter, 0 or more.
-        sources: what the mean varies with; none where nothing can be said of it (a single seed).
+        sources: what the mean varies with; none where nothing can be said of it (a single number).
         shared: variance of the mean that two sources both hold.
     """
 
@@ -90,7 +90,9 @@ class Difference:
 
     @property
     def p_better(self) -> float:
-        """One-sided p-value that the first is better at all, without a margin."""
+        """One-sided p-value that the first is better at all, without a margin; 1 where nothing can be said."""
+        if not self.sources:
+            return 1.0
         half = self._chance_beyond(abs(self.mean)) / 2
         return half if self.mean > 0 else 1 - half
 
@@ -155,11 +157,12 @@ def paired_difference(
 def crossed_difference(first: np.ndarray, second: np.ndarray, margin: float, *, minimises: bool = True) -> Difference:
     """Compares numbers of several trainings, each of them evaluated on the same seeds.
 
-    Trainings and evaluation seeds are both drawn from many; the interval is for the mean over all of them. With one
-    training it is for that training alone, with one evaluation seed for those images alone.
+    Trainings and images are both drawn from many; the interval is for the mean over all of them. With one training it
+    is for that training alone, with one set of images for those alone.
 
     Args:
-        first: `[R, S]` of R trainings and S evaluation seeds. second: `[R, S]`, paired with the trainings, or `[1, S]`.
+        first: `[R, S]` of R trainings and S evaluation seeds, or parts of their images. second: `[R, S]`, paired with
+            the trainings, or `[1, S]`.
 
     Raises:
         ValueError: shapes that do not pair, none, or numbers that are not finite.

@@ -28,6 +28,7 @@ from adanat_rl.experiment.reaper import reaper
 from adanat_rl.rl.ray_processes import LONGEST_LOOK_S, SERVERS, RayProcess, agents_of
 
 _SHUTDOWN_TIMEOUT_S = 20.0
+_START_GRACE_S = 0.3  # a start without raylet or GCS comes to no good end, and may end this process
 _OBJECT_STORE_BYTES = 256 * 2**20
 _LARGE_OBJECT_STORE_BYTES = 4 * 2**30  # where there are GPUs: states of full-size policies go through it
 _LOOK_INTERVAL_S = 0.5
@@ -145,7 +146,7 @@ def _private_cluster(resources: ResourcesConfig, num_rewards: int, check: Callab
             # Workers that Ray starts beforehand lack our environment; none of ours would ever run in one.
             "_system_config": {"prestart_worker_first_driver": False},
         }
-        side = SideThread("adanat-rl Ray")
+        side = SideThread("adanat-rl Ray", grace_after_failure_s=_START_GRACE_S)
         try:
             with filtered_stderr("core_worker"):
                 _start_ray(side, settings, _Starting(check), resources.start_timeout_s)

@@ -1,4 +1,4 @@
-"""Training of the networks of the panel: cross-fitted on the test images, which nothing else learns from."""
+"""Training of the networks of the panel: cross-fitted on the test images."""
 
 from __future__ import annotations
 

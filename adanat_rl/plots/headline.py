@@ -111,7 +111,7 @@ def _compared(run: RunData) -> str:
     assert comparison is not None  # asked by the caller
     policy = comparison["rows"][0]
     cost = f"{plural(policy['horizon'], 'step')} and {trimmed(policy['summary'][NAT_PASSES]['mean'])} NAT passes"
-    if not judges and not comparison.get("panel"):
+    if not judges and not _panel_counts(run):
         numbers = [
             f"{_title(run, key)} {with_spread(policy['summary'][key])}"
             for key in (FD_A, FD_B)
@@ -182,9 +182,21 @@ def _finding(run: RunData, policy: Line, rival: Line, judges: Sequence[str], nam
 
 
 def _by_panel(run: RunData, rival: Line) -> str | None:
+    """What the panel says beside a rival; None where there is none, or the reward has used all that it counts."""
+    if run.comparison is None or not _panel_counts(run) or rival["name"] not in run.comparison["panel"]["against"]:
+        return None
+    policy = run.comparison["rows"][0]
+    has_one = max(map(len, {**policy["values"], **policy.get("replicates", {})}.values())) == 1
+    return f"{run.comparison['panel']['against'][rival['name']]['sentence']}" + (
+        "; one seed cannot decide it" if has_one else ""
+    )
+
+
+def _panel_counts(run: RunData) -> bool:
+    """Whether there is a panel with a value that the reward has not used."""
     panel = run.comparison.get("panel") if run.comparison is not None else None
-    found = panel["against"].get(rival["name"]) if panel else None
-    return None if found is None else str(found["sentence"])
+    found = next(iter(panel["against"].values()), None) if panel else None
+    return found is not None and len(found["not_counted"]) < len(found["findings"])
 
 
 def _title(run: RunData, key: str) -> str:
@@ -198,7 +210,7 @@ def _about_effort(run: RunData) -> list[str]:
 def _about_as_many_steps(run: RunData) -> list[str]:
     """The best baseline of as many steps, where the sentence above was about the base schedule."""
     comparison, judges = run.comparison, judges_of(run)
-    if comparison is None or not (judges or comparison.get("panel")) or base_row(comparison) is None:
+    if comparison is None or not (judges or _panel_counts(run)) or base_row(comparison) is None:
         return []
     policy = comparison["rows"][0]
     rival = best_baseline(comparison, next(iter(judges), FD_A), horizon=policy["horizon"])
@@ -208,7 +220,7 @@ def _about_as_many_steps(run: RunData) -> list[str]:
 def _about_more_steps(run: RunData) -> list[str]:
     """The best baseline of more steps, which costs more."""
     comparison, judges = run.comparison, judges_of(run)
-    if comparison is None or not (judges or comparison.get("panel")):
+    if comparison is None or not (judges or _panel_counts(run)):
         return []
     policy = comparison["rows"][0]
     rival = best_baseline(comparison, next(iter(judges), FD_A), beyond=policy["horizon"])
@@ -224,7 +236,7 @@ def _about_paid_judges(run: RunData) -> list[str]:
     known = [key for key in (FD_A, FD_B) if run.comparison and key in run.comparison["rows"][0]["summary"]]
     left = judges_of(run)
     paid = [_title(run, key) for key in known if key not in left]
-    if not paid or not left or (run.comparison and run.comparison.get("panel")):
+    if not paid or not left or _panel_counts(run):
         return []
     rest = listed([_title(run, key) for key in left])
     return [f"The run is paid in {listed(paid)}, which is then no judge of it; what is said here is by {rest}."]

@@ -15,7 +15,7 @@ from benchmarks.chaos.starting import Ending, Place
 from benchmarks.chaos.strikes import DONE, FAILED, INTERRUPTED, KILLED, REFUSED, TERMINATED
 from benchmarks.chaos.workloads import RUN, Outcome, Workload, run_folders, written_rows
 
-_OUR_LINES = re.compile(r"adanat-rl |  |warning: |$")
+_OUR_LINES = re.compile(r"adanat-rl[ :]|  |warning: |$")  # with a colon the last words of a reaper
 _INTERNAL = ("Traceback (most recent call last)", "unexpected")  # what no user may see
 _SHOWN = 300
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -11,6 +12,7 @@ from scipy import stats
 
 from adanat_rl.plots.headline import adaptivity, best_baseline, compare_rows, details, headline
 from adanat_rl.plots.numbers import compact, duration, fixed, trimmed
+from adanat_rl.plots.report import write_report
 from adanat_rl.plots.run_data import RunData, read_run
 from tests.plots.runs import comparison, make_run, row
 
@@ -112,6 +114,46 @@ def test_a_run_is_not_judged_by_what_it_is_paid_in(tmp_path: Path, overrides: tu
     for item in alone.comparison["rows"]:  # type: ignore[index]
         item["summary"].pop("fd_b", None)
     assert "no judge remains" in headline(alone)
+
+
+def with_panel(compared: dict[str, Any], not_counted: list[str]) -> dict[str, Any]:
+    """The comparison with what a panel of two values says."""
+    for item in compared["rows"]:
+        item["values"] |= {"fd_pixels": [1.0, 1.1, 1.2], "recall_pixels": [0.8, 0.8, 0.8]}
+        item["summary"] |= {"fd_pixels": {"mean": 1.1, "sd": 0.1}, "recall_pixels": {"mean": 0.8, "sd": 0.0}}
+    values = [
+        {"key": "fd_pixels", "title": "FD pixels", "minimises": True},
+        {"key": "recall_pixels", "title": "recall pixels", "minimises": False},
+    ]
+    findings = {"fd_pixels": "better", "recall_pixels": "worse"}
+    told = {"sentence": "better by 1 of 2 values (FD pixels)", "findings": findings, "not_counted": not_counted}
+    rivals = [item["name"] for item in compared["rows"] if item["kind"] in {"base_schedule", "baseline"}]
+    return {**compared, "panel": {"values": values, "against": dict.fromkeys(rivals, told)}}
+
+
+def test_the_panel_has_the_word_where_there_is_one(tmp_path: Path) -> None:
+    compared = with_panel(comparison([0.2, 0.22, 0.21], [0.3, 0.31, 0.33]), [])
+    run = read_run(make_run(tmp_path / "run", compared=compared))
+    start = "In 4 steps and 6 NAT passes per image the learned policy is better by 1 of 2 values (FD pixels), beside "
+    assert headline(run) == f"{start}the base schedule of as many steps that it started from."
+    assert any("better by 1 of 2 values (FD pixels), beside hand-made, T = 8" in line for line in details(run))
+
+
+def test_a_panel_whose_values_are_all_paid_in_has_not(tmp_path: Path) -> None:
+    compared = with_panel(comparison([0.2, 0.22, 0.21], None), ["fd_pixels", "recall_pixels"])
+    run = read_run(make_run(tmp_path / "run", compared=compared))
+    assert "better by FD A and level by FD B beside the base schedule" in headline(run)
+
+
+def test_the_report_shows_what_the_panel_says(tmp_path: Path) -> None:
+    compared = with_panel(comparison([0.2, 0.22, 0.21], [0.3, 0.31, 0.33]), ["recall_pixels"])
+    folder = make_run(tmp_path / "run", compared=compared)
+    write_report(folder)
+    page = folder.report_file.read_text()
+    assert "What judges of unlike kinds say" in page
+    assert "8: better by 1 of 2 values (FD pixels)" in page
+    assert "recall pixels ↑ <small>not counted: the reward used it</small>" in page
+    assert 'class="better"><span>1.100 <small>better</small>' in page
 
 
 def test_an_unfinished_run_says_how_far_it_is(tmp_path: Path) -> None:

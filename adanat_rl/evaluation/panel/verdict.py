@@ -81,8 +81,8 @@ def panel_verdict(
     """Compares two policies, or two recipes.
 
     Args:
-        values: of the panel. ours, theirs: by key, numbers `[S]` of evaluation seeds, or `[R, S]` of R trainings on the
-            same S evaluation seeds; `theirs` may be of one training where ours are of several.
+        values: of the panel. ours, theirs: by key, numbers `[S]` of evaluation seeds or of parts of their images, or
+            `[R, S]` of R trainings on the same images; `theirs` may be of one training where ours are of several.
         rewarded: keys that the reward of either was paid in; they are shown and not counted.
 
     Raises:

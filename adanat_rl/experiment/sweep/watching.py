@@ -23,6 +23,7 @@ from adanat_rl.stopping import StopRequest
 
 _GRACE_S = 60.0  # for trials to write their checkpoints
 _LOOK_INTERVAL_S = 0.5
+_MOMENT_S = 30.0  # in which Tune hears that a process has ended
 
 
 class StopWhen(Stopper):
@@ -67,7 +68,7 @@ class FrozenTrials:
         self._raylets = [server.process for server in servers_here() if server.name == SERVERS["raylet"]]
         self._trials: dict[psutil.Process, RayProcess] = {}
         self._last_look = time.monotonic()
-        self._reasons: list[str] = []
+        self._reasons: list[tuple[float, str]] = []
 
     def __getstate__(self) -> dict[str, float]:
         """Tune keeps copies of its callbacks, which nobody reads; processes cannot be kept."""
@@ -85,16 +86,19 @@ class FrozenTrials:
             trial.look(min(passed, LONGEST_LOOK_S))
             if trial.stopped_s > self._timeout_s:
                 trial.stopped_s = 0.0
-                self._reasons.append(
+                reason = (
                     f"its process {process.pid} had been stopped for resources.cluster_timeout_s = "
                     f"{self._timeout_s:g} s and was ended"
                 )
+                self._reasons.append((time.monotonic(), reason))
                 with contextlib.suppress(psutil.Error):
                     process.kill()
 
     def take_reason(self) -> str | None:
-        """Why a trial has failed that lost its process; None if it was for another reason."""
-        return self._reasons.pop(0) if self._reasons else None
+        """Why a trial has failed whose process was ended a moment ago; None if none was."""
+        recent = [reason for at, reason in self._reasons if time.monotonic() - at < _MOMENT_S]
+        self._reasons.clear()
+        return recent[0] if recent else None
 
 
 class Watcher(Callback):
