@@ -14,6 +14,7 @@ odd value decides nothing:
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -128,7 +129,7 @@ def rewards_between(rows: Sequence[Row]) -> tuple[np.ndarray, np.ndarray]:
     iterations = np.array([row[ITERATION] for row in evaluations], float)
     at, rewards = _rewards(rows)
     means = []
-    for before, until in zip([-1.0, *iterations[:-1]], iterations, strict=True):
+    for before, until in itertools.pairwise([-1.0, *iterations]):
         part = rewards[(before < at) & (at <= until)]
         means.append(part.mean() if len(part) else np.nan)
     return iterations, np.array(means)

@@ -224,12 +224,14 @@ class CheckpointStore:
             RunError: there are or were checkpoints, and all are damaged.
         """
         damaged: list[Path] = []
+        problem = ""
         for folder in reversed(self.all()):
             try:
                 snapshot = read_snapshot(folder)
             except DamagedCheckpointError as error:
                 self._warn(f"checkpoint damaged: {error}; going back to the one before")
                 damaged.append(folder)
+                problem = problem or f" ({error})"
                 continue
             for other in damaged:
                 self._set_aside(other)
@@ -237,8 +239,8 @@ class CheckpointStore:
         if damaged or self.has_damaged:
             count = len(damaged) or len(list((self._folder / _DAMAGED).iterdir()))
             raise RunError(
-                f"all {count} checkpoints in {self._folder} are damaged; put a copy of one back, or begin anew with "
-                "--start-over, which puts what is there aside",
+                f"all {count} checkpoints in {self._folder} are damaged{problem}; put a copy of one back, or begin "
+                "anew with --start-over, which puts what is there aside",
                 safe=f"the damaged ones, in {self._folder}, and the metric rows; nothing is deleted",
             )
         return None

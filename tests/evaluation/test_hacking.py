@@ -119,6 +119,13 @@ def test_a_collapse_without_a_rising_reward_is_no_hacking() -> None:
         assert find_hacking(planted(rise=rise), 4, 0.1) is None
 
 
+def test_a_run_without_an_evaluation_has_no_rewards_between_them() -> None:
+    """As a trial whose rows a full disk has swallowed."""
+    for rows in ([], [{"iteration": 1, "reward/mean": 0.5}]):
+        iterations, rewards = rewards_between(rows)
+        assert (len(iterations), len(rewards)) == (0, 0)
+
+
 def test_a_good_run_is_none() -> None:
     generator = np.random.default_rng(0)
     rewards = 0.3 + 0.3 * np.arange(200) / 200 + generator.normal(0, 0.03, 200)
