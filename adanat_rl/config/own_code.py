@@ -23,8 +23,7 @@ def import_own(name: str, key: str = "") -> Any:
     """
     prefix = f"{key}: {name}" if key else name
     module_name, _, own_name = name.partition(":")
-    if str(Path.cwd()) not in sys.path:  # where a command is a script, Python looks beside that script only
-        sys.path.append(str(Path.cwd()))
+    _look_here()
     try:
         module = importlib.import_module(module_name)
     except (Exception, SystemExit) as error:  # whatever a user's module does when it is imported
@@ -37,7 +36,17 @@ def import_own(name: str, key: str = "") -> Any:
 def own_file_hash(name: str) -> str:
     """SHA-256 in hex of the file that the module of `module:name` is written in."""
     module = name.partition(":")[0]
-    spec = importlib.util.find_spec(module)
+    _look_here()
+    try:
+        spec = importlib.util.find_spec(module)
+    except (ImportError, ValueError):  # a package that is not there, or a module that was put together by hand
+        spec = None
     if spec is None or spec.origin is None or not Path(spec.origin).is_file():
         return f"module {module} without a file"
     return file_sha256(Path(spec.origin))
+
+
+def _look_here() -> None:
+    """Where a command is a script, Python looks for modules beside that script only."""
+    if str(Path.cwd()) not in sys.path:
+        sys.path.append(str(Path.cwd()))

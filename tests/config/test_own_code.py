@@ -7,7 +7,8 @@ from pathlib import Path
 import pytest
 
 from adanat_rl.config.errors import UserError
-from adanat_rl.config.own_code import import_own
+from adanat_rl.config.files import file_sha256
+from adanat_rl.config.own_code import import_own, own_file_hash
 
 
 def test_a_module_of_the_working_directory_is_found(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -35,3 +36,12 @@ def test_a_module_that_fails_is_wrong_input(
     monkeypatch.syspath_prepend(str(tmp_path))
     with pytest.raises(UserError, match=rf"^reward\.kind: failing_module:R: cannot import failing_module: .*{reason}"):
         import_own("failing_module:R", "reward.kind")
+
+
+def test_a_module_is_its_file_before_anybody_has_imported_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A run compares contents before it builds judges, and a command that is a script does not look in its folder."""
+    (tmp_path / "not_imported_yet.py").write_text("raise AssertionError")
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("sys.path", ["nowhere"])
+    assert own_file_hash("not_imported_yet:Judge") == file_sha256(tmp_path / "not_imported_yet.py")
+    assert own_file_hash("nothing.like_it:Judge") == "module nothing.like_it without a file"

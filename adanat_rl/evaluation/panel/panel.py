@@ -158,6 +158,7 @@ class PanelSet:
         expected = {"identity", "context", *(f"features_{name}" for name in self._features)}
         if set(state) != expected or str(state["identity"]) != self._panel.identity:
             raise UserError("images so far were judged by another panel")
+        self._measured_count = 0
         self._context = [torch.from_numpy(state["context"])]
         for name in self._features:
             self._features[name] = [torch.from_numpy(state[f"features_{name}"])]
