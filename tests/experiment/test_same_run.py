@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+import sys
 from pathlib import Path
 
 import pytest
@@ -107,6 +108,17 @@ def test_an_own_reward_is_its_file_and_its_arguments(tmp_path: Path, monkeypatch
     )
     module.write_text("class Ink: weight = 1\n")
     assert "reward.kind my_ink_reward:Ink has other content" in refused(tmp_path / "run", resolve(overrides=own))
+
+
+def test_an_own_judge_is_its_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "my_ink_judge.py").write_text("class Ink: pass\n")
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("sys.path", [path for path in sys.path if path])
+    own = resolve(overrides=["evaluation.judges=[my_ink_judge:Ink]"])
+    begin(tmp_path / "run", own)
+    go_on(tmp_path / "run", own)
+    (tmp_path / "my_ink_judge.py").write_text("class Ink: weight = 1\n")
+    assert "evaluation.judges my_ink_judge:Ink has other content" in refused(tmp_path / "run", own)
 
 
 def test_settings_edited_in_the_run_s_own_file_are_refused(tmp_path: Path) -> None:

@@ -211,7 +211,6 @@ class _Sweep:
         at_once = min(room, self._sweep.resources.max_concurrent or room)
         self._display.message(f"sweep folder {self._folder.path}: {self._num_trials} trials, {at_once} at once")
         from adanat_rl.experiment.sweep.watching import FrozenTrials, StopWhen, Watcher
-        from adanat_rl.rl.cluster_watch import ClusterWatch
 
         searcher, population, num_samples = self._proposals(states)
         timeout_s = self._config.resources.cluster_timeout_s
@@ -245,16 +244,7 @@ class _Sweep:
             ),
         )
         try:
-            with warnings.catch_warnings():  # a trial that takes over is a new process on purpose
-                warnings.filterwarnings("ignore", message="Consider boosting PBT performance")
-                # Tune would wait without end for a Ray that is gone.
-                with closing(ClusterWatch(timeout_s)) as watch:
-
-                    def check() -> None:
-                        watch()
-                        frozen.look()
-
-                    SideThread("adanat-rl sweep").run(tuner.fit, check=check)
+            _fit(tuner, timeout_s, frozen)
         except TuneError as error:  # with the traceback of what failed in the driver as its text
             raise RunError(f"the driver of the sweep failed: {str(error).strip().splitlines()[-1]}") from error
         finally:
@@ -295,6 +285,21 @@ class _Sweep:
                 resume=f"{self._again}   (tries the failed trials again, from their checkpoints)",
             )
         return 0
+
+
+def _fit(tuner: Any, timeout_s: float, frozen: Any) -> None:
+    """Runs the trials; Tune would wait without end for a Ray that is gone, or for a trial that is stopped."""
+    from adanat_rl.rl.cluster_watch import ClusterWatch
+
+    with closing(ClusterWatch(timeout_s)) as watch, warnings.catch_warnings():
+        # A trial that takes over is a new process on purpose.
+        warnings.filterwarnings("ignore", message="Consider boosting PBT performance")
+
+        def check() -> None:
+            watch()
+            frozen.look()
+
+        SideThread("adanat-rl sweep").run(tuner.fit, check=check)
 
 
 def _placement(sweep: SweepConfig, overrides: tuple[str, ...], path: Path, settings: Mapping[str, Any]) -> Any:
