@@ -219,8 +219,8 @@ class _Trial:
         place, workload, faults = self._place, self._workload, self._verdict.faults
         audited = judging.audit_faults(workload, place, deadline_s(workload, 10))
         damage = self._damage
-        if damage is not None and damage.is_only_copy and any(damage.file.name in fault for fault in audited):
-            self._verdict.notes.append("told by audit")  # nobody else reads that file; again somebody brings the backup
+        if damage is not None and damage.is_only_copy and any(damage.called in fault for fault in audited):
+            self._verdict.notes.append("told by audit")  # the run went on without it; again somebody brings the backup
             damage.undo()
             audited = judging.audit_faults(workload, place, deadline_s(workload, 10))
         faults += audited

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import json
 import os
 import random
 import secrets
@@ -22,7 +23,7 @@ from benchmarks.chaos.scenarios import SCENARIOS, draw, some_workloads
 from benchmarks.chaos.shim import Control, NotPossibleError, build_shim
 from benchmarks.chaos.starting import Ending
 from benchmarks.chaos.strikes import ACTIONS
-from benchmarks.chaos.tearing import is_only_copy, tear
+from benchmarks.chaos.tearing import METRICS, Damage, is_only_copy, tear
 from benchmarks.chaos.workloads import WORKLOADS
 
 MINUTES = float(os.environ.get("CHAOS_MINUTES", "5"))
@@ -199,3 +200,16 @@ def test_torn_files_are_damaged_and_can_be_put_back(finished_run: Path, tmp_path
         shutil.rmtree(folder)
     (tmp_path / "empty").mkdir()
     assert tear(tmp_path / "empty", random.Random(0), only_copies=True) is None
+
+
+def test_a_backup_of_the_metric_rows_keeps_the_rows_that_came_since(tmp_path: Path) -> None:
+    file = tmp_path / METRICS
+    rows = [json.dumps({"iteration": number, "loss": number / 2}) + "\n" for number in range(4)]
+    before, after = "".join(rows[:3]), rows[0] + rows[1].replace('"iteration": 1', '"iteration": 9') + rows[2]
+    damage = Damage(file, "", before.encode(), after.encode(), is_only_copy=True)
+    file.write_text(after)
+    damage.undo()
+    assert file.read_text() == before
+    file.write_text(rows[0] + rows[2] + rows[3])  # a run went on from there
+    damage.undo()
+    assert file.read_text() == before + rows[3]
