@@ -7,10 +7,13 @@ import hashlib
 import json
 import os
 import re
-from dataclasses import dataclass
+import zlib
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+CHECKSUM = "crc32"  # the last key of a sealed JSON line
 _LEFTOVER = re.compile(r"\..+\.\d+\.tmp")  # names that `write_atomically` writes under
 
 
@@ -70,40 +73,64 @@ class JsonLines:
     """What a JSON-lines file holds.
 
     Args:
-        rows: its objects in order. damaged: `line 3: …` for each line that is no JSON object. unfinished: whether the
-            last line breaks off: its writer was killed.
+        rows: its objects in order, without their checksums. lines: the bytes of each, without their end.
+        damaged: `line 3: …` for each line that is no JSON object. altered: `line 3: …` for each object that is not what
+            was written. unfinished: whether the last line breaks off: its writer was killed.
     """
 
     rows: list[dict[str, Any]]
+    lines: list[bytes]
     damaged: list[str]
+    altered: list[str]
     unfinished: bool
 
 
 def scan_json_lines(path: Path) -> JsonLines:
     """Reads a JSON-lines file; nothing if it is missing. A damaged line costs only itself."""
-    rows: list[dict[str, Any]] = []
-    damaged: list[str] = []
+    found = JsonLines([], [], [], [], unfinished=False)
     try:
         content = path.read_bytes()
     except FileNotFoundError:
-        return JsonLines(rows, damaged, unfinished=False)
+        return found
     lines = content.split(b"\n")
-    last = lines.pop()  # empty where the file ends as it should
+    last = len(lines)  # empty where the file ends as it should
     for number, line in enumerate(lines, start=1):
-        row = _json_object(line)
+        row, as_written = read_json_line(line)
         if row is not None:
-            rows.append(row)
-        elif line.strip():
-            damaged.append(f"line {number}: no JSON object ({line[:40].decode(errors='replace')!r}…)")
-    row = _json_object(last)
-    if row is not None:
-        rows.append(row)
-    return JsonLines(rows, damaged, unfinished=bool(last) and row is None)
+            found.rows.append(row)
+            found.lines.append(line)
+            if not as_written:
+                found.altered.append(f"line {number}: not as it was written (its checksum differs)")
+        elif line.strip() and number < last:
+            found.damaged.append(f"line {number}: no JSON object ({line[:40].decode(errors='replace')!r}…)")
+    return replace(found, unfinished=bool(lines[-1]) and _json_object(lines[-1]) is None)
 
 
 def read_json_lines(path: Path) -> list[dict[str, Any]]:
     """Objects of a JSON-lines file, none if it is missing; `scan_json_lines` tells of damaged lines."""
     return scan_json_lines(path).rows
+
+
+def json_line(row: Mapping[str, Any]) -> str:
+    """A row as one line of JSON that ends with the CRC-32 of the row, so that a reader sees a turned bit.
+
+    Args:
+        row: not empty, finite.
+    """
+    text = json.dumps(dict(row), allow_nan=False)
+    return f'{text[:-1]}, "{CHECKSUM}": "{zlib.crc32(text.encode()):08x}"}}'
+
+
+def read_json_line(line: bytes) -> tuple[dict[str, Any] | None, bool]:
+    """The object of a line without its checksum, None if it is no object; and whether it is as it was written, which
+    also holds for lines without a checksum, as older versions wrote them.
+    """
+    row = _json_object(line)
+    if row is None or CHECKSUM not in row:
+        return row, True
+    checksum = row.pop(CHECKSUM)
+    content = line[: line.rfind(f', "{CHECKSUM}": '.encode())] + b"}"
+    return row, checksum == f"{zlib.crc32(content):08x}"
 
 
 def append_line(path: Path, line: str) -> None:

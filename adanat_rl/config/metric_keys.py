@@ -46,6 +46,8 @@ NAT_PASSES_PER_IMAGE = "rollout/nat_passes_per_image"
 NAT_PASSES_TOTAL = "rollout/nat_passes_total"  # of all training rollouts so far
 TRAJECTORIES_TOTAL = "rollout/trajectories_total"
 BATCH_HASH = "rollout/batch_hash"  # text: content hash of the train batch
+TABLE_SHA256 = "rollout/table_sha256"  # text: of the file of the iteration's rollout table
+TEXTS = frozenset({BATCH_HASH, TABLE_SHA256})  # all other values are numbers
 
 ITERATION_SECONDS = TIME + "iteration_s"
 TRAIN_SECONDS_TOTAL = TIME + "train_total_s"  # evaluations left out

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -12,8 +12,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from adanat_rl.config.errors import UserError
-from adanat_rl.config.files import JsonLines, scan_json_lines
-from adanat_rl.config.metric_keys import BATCH_HASH, ITERATION
+from adanat_rl.config.files import JsonLines, file_sha256, scan_json_lines
+from adanat_rl.config.metric_keys import BATCH_HASH, ITERATION, TABLE_SHA256
 from adanat_rl.config.metric_rows import MetricRows, read_metric_rows
 from adanat_rl.config.schema import ExperimentConfig
 from adanat_rl.experiment.checkpoints import (
@@ -40,12 +40,14 @@ def audit(folder: RunFolder) -> list[Finding]:
     """
     config = folder.saved_config()
     metric_rows = read_metric_rows(folder.metrics_file)
-    jumps = _jumps(scan_json_lines(folder.path / _TAKEOVERS))
+    takeovers = scan_json_lines(folder.path / _TAKEOVERS)
+    jumps = _jumps(takeovers)
     newest, _ = newest_readable(folder.checkpoints)
     return [
         *_checkpoints(folder.checkpoints, "checkpoint"),
         *_best(folder, newest),
         *_settings(folder, config, newest),
+        *_lines(takeovers, _TAKEOVERS),
         *_metric_rows(metric_rows, newest, jumps),
         *_trajectories(folder, config, metric_rows, jumps),
         *_results(folder),
@@ -88,10 +90,15 @@ def _settings(folder: RunFolder, config: ExperimentConfig, newest: Snapshot | No
         found = changed_settings(config, state, folder.changes_file)
         detail = "those of the newest checkpoint" if not found else f"config.yaml was changed: {found[0]}"
         yield Finding("settings", not found, detail)
-    changes = scan_json_lines(folder.changes_file).rows
-    for change in changes:
+    changes = scan_json_lines(folder.changes_file)
+    yield from _lines(changes, folder.changes_file.name)
+    for change in changes.rows:
         text = f"after iteration {change.get('after_iteration')}: {change.get('key')} accepted as changed"
         yield Finding("change on the way", True, text)
+
+
+def _lines(found: JsonLines, name: str) -> list[Finding]:
+    return [Finding(name, False, problem) for problem in [*found.damaged, *found.altered]]
 
 
 def _jumps(takeovers: JsonLines) -> list[int]:
@@ -103,7 +110,7 @@ def _metric_rows(found: MetricRows, newest: Snapshot | None, jumps: list[int]) -
     """Rows 0, 1, 2, … without gap or repetition, but for those that a takeover leaves, and none short of the newest
     checkpoint.
     """
-    for problem in found.problems:
+    for problem in [*found.problems, *found.altered]:
         yield Finding("metric rows", False, problem)
     iterations = [row[ITERATION] for row in found.rows]
     expected = 0
@@ -118,7 +125,7 @@ def _metric_rows(found: MetricRows, newest: Snapshot | None, jumps: list[int]) -
         detail = f"they end at iteration {last}, the newest checkpoint is of {newest.iteration}"
         yield Finding("metric rows", False, detail)
         return
-    if not found.problems:
+    if not (found.problems or found.altered):
         yield Finding("metric rows", bool(iterations), f"iterations 0 to {last}, each once")
 
 
@@ -136,7 +143,7 @@ def _trajectories(
         problems.append(f"table without metric row: iteration {_some(extra)}")
     seen: Counter[str] = Counter()
     for iteration in sorted(rows.keys() & tables.keys()):
-        problems += _table_problems(tables[iteration], iteration, config, rows[iteration].get(BATCH_HASH), seen)
+        problems += _table_problems(tables[iteration], iteration, config, rows[iteration], seen)
     doubles = [name for name, count in seen.items() if count > 1]
     if doubles:
         problems.append(f"{len(doubles)} trajectories used twice, such as {doubles[0]}")
@@ -146,7 +153,7 @@ def _trajectories(
 
 
 def _table_problems(
-    path: Path, iteration: int, config: ExperimentConfig, batch_hash: str | None, seen: Counter[str]
+    path: Path, iteration: int, config: ExperimentConfig, row: Mapping[str, Any], seen: Counter[str]
 ) -> list[str]:
     try:
         table = pq.read_table(path, columns=["id"])
@@ -163,8 +170,11 @@ def _table_problems(
     if set(ids) != expected:
         problems.append(f"{path.name}: {len(expected - set(ids))} ids missing, {len(set(ids) - expected)} unknown")
     recorded = (table.schema.metadata or {}).get(b"batch_hash", b"").decode(errors="replace")
+    batch_hash = row.get(BATCH_HASH)
     if batch_hash is not None and recorded != batch_hash:
         problems.append(f"{path.name}: batch hash {recorded[:12]}… differs from the metric row's {batch_hash[:12]}…")
+    if row.get(TABLE_SHA256) not in {None, file_sha256(path)}:  # rows of older versions have none
+        problems.append(f"{path.name} is not the file that the run wrote (its SHA-256 differs from the metric row's)")
     return problems
 
 

@@ -81,13 +81,7 @@ def read_snapshot(folder: Path) -> Snapshot:
         DamagedCheckpointError: naming the file and what is wrong with it.
     """
     files = verify(folder)
-    try:
-        state = json.loads((folder / STATE).read_bytes())
-        is_known = isinstance(state, dict) and state.pop("format", None) == _FORMAT
-    except (OSError, ValueError, RecursionError):
-        is_known = False
-    if not is_known:
-        raise DamagedCheckpointError(f"{folder.name}/{STATE} is missing or has an unknown format")
+    state = _state(folder)
     try:
         tensors = {
             Path(name).stem: read_tensors(folder / name)[0] for name in sorted(files) if name.endswith(".safetensors")
@@ -98,6 +92,28 @@ def read_snapshot(folder: Path) -> Snapshot:
     if bad := snapshot.non_finite():
         raise DamagedCheckpointError(f"{folder.name} is of a diverged training: {bad[0]} is not finite")
     return snapshot
+
+
+def read_state(folder: Path) -> dict[str, Any]:
+    """The numbers and strings of a snapshot alone, after comparing their file with the manifest.
+
+    Raises:
+        DamagedCheckpointError: naming the file and what is wrong with it.
+    """
+    if _fingerprint(folder / STATE) != _manifest(folder)[STATE]:
+        raise DamagedCheckpointError(f"{folder.name}/{STATE} differs from the manifest")
+    return _state(folder)
+
+
+def _state(folder: Path) -> dict[str, Any]:
+    try:
+        state = json.loads((folder / STATE).read_bytes())
+        is_known = isinstance(state, dict) and state.pop("format", None) == _FORMAT
+    except (OSError, ValueError, RecursionError):
+        is_known = False
+    if not is_known:
+        raise DamagedCheckpointError(f"{folder.name}/{STATE} is missing or has an unknown format")
+    return dict(state)
 
 
 def verify(folder: Path) -> list[str]:
@@ -218,14 +234,17 @@ class CheckpointStore:
     def newest(self) -> Snapshot | None:
         """The newest checkpoint that is not damaged, or None if there is none, and none was found damaged before.
 
-        Damaged ones are named and moved into the folder `damaged`, once there is one to go back to.
+        Damaged ones are named and moved into the folder `damaged`, once there is one to go back to; older ones too,
+        before they are needed.
 
         Raises:
             RunError: there are or were checkpoints, and all are damaged.
         """
         damaged: list[Path] = []
         problem = ""
-        for folder in reversed(self.all()):
+        folders = self.all()
+        while folders:
+            folder = folders.pop()
             try:
                 snapshot = read_snapshot(folder)
             except DamagedCheckpointError as error:
@@ -233,7 +252,7 @@ class CheckpointStore:
                 damaged.append(folder)
                 problem = problem or f" ({error})"
                 continue
-            for other in damaged:
+            for other in [*damaged, *(older for older in folders if not self._is_whole(older))]:
                 self._set_aside(other)
             return snapshot
         if damaged or self.has_damaged:

@@ -124,7 +124,9 @@ class Experiment:
         row, progress = self._row(result)
         self._require_finite(row)
         self.folder.require_presence()
-        rollout_table.write_rollout_table(self.folder.rollouts, progress.iteration, self._algorithm.last_rollout)
+        row[keys.TABLE_SHA256] = rollout_table.write_rollout_table(
+            self.folder.rollouts, progress.iteration, self._algorithm.last_rollout
+        )
         seconds = time.perf_counter() - start
         progress = replace(progress, train_seconds=progress.train_seconds + seconds)
         row[keys.ITERATION_SECONDS] = seconds

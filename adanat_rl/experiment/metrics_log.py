@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import json
 import os
 import shutil
 from pathlib import Path
 from typing import Any
 
-from adanat_rl.config.files import append_line, write_atomically
+from adanat_rl.config.files import append_line, json_line, write_atomically
 from adanat_rl.config.metric_keys import ITERATION, is_measured
 from adanat_rl.config.metric_rows import read_metric_rows
 
@@ -26,7 +25,7 @@ class MetricsLog:
 
     def append(self, row: dict[str, Any]) -> None:
         """Adds one row in a single write."""
-        append_line(self._path, json.dumps(row, allow_nan=False))
+        append_line(self._path, json_line(row))
 
     def sync(self) -> None:
         """Puts the rows on the disk."""
@@ -42,15 +41,15 @@ class MetricsLog:
             damaged rows is kept beside as it was.
         """
         found = read_metric_rows(self._path)
-        problems = list(found.problems)
+        problems = [*found.problems, *found.altered]
         if problems:
             shutil.copyfile(self._path, self._damaged)
-        rows = {row[ITERATION]: row for row in found.rows if row[ITERATION] <= iteration}
-        missing = [number for number in range(iteration + 1) if number not in rows]
+        pairs = zip(found.rows, found.lines, strict=True)
+        lines = {row[ITERATION]: line for row, line in pairs if row[ITERATION] <= iteration}
+        missing = [number for number in range(iteration + 1) if number not in lines]
         if missing:
             problems.append(f"no row of {len(missing)} iterations, the first of them {missing[0]}")
-        text = "".join(json.dumps(rows[number]) + "\n" for number in sorted(rows))
-        write_atomically(self._path, text)
+        write_atomically(self._path, b"".join(lines[number] + b"\n" for number in sorted(lines)))
         return problems
 
     def rows(self) -> list[dict[str, Any]]:

@@ -6,6 +6,7 @@ Columns: id, iteration, shard, row, seed, context, decisions (list of T·K), rew
 
 from __future__ import annotations
 
+import hashlib
 import re
 from pathlib import Path
 
@@ -46,11 +47,17 @@ def rollout_table(rollout: Rollout) -> pa.Table:
     return pa.table(columns).replace_schema_metadata({"batch_hash": rollout.batch_hash})
 
 
-def write_rollout_table(folder: Path, iteration: int, rollout: Rollout) -> None:
-    """Writes the table of an iteration, atomically."""
+def write_rollout_table(folder: Path, iteration: int, rollout: Rollout) -> str:
+    """Writes the table of an iteration, atomically.
+
+    Returns:
+        SHA-256 of the file, in hex.
+    """
     sink = pa.BufferOutputStream()
     pq.write_table(rollout_table(rollout), sink, compression="zstd")
-    write_atomically(table_path(folder, iteration), sink.getvalue().to_pybytes())
+    content = sink.getvalue().to_pybytes()
+    write_atomically(table_path(folder, iteration), content)
+    return hashlib.sha256(content).hexdigest()
 
 
 def table_files(folder: Path) -> dict[int, Path]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import shutil
 import time
@@ -19,7 +18,7 @@ from adanat_rl.config.metric_rows import read_metric_rows
 from adanat_rl.config.plain_files import require_plain_files
 from adanat_rl.config.run_paths import RunPaths
 from adanat_rl.config.schema import ExperimentConfig
-from adanat_rl.experiment.checkpoints import STATE, checkpoint_folders
+from adanat_rl.experiment.checkpoints import DamagedCheckpointError, checkpoint_folders, read_state
 from adanat_rl.experiment.contents import contents_of
 from adanat_rl.experiment.environment import note_start
 from adanat_rl.experiment.lock import DISK_ERRORS, LOCK, take_folder
@@ -185,8 +184,8 @@ class RunFolder(RunPaths):
     def _recorded_identity(self) -> Identity | None:
         """What the newest checkpoint was made with."""
         for folder in reversed(checkpoint_folders(self.checkpoints).values()):
-            with suppress(OSError, ValueError, RecursionError, KeyError, TypeError, AttributeError):
-                state = json.loads((folder / STATE).read_bytes())
+            with suppress(DamagedCheckpointError, KeyError, TypeError, ValueError):
+                state = read_state(folder)
                 return Identity(dict(state["settings"]), dict(state["contents"]))
         return None
 

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from adanat_rl.config.files import append_line, read_json_lines
+from adanat_rl.config.files import append_line, json_line, read_json_lines
 from adanat_rl.config.loading import leaf_fields
 from adanat_rl.config.schema import ExperimentConfig
 from adanat_rl.experiment.contents import CONTENT_KEYS
@@ -159,7 +159,7 @@ def record_changes(file: Path, found: Collection[Difference], iteration: int) ->
             "after_iteration": iteration,
             "time": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
         }
-        append_line(file, json.dumps(row, ensure_ascii=False))
+        append_line(file, json_line(row))
 
 
 def _value(settings: Mapping[str, Any], key: str) -> Any:

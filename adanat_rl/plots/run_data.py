@@ -149,6 +149,7 @@ def read_run(folder: RunPaths) -> RunData:
     metrics = read_metric_rows(folder.metrics_file)
     rows = metrics.rows
     notes += [f"metrics.jsonl: {problem}; it is left out." for problem in metrics.problems]
+    notes += [f"metrics.jsonl: {problem}; it is shown as it stands." for problem in metrics.altered]
     comparison = _attempt(folder.evaluation_file, read_comparison, notes)
     description = _attempt(folder.path / "policy" / "policy.json", _read_json, notes)
     decided = _attempt(folder.samples / "decisions.npz", partial(_read_arrays, axes=_DECIDED), notes)

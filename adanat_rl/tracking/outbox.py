@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator
-from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
+from adanat_rl.config.files import read_json_line
 from adanat_rl.config.metric_rows import row_problem
 
 
@@ -48,10 +47,8 @@ class Outbox:
                 self._last_line = line
 
     def _parse(self, line: bytes) -> dict[str, Any] | None:
-        row = None
-        with suppress(ValueError, RecursionError):
-            row = json.loads(line)
-        if not isinstance(row, dict) or row_problem(row) is not None:
+        row, as_written = read_json_line(line)
+        if row is None or not as_written or row_problem(row) is not None:
             self.damage = f"{self._path}: a line is damaged, and MLflow gets nothing behind it; see adanat-rl audit"
             return None
         return row

@@ -3,11 +3,12 @@ from __future__ import annotations
 import json
 import os
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from adanat_rl.config.errors import RunError, UserError
-from adanat_rl.config.files import append_line, sync_folder, write_atomically
+from adanat_rl.config.files import append_line, json_line, read_json_line, sync_folder, write_atomically
 from adanat_rl.config.paths import ASSET_PREFIX, asset_names, resolve_path
 
 
@@ -29,6 +30,19 @@ def test_half_a_surrogate_pair_is_written_as_the_escape_that_json_has_for_it(tmp
     assert json.loads((tmp_path / "odd.json").read_text()) == {"a": "\ud800é"}
     append_line(tmp_path / "odd.jsonl", json.dumps("\udfff", ensure_ascii=False))
     assert json.loads((tmp_path / "odd.jsonl").read_text()) == "\udfff"
+
+
+@pytest.mark.parametrize("row", [{"a": 1}, {"é": "\ud800", "b": [0.1, None, {"c": 'quo"te, "crc32": "0"}'}]}])
+def test_a_sealed_line_shows_each_turned_bit(row: dict[str, Any]) -> None:
+    line = json_line(row).encode()
+    assert read_json_line(line) == (row, True)
+    assert read_json_line(json.dumps(json.loads(line)).encode()) == (row, True)
+    assert read_json_line(json.dumps(row).encode()) == (row, True), "older versions wrote no checksum"
+    for place in range(len(line)):
+        for bit in range(8):
+            turned = line[:place] + bytes([line[place] ^ 1 << bit]) + line[place + 1 :]
+            read, as_written = read_json_line(turned)
+            assert read is None or not as_written or any("crc" in key or "32" in key for key in read), turned
 
 
 def test_a_failed_write_keeps_the_old_file_and_leaves_nothing_behind(tmp_path: Path, monkeypatch) -> None:

@@ -128,6 +128,17 @@ def test_a_damaged_checkpoint_costs_only_itself_and_is_named(tmp_path: Path, dam
     assert store.newest().iteration == 2
 
 
+def test_an_older_one_that_is_damaged_is_named_before_it_is_needed(tmp_path: Path) -> None:
+    warnings: list[str] = []
+    store = filled(tmp_path / "c", warnings)
+    flip_a_bit(tmp_path / "c" / "iteration_000001")
+    assert store.newest().iteration == 2
+    assert len(warnings) == 1
+    assert "iteration_000001/learner.safetensors" in warnings[0]
+    assert list(checkpoint_folders(tmp_path / "c")) == [0, 2]
+    assert (tmp_path / "c" / "damaged" / "iteration_000001").is_dir()
+
+
 def test_when_all_are_damaged_the_run_stops_instead_of_starting_over(tmp_path: Path) -> None:
     store = filled(tmp_path / "c", [])
     for folder in (tmp_path / "c").glob("iteration_*"):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import shutil
 import signal
 from pathlib import Path
@@ -10,6 +11,7 @@ from types import SimpleNamespace
 
 import numpy as np
 import psutil
+import pyarrow.parquet as pq
 import pytest
 
 from adanat_rl.config.files import read_json_lines
@@ -105,6 +107,49 @@ def test_a_damaged_row_in_the_middle_costs_only_itself(run_dir: Path) -> None:
     assert "metrics.jsonl: line 3" in result.stdout + result.stderr
     assert [row["iteration"] for row in read_json_lines(file)] == [0, 1, 3, 4, 5, 6]
     assert b"\xff" in (run_dir / "metrics.damaged").read_bytes()
+
+
+def test_a_turned_bit_in_a_number_of_a_row_is_told_and_goes_on_being_told(run_dir: Path) -> None:
+    file = run_dir / "metrics.jsonl"
+    lines = file.read_bytes().splitlines(keepends=True)
+    digit = re.search(rb'"reward/mean": 0\.(\d)', lines[2])
+    assert digit is not None
+    place = digit.start(1)
+    lines[2] = lines[2][:place] + bytes([lines[2][place] ^ 1]) + lines[2][place + 1 :]
+    file.write_bytes(b"".join(lines))
+    result = tiny.train(run_dir, *tiny.IN_PROCESS, MORE)
+    assert result.returncode == 0, result.stderr
+    assert "metrics.jsonl: line 3: not as it was written" in result.stdout + result.stderr
+    assert [row["iteration"] for row in read_json_lines(file)] == list(range(7))
+    audit = tiny.run("audit", "--run-dir", str(run_dir))
+    assert audit.returncode == 1
+    assert "PROBLEM metric rows: line 3: not as it was written" in audit.stdout
+    report = tiny.run("report", "--run-dir", str(run_dir))
+    assert report.returncode == 0, report.stderr
+    assert "line 3: not as it was written" in (run_dir / "report.html").read_text()
+
+
+def test_the_settings_of_a_damaged_checkpoint_are_not_believed(run_dir: Path) -> None:
+    newest = max((run_dir / "checkpoints").glob("iteration_*"))
+    state = newest / "state.json"
+    text = state.read_text()
+    assert '"text.pad_token_id": 0' in text
+    state.write_text(text.replace('"text.pad_token_id": 0', '"text.pad_token_id": 4'))
+    result = tiny.train(run_dir, *tiny.IN_PROCESS, MORE)
+    assert result.returncode == 0, result.stderr
+    assert f"{newest.name}/state.json differs from the manifest" in result.stdout + result.stderr
+
+
+def test_a_turned_bit_in_any_column_of_a_rollout_table_is_told(run_dir: Path) -> None:
+    table = run_dir / "rollouts" / "iteration_000002.parquet"
+    seeds = pq.ParquetFile(table).metadata.row_group(0).column(4)
+    assert seeds.path_in_schema == "seed"
+    data = bytearray(table.read_bytes())
+    data[seeds.dictionary_page_offset + seeds.total_compressed_size - 4] ^= 1
+    table.write_bytes(data)
+    audit = tiny.run("audit", "--run-dir", str(run_dir))
+    assert audit.returncode == 1
+    assert "iteration_000002.parquet is not the file that the run wrote" in audit.stdout
 
 
 def test_an_evaluation_that_somebody_asks_for_leaves_the_run_s_own_result_alone(run_dir: Path) -> None:

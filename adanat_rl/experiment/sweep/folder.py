@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import IO, Any
 
 from adanat_rl.config.errors import RunError, UserError
-from adanat_rl.config.files import append_line, read_json_lines, remove_leftovers, write_atomically
+from adanat_rl.config.files import append_line, json_line, read_json_lines, remove_leftovers, write_atomically
 from adanat_rl.config.metric_keys import ITERATION
 from adanat_rl.config.run_paths import RunPaths
 from adanat_rl.config.secrets import hide_secrets
@@ -138,8 +138,8 @@ class SweepFolder:
 
     def note_takeover(self, spec: TrialSpec, origin: int, iteration: int, settings: Mapping[str, Any]) -> None:
         """Notes that a trial went on from the state of another one, and the parameters it went on with."""
-        line = json.dumps({"from": origin, ITERATION: iteration, "settings": dict(settings)})
-        append_line(self._takeovers(spec), line)
+        row = {"from": origin, ITERATION: iteration, "settings": dict(settings)}
+        append_line(self._takeovers(spec), json_line(row))
 
     def noted_trials(self) -> list[TrialSpec]:
         """Trials that have begun, by number.
