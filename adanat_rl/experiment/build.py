@@ -21,7 +21,7 @@ from adanat_rl.evaluation.drawing import DrawHere
 from adanat_rl.evaluation.evaluator import Evaluator
 from adanat_rl.evaluation.reference import Baseline, load_references
 from adanat_rl.evaluation.rewarded import check_deciding_metric
-from adanat_rl.experiment.cluster import filtered_stderr
+from adanat_rl.experiment.cluster import RAYS_LOG, filtered_stderr
 from adanat_rl.experiment.fitting import check_fit, check_references
 from adanat_rl.experiment.inputs import missing_inputs, require_inputs, with_absolute_paths
 from adanat_rl.generation.build import build_generator, evaluated_contexts, inline_base_schedule, load_captions
@@ -44,7 +44,7 @@ _HARMLESS = (
     "has constructor arguments in the object store",
     "actor_manager.py:",
     "env_runner_group.py:",
-    "core_worker",
+    RAYS_LOG,
     "Overriding environment",
 )
 _STARTS = 3

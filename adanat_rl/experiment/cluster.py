@@ -32,6 +32,7 @@ _START_GRACE_S = 0.3  # a start without raylet or GCS comes to no good end, and 
 _OBJECT_STORE_BYTES = 256 * 2**20
 _LARGE_OBJECT_STORE_BYTES = 4 * 2**30  # where there are GPUs: states of full-size policies go through it
 _LOOK_INTERVAL_S = 0.5
+RAYS_LOG = ".cc:"  # in each line that Ray's C++ code logs, such as "… W 3211 3216] gcs_client.cc:210: …"
 _LONGEST_STOP_S = 20.0  # of a server while Ray starts: after 30 s Ray's client ends this process
 
 
@@ -147,9 +148,10 @@ def _private_cluster(resources: ResourcesConfig, num_rewards: int, check: Callab
             "_system_config": {"prestart_worker_first_driver": False},
         }
         side = SideThread("adanat-rl Ray", grace_after_failure_s=_START_GRACE_S)
+        starting = _Starting(check)
         try:
-            with filtered_stderr("core_worker"):
-                _start_ray(side, settings, _Starting(check), resources.start_timeout_s)
+            with filtered_stderr(RAYS_LOG):
+                _start_ray(side, settings, starting, resources.start_timeout_s)
         except (KeyboardInterrupt, RunError, DeadlineError) as error:
             if any_given_up():
                 watcher.leave_to_the_end()
@@ -160,7 +162,8 @@ def _private_cluster(resources: ResourcesConfig, num_rewards: int, check: Callab
                 ) from None
             raise
         except Exception as error:  # Ray raises a bare Exception here
-            raise RunError(f"the private Ray cluster does not start: {_first_line(error)}{_hint()}") from error
+            why = starting.stopped() or f"{_first_line(error)}{_hint()}"
+            raise RunError(f"the private Ray cluster does not start: {why}") from error
         servers = _servers_here()
         try:
             yield
@@ -177,7 +180,8 @@ def _running_cluster(resources: ResourcesConfig, num_rewards: int, check: Callab
     address = None if resources.ray_address == "local" else resources.ray_address
     side = SideThread("adanat-rl Ray")
     try:
-        _start_ray(side, {"address": address}, check, None)  # Ray has a deadline for this
+        with filtered_stderr(RAYS_LOG):
+            _start_ray(side, {"address": address}, check, None)  # Ray has a deadline for this
     except (ConnectionError, RuntimeError) as error:
         raise RunError(f"no Ray cluster at {resources.ray_address}: {_first_line(error)}") from None
     servers = _servers_here()
@@ -220,6 +224,11 @@ class _Starting:
                 raise RunError(f"{server.describe()} died while Ray started")
             if server.stopped_s > _LONGEST_STOP_S:
                 raise RunError(f"{server.describe()} has been stopped for {_LONGEST_STOP_S:g} s while Ray started")
+
+    def stopped(self) -> str:
+        """Names a server that is stopped, in a clause; Ray itself only tells what it did not get. Empty if none is."""
+        found = [server.describe() for server in self._servers.values() if server.stopped_s > 0]
+        return f"{found[0]} is stopped" if found else ""
 
     def _find_servers(self) -> None:
         for child in set(psutil.Process().children()) - self._earlier - self._servers.keys():

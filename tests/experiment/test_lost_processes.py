@@ -153,13 +153,17 @@ def test_an_agent_that_dies_while_ray_starts_is_named_before_its_raylet_ends(tmp
         raylet.communicate()
 
 
-def test_a_raylet_that_is_stopped_while_ray_starts_is_named_before_ray_ends_the_process(tmp_path: Path) -> None:
+@pytest.mark.parametrize(("server", "name"), [("raylet", "raylet"), ("gcs_server", "GCS")])
+def test_a_server_that_is_stopped_while_ray_starts_is_named_before_ray_ends_the_process(
+    tmp_path: Path, server: str, name: str
+) -> None:
     process = tiny.start("train", *tiny.OVERRIDES, *tiny.IN_PROCESS, "--run-dir", str(tmp_path / "run"))
-    wait_for(lambda: bool(children(process, "raylet")), process)
-    children(process, "raylet")[0].suspend()
+    wait_for(lambda: bool(children(process, server)), process)
+    children(process, server)[0].suspend()
     _, errors = process.communicate(timeout=DEADLINE_S)
     assert process.returncode == 1, errors
-    assert re.search(r"train: Ray's raylet \(process \d+\) has been stopped for 20 s while Ray started", errors)
+    told = rf"Ray's {name} \(process \d+\) (has been stopped for 20 s while Ray started|is stopped$)"
+    assert re.search(told, errors, re.MULTILINE), errors
     assert len(errors.strip().splitlines()) == 3, errors
 
 
