@@ -17,6 +17,7 @@ from adanat_rl.config.errors import UserError
 from adanat_rl.generation.seeding import Purpose, philox
 from adanat_rl.metrics.accumulation import State, ranks
 from adanat_rl.metrics.checks import checked_rows
+from adanat_rl.metrics.kernels import squared_mmd
 
 NUM_SPLITS = 10
 
@@ -125,29 +126,3 @@ def kernel_distance(
         values.append(squared_mmd(ours[rows[0]], theirs[rows[1]]))
     distances = torch.stack(values)
     return float(distances.mean()), float(distances.std(correction=0))
-
-
-def squared_mmd(first: Tensor, second: Tensor) -> Tensor:
-    """The unbiased estimate of the squared MMD between two sets, kernel (x·y / D + 1)³; it may be negative.
-
-    Around a common centre c, x = c + u, the kernel is (a + s)³ with a = c·c / D + 1 and s = (c·u + c·v + u·v) / D. The
-    terms a³ and 3 a² (c·u + c·v) / D cancel in the estimate; where features are far from 0 they would drown the rest,
-    so they are left out.
-
-    Args:
-        first: `[N, D]`, N ≥ 2, float64. second: `[M, D]`, M ≥ 2, float64.
-    """
-    width = first.shape[1]
-    centre = torch.cat([first, second]).mean(dim=0)
-    u, v = first - centre, second - centre
-    a = centre @ centre / width + 1
-    along = [side @ centre / width for side in (u, v)]
-
-    def kernel(i: int, j: int) -> Tensor:
-        sides = (u, v)
-        product = sides[i] @ sides[j].T / width
-        s = along[i][:, None] + along[j][None, :] + product
-        return 3 * a**2 * product + 3 * a * s**2 + s**3
-
-    within = [(k.sum() - k.diagonal().sum()) / (len(k) * (len(k) - 1)) for k in (kernel(0, 0), kernel(1, 1))]
-    return within[0] + within[1] - 2 * kernel(0, 1).mean()
