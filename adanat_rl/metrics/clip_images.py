@@ -2,19 +2,24 @@
 
 from __future__ import annotations
 
+import hashlib
 import math
 from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors import SafetensorError, safe_open
 from torch import Tensor
 from torch.nn import functional
 
 from adanat_rl.config.errors import UserError
 from adanat_rl.config.json_files import read_json
 from adanat_rl.generation.text.local import load_config, require_model_type, require_transformers
+from adanat_rl.generation.weight_header import read_header
 from adanat_rl.metrics.clip_pixels import CLIP_MEAN, CLIP_STD
 from adanat_rl.metrics.encoders import ImageEncoder
+
+_PROJECTION = "visual_projection.weight"
 
 
 class ClipImageEncoder(ImageEncoder):
@@ -57,6 +62,20 @@ class ClipImageEncoder(ImageEncoder):
 
     def _features(self, embeddings: Tensor) -> Tensor:
         return functional.normalize(embeddings, dim=-1)
+
+
+def clip_projection(folder: Path) -> str | None:
+    """Hash of the projection of a CLIP's images, in half precision: it tells CLIPs apart, however they are stored. None
+    where the folder holds none that can be read.
+    """
+    try:
+        for path in sorted(folder.glob("*.safetensors")):
+            if _PROJECTION in read_header(path).tensors:
+                with safe_open(path, framework="pt") as file:
+                    return hashlib.sha256(file.get_tensor(_PROJECTION).half().numpy()).hexdigest()
+    except (UserError, SafetensorError, OSError):
+        pass
+    return None
 
 
 def _normalisation(path: Path) -> tuple[tuple[float, ...], tuple[float, ...]]:

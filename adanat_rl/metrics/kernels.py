@@ -3,12 +3,13 @@
 The estimate (Gretton et al., "A kernel two-sample test", JMLR 2012, equation 3) leaves the kernel of a row with itself
 out: 0 on average for equal distributions of any number of rows, and below it by chance. Rows are `[N, D]` float64.
 
-| kernel | of | source |
+| distance | kernel | of |
 |---|---|---|
-| (x·y / D + 1)³ | any features | KID: Bińkowski et al., "Demystifying MMD GANs", ICLR 2018 |
-| exp(-|x - y|² / 2σ²), σ = 10, times 1,000 | CLIP's embeddings at length 1 | CMMD: Jayasumana et al., "Rethinking FID: towards a better evaluation metric for image generation", CVPR 2024 |
+| KID (Bińkowski et al., "Demystifying MMD GANs", ICLR 2018) | (x·y / D + 1)³ | any features |
+| CMMD (Jayasumana et al., "Rethinking FID", CVPR 2024), times 1,000 | exp(-|x - y|² / 2σ²), σ = 10 | CLIP's, length 1 |
 
-The authors' code of CMMD counts each row with itself too; that adds 1,000 / σ² · (1 - |mean|²) / N for each side.
+The authors' code of CMMD counts each row with itself too; that adds about 1,000 / σ² · (1 - |mean|²) / N for each side
+of N rows.
 """
 
 from __future__ import annotations

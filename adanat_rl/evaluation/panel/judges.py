@@ -121,7 +121,8 @@ class KernelJudge:
     ) -> None:
         self.space, self.kind, self.blind_to = space, kind, blind_to
         self.name = f"kernel distance, {space.name}"
-        self._mean, self._scale = (real.double().mean(dim=0), _scale(real)) if kernel.is_scaled else (0.0, 1.0)
+        self._mean = real.double().mean(dim=0) if kernel.is_scaled else torch.zeros(())
+        self._scale = _scale(real) if kernel.is_scaled else 1.0
         self._compare = kernel.against(self._framed(real)[:_LARGEST_SET])
         margin = MARGIN_OF_DISTANCE * abs(self._distance(self._framed(defective)))
         self.values = (Value(f"{_slug(kernel.name)}_{_slug(space.name)}", f"{kernel.name} {space.name}", True, margin),)

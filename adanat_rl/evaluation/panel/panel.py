@@ -14,7 +14,7 @@ from adanat_rl.config.errors import UserError
 from adanat_rl.evaluation.jackknife import num_groups, pseudo_values
 from adanat_rl.evaluation.joined_judge import JoinedJudge
 from adanat_rl.evaluation.judge import Judge
-from adanat_rl.evaluation.panel.contract import FeatureSpace, PanelJudge, Value
+from adanat_rl.evaluation.panel.contract import FeatureSpace, PanelJudge
 from adanat_rl.generation.seeding import Purpose, philox
 from adanat_rl.metrics.accumulation import State
 from adanat_rl.metrics.checks import NonFiniteError
