@@ -61,7 +61,16 @@ class ScoreSplits:
         self._negative_entropies.index_add_(0, split, torch.xlogy(p, p).sum(dim=1))
 
     def score(self) -> tuple[float, float]:
-        """Mean and population standard deviation over the splits; a split that has no image yet is left out.
+        """Mean and population standard deviation over the splits.
+
+        Raises:
+            UserError: there is no image yet.
+        """
+        scores = self.scores()
+        return float(scores.mean()), float(scores.std(correction=0))
+
+    def scores(self) -> Tensor:
+        """The score `[S]` of each split; one that has no image yet is left out.
 
         Raises:
             UserError: there is no image yet.
@@ -72,8 +81,7 @@ class ScoreSplits:
         counts = self._counts[there]
         mean_p = self._probabilities[there] / counts[:, None]
         divergence = self._negative_entropies[there] / counts - torch.xlogy(mean_p, mean_p).sum(dim=1)
-        scores = divergence.exp()
-        return float(scores.mean()), float(scores.std(correction=0))
+        return divergence.exp()
 
     def state(self) -> State:
         """Everything to go on from, given the constructor's arguments."""
