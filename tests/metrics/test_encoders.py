@@ -92,9 +92,7 @@ def test_features_depend_on_their_image_alone_in_any_form(folders: Path, name: s
 
 
 @BOTH
-def test_the_hash_tells_weights_apart_and_not_their_place(
-    folders: Path, tmp_path: Path, name: str, load: Load
-) -> None:
+def test_the_hash_tells_weights_apart_and_not_their_place(folders: Path, tmp_path: Path, name: str, load: Load) -> None:
     write = {"dinov2": write_tiny_dinov2, "clip": write_tiny_clip}[name]
     same, other = (load(write(tmp_path / str(seed), seed)) for seed in (0, 1))
     assert load(folders / name).content_hash() == same.content_hash() != other.content_hash()

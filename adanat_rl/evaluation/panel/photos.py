@@ -161,4 +161,4 @@ def one_half(features: Tensor) -> Tensor:
     """
     centred = features.double() - features.double().mean(dim=0)
     place = centred @ torch.linalg.eigh(centred.T @ centred).eigenvectors[:, -1]
-    return features[place >= place.median()]
+    return features[place.argsort()[len(place) // 2 :]]
