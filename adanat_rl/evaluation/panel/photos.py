@@ -33,7 +33,7 @@ _OF_CMMD = (
     "what an image was drawn for; lost diversity around the same mean: its wide kernel sees little but the distance "
     "between the mean embeddings"
 )
-_FEWEST_FEATURES = 6  # of real images, for manifolds and kernels
+_FEWEST_FOR_MANIFOLDS, _FEWEST_FOR_KERNELS = 6, 4  # features of real images
 
 
 @dataclass(frozen=True)
@@ -75,13 +75,13 @@ class PhotoNetwork:
 
 def _dinov2_judges(space: ImageEncoder, real: FeatureStatistics) -> list[PanelJudge]:
     judges: list[PanelJudge] = [FrechetJudge(space, real, "DINOv2", _OF_DINOV2)]
-    if real.features is not None and len(real.features) >= _FEWEST_FEATURES:
+    if real.features is not None and len(real.features) >= _FEWEST_FOR_MANIFOLDS:
         judges.append(ManifoldJudge(space, real.features, "DINOv2", _OF_MANIFOLDS))
     return judges
 
 
 def _clip_judges(space: ImageEncoder, real: FeatureStatistics) -> list[PanelJudge]:
-    if real.features is None or len(real.features) < _FEWEST_FEATURES:
+    if real.features is None or len(real.features) < _FEWEST_FOR_KERNELS:
         return []
     lost = one_half(real.features)
     return [KernelJudge(space, real.features, "CLIP", _OF_CMMD, lost, CMMD)]
@@ -132,8 +132,8 @@ def photo_judges(config: ExperimentConfig, device: str = "cpu") -> list[PanelJud
         judges = network.judges(space, load_features(file, space, network.setting))
         if not judges:
             raise UserError(
-                f"{file} holds features of fewer than {_FEWEST_FEATURES} images; {network.setting} compares with more: "
-                "adanat-rl prepare --statistics --keep-features N"
+                f"{file} holds features of fewer than {_FEWEST_FOR_KERNELS} images; {network.setting} compares with "
+                "more: adanat-rl prepare --statistics --keep-features N"
             )
         found += judges
     return found

@@ -207,7 +207,7 @@ def test_statistics_of_another_network_are_refused_by_name(root: Path, tmp_path:
     with pytest.raises(UserError, match=r"real\.clip\.npz was made with another network .* unknown weights, not"):
         build_judge(config_of(root, *here))
     save_statistics(tmp_path / "real.clip.npz", replace(clip, features=None))
-    with pytest.raises(UserError, match=r"fewer than 6 images; evaluation\.clip compares with more.*--keep-features"):
+    with pytest.raises(UserError, match=r"fewer than 4 images; evaluation\.clip compares with more.*--keep-features"):
         build_judge(config_of(root, *here))
     (tmp_path / "real.clip.npz").write_bytes(b"PK")
     with pytest.raises(UserError, match=r"real\.clip\.npz is damaged"):
