@@ -15,6 +15,7 @@ from sklearn.datasets import load_sample_images
 from torch import Tensor
 
 from adanat_rl.config.errors import UserError
+from adanat_rl.config.findings import failures
 from adanat_rl.config.loading import resolve
 from adanat_rl.config.schema import ExperimentConfig
 from adanat_rl.evaluation import build
@@ -22,7 +23,10 @@ from adanat_rl.evaluation.build import build_judge
 from adanat_rl.evaluation.clip_judge import ClipJudge
 from adanat_rl.evaluation.inception_judge import InceptionJudge
 from adanat_rl.evaluation.judge import Judge, Judgement
+from adanat_rl.evaluation.panel.conformance import check_judge
 from adanat_rl.evaluation.panel.defects import DEFECTS
+from adanat_rl.evaluation.panel.judges import FrechetJudge
+from adanat_rl.evaluation.panel.panel import Panel, PanelledJudge
 from adanat_rl.evaluation.panel.photos import PHOTO_NETWORKS, one_half
 from adanat_rl.experiment.fitting import check_fit
 from adanat_rl.metrics.clip_images import ClipImageEncoder
@@ -231,3 +235,23 @@ def test_small_images_are_not_judged_as_photos(root: Path) -> None:
     for check in (build_judge, check_fit):
         with pytest.raises(UserError, match=r"evaluation\.dinov2: .* not accepted with evaluation\.judge=classifiers"):
             check(config)
+
+
+@pytest.mark.parametrize("number", range(3))
+def test_the_judges_obey_the_contract(judge: Judge, number: int) -> None:
+    assert isinstance(judge, PanelledJudge)
+    findings = check_judge(judge.panel.judges[number], DRAWN, CONTEXT)
+    assert not failures(findings), "\n".join(map(str, findings))
+
+
+def test_a_state_of_other_weights_is_refused(tmp_path: Path) -> None:
+    folders = [write_tiny_dinov2(tmp_path / str(seed), seed) for seed in (0, 1)]
+    panels = []
+    for folder in folders:
+        space = Dinov2Encoder(folder)
+        panels.append(Panel([FrechetJudge(space, space(REAL[:9]), "DINOv2", "nothing")]))
+    gathered = panels[0].begin()
+    gathered.add(DRAWN[:5], CONTEXT[:5])
+    panels[0].begin().restore(gathered.state())
+    with pytest.raises(UserError, match="judged by another panel"):
+        panels[1].begin().restore(gathered.state())
