@@ -46,6 +46,7 @@ class ClipImageEncoder(ImageEncoder):
         mean, std = _normalisation(place / "preprocessor_config.json")
         super().__init__(
             place,
+            config,
             config.image_size,
             mean,
             std,

@@ -13,11 +13,14 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from adanat_rl.config.errors import UserError
+from adanat_rl.config.json_files import read_json
 from adanat_rl.generation.text.local import load_config, require_model_type, require_transformers
 from adanat_rl.metrics.clip_pixels import IMAGENET_MEAN, IMAGENET_STD
 from adanat_rl.metrics.encoders import ImageEncoder
 
 IMAGE_SIZE = 224
+_MOST_LAYERS = 1000
 
 
 class Dinov2Encoder(ImageEncoder):
@@ -36,9 +39,11 @@ class Dinov2Encoder(ImageEncoder):
         place = Path(folder)
         transformers = require_transformers("evaluation.dinov2")
         require_model_type(place, "dinov2")
+        _check_depth(place / "config.json")
         config = load_config(transformers.Dinov2Config, place)
         super().__init__(
             place,
+            config,
             IMAGE_SIZE,
             IMAGENET_MEAN,
             IMAGENET_STD,
@@ -52,3 +57,10 @@ class Dinov2Encoder(ImageEncoder):
 
     def _embedding(self, output: Any) -> Tensor:
         return output.last_hidden_state[:, 0]
+
+
+def _check_depth(path: Path) -> None:
+    """The library names every layer as soon as it reads the configuration, so their number is looked at before."""
+    depth = read_json(path).get("num_hidden_layers", 12)
+    if not isinstance(depth, int) or not 1 <= depth <= _MOST_LAYERS:
+        raise UserError(f"{path}: num_hidden_layers is {depth!r}; accepted: 1 to {_MOST_LAYERS}")

@@ -18,6 +18,7 @@ from torch import Tensor, nn
 
 from adanat_rl.generation.blocks import run_in_blocks
 from adanat_rl.generation.text.local import shared_model
+from adanat_rl.generation.weight_header import refuse_oversized
 from adanat_rl.metrics.checks import checked_finite
 from adanat_rl.metrics.clip_pixels import clip_pixels
 from adanat_rl.metrics.inception import network_hash
@@ -27,8 +28,9 @@ class ImageEncoder(ABC):
     """A feature space and an extractor in one; weights are read when first used.
 
     Args:
-        folder: of `save_pretrained`. image_size, mean, std: what the network expects of its pixels.
-        num_features: D. batch_size: images of one pass. device: where the network runs.
+        folder: of `save_pretrained`. config: of the network, by transformers.
+        image_size, mean, std: what the network expects of its pixels. num_features: D.
+        batch_size: images of one pass. device: where the network runs.
     """
 
     name: str
@@ -37,6 +39,7 @@ class ImageEncoder(ABC):
     def __init__(
         self,
         folder: Path,
+        config: Any,
         image_size: int,
         mean: Sequence[float],
         std: Sequence[float],
@@ -45,7 +48,7 @@ class ImageEncoder(ABC):
         batch_size: int,
         device: torch.device | str,
     ) -> None:
-        self.folder = folder
+        self.folder, self._config = folder, config
         self.image_size, self._mean, self._std = image_size, tuple(mean), tuple(std)
         self.num_features = num_features
         self._batch_size = batch_size
@@ -75,6 +78,18 @@ class ImageEncoder(ABC):
     def content_hash(self) -> str:
         """Hash of the weights and of what is made of the pixels: tells whose features stored statistics are."""
         return self._hash
+
+    def outline(self) -> nn.Module:
+        """The network without its weights, for estimates: on the meta device.
+
+        Raises:
+            UserError: its files hold less than its configuration asks for.
+        """
+        cls = self._network_class()
+        refuse_oversized(lambda: cls(self._config), self.folder, f"{self.folder}/config.json")
+        with torch.device("meta"):
+            network: nn.Module = cls(self._config)
+        return network.eval().requires_grad_(False)
 
     def _embed_block(self, images: Tensor) -> tuple[Tensor, ...]:
         network = self._network  # first: its weights tell whether the size of its pixels is true

@@ -179,3 +179,26 @@ def test_a_missing_package_is_told(folders: Path, monkeypatch: pytest.MonkeyPatc
     monkeypatch.setitem(sys.modules, "transformers", None)
     with pytest.raises(UserError, match=r"needs the package transformers: pip install 'adanat-rl\[text\]'"):
         load(folders / name)
+
+
+@BOTH
+def test_an_outline_is_the_network_without_weights_and_within_its_files(tmp_path: Path, name: str, load: Load) -> None:
+    write = {"dinov2": write_tiny_dinov2, "clip": write_tiny_clip}[name]
+    folder = write(tmp_path)
+    outline = load(folder).outline()
+    assert all(parameter.is_meta for parameter in outline.parameters())
+    settings = json.loads((folder / "config.json").read_text())
+    where = settings.get("vision_config", settings)
+    where["hidden_size"] = 2**15
+    (folder / "config.json").write_text(json.dumps(settings))
+    with pytest.raises(UserError, match=r"config\.json"):
+        load(folder).outline()
+
+
+def test_layers_without_end_are_refused_before_they_are_named(tmp_path: Path) -> None:
+    folder = write_tiny_dinov2(tmp_path)
+    settings = json.loads((folder / "config.json").read_text())
+    for depth in (10**9, 0, "12", None):
+        (folder / "config.json").write_text(json.dumps({**settings, "num_hidden_layers": depth}))
+        with pytest.raises(UserError, match=r"config\.json: num_hidden_layers is .*; accepted: 1 to 1000"):
+            Dinov2Encoder(folder)

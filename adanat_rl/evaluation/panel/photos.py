@@ -59,6 +59,19 @@ class PhotoNetwork:
         found: str | None = getattr(config.evaluation, self.name)
         return found
 
+    def outline(self, config: ExperimentConfig) -> ImageEncoder | None:
+        """The network of a configuration before its weights are read; None if it has none, or the folder is not there.
+
+        Raises:
+            UserError: transformers is missing, or the folder holds another network.
+        """
+        folder = self.folder(config)
+        if folder is None:
+            return None
+        place = Path(folder).expanduser()
+        is_there = (place / "config.json").exists() and any(place.glob("*.safetensors"))
+        return self.load(place, "cpu") if is_there else None
+
     def load_whole(self, config: ExperimentConfig, device: str) -> ImageEncoder:
         """The network of a configuration that has one, its weights read: what is wrong with them is told at once.
 
