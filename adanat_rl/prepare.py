@@ -7,6 +7,7 @@ import os
 import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -25,6 +26,7 @@ from adanat_rl.data.patterns import user_path
 
 if TYPE_CHECKING:
     from adanat_rl.experiment.progress import Display
+    from adanat_rl.metrics.reference_set import Extractor
 
 SECTIONS = ("name", "run_dir", "data", "generator", "text", "evaluation", "resources")
 
@@ -46,7 +48,8 @@ def _main(invocation: Invocation) -> int:
         raise UserError(f"--keep-features: {arguments.keep_features} is not accepted: expected 0 or more")
     if arguments.captions and config.text.encoder is None and config.generator.kind != "amused":
         raise UserError("text.encoder: null is not accepted: --captions needs the folder of a CLIP of transformers")
-    if arguments.statistics and config.evaluation.inception is None:
+    evaluation = config.evaluation
+    if arguments.statistics and (evaluation.inception, evaluation.dinov2, evaluation.clip) == (None, None, None):
         raise UserError("evaluation.inception: null is not accepted: --statistics needs the weights of Inception-v3")
     if arguments.dry_run:
         print_settings(config)
@@ -74,14 +77,16 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--tokens", action="store_true", help="encode the images with generator.tokenizer")
     parser.add_argument("--captions", action="store_true", help="encode the captions with text.encoder")
     parser.add_argument(
-        "--statistics", action="store_true", help="Fréchet statistics of the images with evaluation.inception"
+        "--statistics",
+        action="store_true",
+        help="Fréchet statistics of the images with evaluation.inception, evaluation.dinov2 and evaluation.clip",
     )
     parser.add_argument(
         "--keep-features",
         metavar="N",
         type=int,
         default=5000,
-        help="images whose features stay in the statistics, for precision and recall (default: 5000)",
+        help="images whose features stay in the statistics, for precision, recall and CMMD (default: 5000)",
     )
     parser.add_argument("--batch-size", metavar="N", type=int, default=64, help="rows of one pass (default: 64)")
     parser.add_argument("--device", metavar="NAME", help="cpu or cuda (default: cuda where there is one)")
@@ -141,39 +146,69 @@ def _plan_captions(config: Any, arguments: argparse.Namespace, folder: Path, dis
 
 
 def _plan_statistics(config: Any, arguments: argparse.Namespace, folder: Path, display: Display) -> Job:
-    from adanat_rl.config.files import write_atomically
-    from adanat_rl.config.paths import resolve_path
     from adanat_rl.data.loading import load_images
-    from adanat_rl.experiment.preparing import reference_statistics
-    from adanat_rl.metrics.inception import load_extractor
+    from adanat_rl.experiment.preparing import STATISTICS, reference_statistics
+    from adanat_rl.metrics.statistics import sister_file
 
-    own = folder / "statistics.npz"
+    own = folder / f"{STATISTICS}.npz"
     place = _place(config.data.statistics, own, "data.statistics")
-    if config.data.statistics is not None and place.exists():
-        raise UserError(f"data.statistics: {place} is there already; delete it, or name another place")
-    weights = resolve_path(config.evaluation.inception, "evaluation.inception")
-    extractor = load_extractor(weights, config.evaluation.resize, arguments.device)
+    extractors = _extractors(config, arguments.device)
+    places = {name: sister_file(place, name) if name else place for name in extractors}
+    there = [] if config.data.statistics is None else [name for name, file in places.items() if file.exists()]
+    if len(there) == len(places):
+        raise UserError(f"data.statistics: {places[there[0]]} is there already; delete it, or name another place")
+    for name in there:
+        display.message(f"{places[name]} is there already and stays as it is")
+    wanted = {name: load() for name, load in extractors.items() if name not in there}
     dataset = load_images(config.data)
     _tell_notes(dataset, display)
 
     def job() -> None:
-        statistics = reference_statistics(
-            dataset,
-            extractor,
-            folder,
-            num_kept=arguments.keep_features,
-            batch_size=arguments.batch_size,
-            prefetch=config.data.prefetch,
-            device=arguments.device,
-            progress=_progress(display),
-        )
-        display.message(f"statistics: {statistics.count} of {len(dataset)} images, {statistics.convention}")
-        if place != own:
-            write_atomically(place, own.read_bytes(), durable=True)  # whole or not at all, on another disk too
-            own.unlink()
+        for name, extractor in wanted.items():
+            made = sister_file(own, name) if name else own
+            statistics = reference_statistics(
+                dataset,
+                extractor,
+                folder,
+                name=made.stem,
+                num_kept=arguments.keep_features,
+                batch_size=arguments.batch_size,
+                prefetch=config.data.prefetch,
+                device=arguments.device,
+                progress=_progress(display),
+            )
+            about = f"of {len(dataset)} images, {statistics.convention or extractor.name}"
+            display.message(f"statistics: {statistics.count} {about}")
+            if place != own:
+                _move(made, places[name])
         display.message(f"use them: data.statistics={place}")
 
     return job
+
+
+def _extractors(config: Any, device: str) -> dict[str, Callable[[], Extractor]]:
+    """What loads each network whose statistics are wanted, by the name of its file; "" is Inception."""
+    from adanat_rl.config.paths import resolve_path
+    from adanat_rl.evaluation.panel.photos import PHOTO_NETWORKS
+    from adanat_rl.metrics.inception import load_extractor
+
+    found: dict[str, Callable[[], Extractor]] = {}
+    evaluation = config.evaluation
+    if evaluation.inception is not None:
+        weights = resolve_path(evaluation.inception, "evaluation.inception")
+        found[""] = lambda: load_extractor(weights, evaluation.resize, device)
+    for network in PHOTO_NETWORKS:
+        if network.folder(config) is not None:
+            found[network.name] = partial(network.load_whole, config, device)
+    return found
+
+
+def _move(file: Path, place: Path) -> None:
+    """Whole or not at all, to another disk too."""
+    from adanat_rl.config.files import write_atomically
+
+    write_atomically(place, file.read_bytes(), durable=True)
+    file.unlink()
 
 
 Job = Callable[[], None]
@@ -196,7 +231,7 @@ _PHOTOS = ("data.path", "data.captions", "data.class_names")
 _WORKS = {
     "tokens": _Work(_plan_tokens, (*_PHOTOS, "generator.tokenizer")),
     "captions": _Work(_plan_captions, ("data.path", "data.captions", "text.encoder", "text.tokenizer")),
-    "statistics": _Work(_plan_statistics, (*_PHOTOS, "evaluation.inception")),
+    "statistics": _Work(_plan_statistics, (*_PHOTOS, "evaluation.inception", "evaluation.dinov2", "evaluation.clip")),
 }
 
 

@@ -217,10 +217,18 @@ CATALOGUE = (
     ),
     PublishedFile(
         "clip-vit-large-patch14/",
-        "CLIP ViT-L/14, the text encoder of MS-COCO; also for CLIPScore and the aesthetic reward",
+        "CLIP ViT-L/14, the text encoder of MS-COCO; also for CLIPScore, CMMD and the aesthetic reward",
         "huggingface.co/openai/clip-vit-large-patch14",
         f"MIT (github.com/openai/CLIP); on the page {_NONE_STATED}",
         _download("openai/clip-vit-large-patch14", "clip-vit-large-patch14"),
+        note="read with transformers, from safetensors",
+    ),
+    PublishedFile(
+        "dinov2-large/",
+        "DINOv2 ViT-L/14, which judges photos (`evaluation.dinov2`)",
+        "huggingface.co/facebook/dinov2-large",
+        "Apache-2.0",
+        _download("facebook/dinov2-large", "dinov2-large"),
         note="read with transformers, from safetensors",
     ),
     PublishedFile(

@@ -415,6 +415,12 @@ class EvaluationConfig(Section):
         "images; null: those of generator.captions.",
     )
     clip_score: str | None = setting(None, "Folder of a CLIP of transformers for CLIPScore; null: it is not computed.")
+    dinov2: str | None = setting(
+        None,
+        "Folder of a DINOv2 of transformers, which judges photos beside Inception, with statistics of `prepare "
+        "--statistics`; null: it does not.",
+    )
+    clip: str | None = setting(None, "Folder of a CLIP of transformers, which judges photos likewise, by CMMD.")
     judges: tuple[str, ...] = setting(
         (), "Judges of your own beside the others, each module:Class (`check-judge` tries one)."
     )

@@ -12,27 +12,30 @@ from adanat_rl.data.splits import Split, split_of
 from adanat_rl.evaluation.judge import Judge, load_judge
 from adanat_rl.evaluation.panel.own import JudgeData, load_own_judge
 from adanat_rl.evaluation.panel.panel import Panel, PanelledJudge
+from adanat_rl.evaluation.panel.photos import photo_judges, refuse_photo_networks
 from adanat_rl.evaluation.panel.small import load_small_panel
 from adanat_rl.generation.build import load_captions, load_further_captions
 
 
 def build_judge(config: ExperimentConfig, device: str = "cpu") -> Judge:
-    """The classifiers and the panel of a small data set, or Inception with the statistics of the real images; CLIPScore
-    if wanted.
+    """The classifiers and the panel of a small data set, or Inception with the statistics of the real images and the
+    judges of photos; CLIPScore if wanted.
 
     Raises:
         UserError: weights or statistics are missing, damaged, or do not fit each other.
     """
     evaluation = config.evaluation
     if evaluation.judge == "classifiers":
+        refuse_photo_networks(config)
         dataset = load_dataset(config.data)
         data = JudgeData(split_of(dataset, Split.TEST), split_of(dataset, Split.TRAIN))
         own = [load_own_judge(name, data) for name in evaluation.judges]
         judge: Judge = PanelledJudge(load_judge(dataset), Panel([*load_small_panel(dataset).judges, *own]))
     else:
         judge = _inception_judge(config, device)
-        if evaluation.judges:
-            judge = PanelledJudge(judge, Panel([load_own_judge(name, None) for name in evaluation.judges]))
+        judges = [*photo_judges(config, device), *(load_own_judge(name, None) for name in evaluation.judges)]
+        if judges:
+            judge = PanelledJudge(judge, Panel(judges))
     if evaluation.clip_score is None:
         return judge
     from adanat_rl.evaluation.clip_judge import ClipJudge

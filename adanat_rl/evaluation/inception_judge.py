@@ -16,6 +16,7 @@ import torch
 from torch import Tensor
 
 from adanat_rl.config.errors import UserError
+from adanat_rl.evaluation.jackknife import NUM_GROUPS, GroupedMoments, num_groups, pseudo_values
 from adanat_rl.evaluation.judge import (
     FD_A,
     FD_B,
@@ -136,6 +137,13 @@ class InceptionJudge:
                 titles[KID] = f"KID {about}, {self.num_kid_subsets} subsets"
         return titles
 
+    def groups(self, extractor: Extractor, num_images: int) -> GroupedMoments | None:
+        """For the distances of all but one group of N images; None where those would be fewer than features, whose
+        covariance says little.
+        """
+        is_enough = num_groups(num_images) > 1 and num_images * (NUM_GROUPS - 1) > NUM_GROUPS * extractor.num_features
+        return GroupedMoments(extractor.num_features, self.device) if is_enough else None
+
     def begin(self, num_images: int) -> Evaluated:
         """An empty accumulator for N images."""
         return Evaluated(self, num_images)
@@ -184,8 +192,12 @@ class Evaluated:
         self._judge = judge
         self._set = FeatureSet(num_images, judge.extractor.num_features, judge.num_kept, judge.device)
         self._second = None if judge.second is None else Moments(judge.second.extractor.num_features, judge.device)
+        self._groups = judge.groups(judge.extractor, num_images)
+        self._second_groups = None if judge.second is None else judge.groups(judge.second.extractor, num_images)
+        self._row: dict[str, float] = {}
         self._scores: ScoreSplits | None = None  # the number of logits is known with the first image
-        self._identity = f"{judge.identity}; {num_images} images, {judge.num_kept} kept"
+        grouped = "" if self._groups is None else f", {NUM_GROUPS} groups"
+        self._identity = f"{judge.identity}; {num_images} images, {judge.num_kept} kept{grouped}"
 
     @property
     def count(self) -> int:
@@ -197,15 +209,21 @@ class Evaluated:
         """Takes in the next images `[B, 3, H, W]` in [0, 1], which were drawn for labels `[B]`."""
         if len(labels) != len(images):
             raise ValueError(f"{len(images)} images for {len(labels)} labels")
-        for batch in images.split(self._judge.batch_size):
-            self._add(batch.to(self._judge.device), self._set.claim(len(batch)))
+        size = self._judge.batch_size
+        for batch, drawn_for in zip(images.split(size), labels.split(size), strict=True):
+            self._add(batch.to(self._judge.device), drawn_for, self._set.claim(len(batch)))
 
-    def _add(self, batch: Tensor, index: np.ndarray) -> None:
+    def _add(self, batch: Tensor, labels: Tensor, index: np.ndarray) -> None:
         judge = self._judge
         features, logits = judge.extractor.features_and_logits(batch)
         self._set.add(features, index)
+        if self._groups is not None:
+            self._groups.add(features, labels)
         if self._second is not None and judge.second is not None:
-            self._second.add(judge.second.extractor(batch))
+            features = judge.second.extractor(batch)
+            self._second.add(features)
+            if self._second_groups is not None:
+                self._second_groups.add(features, labels)
         if self._scores is None:
             self._scores = self._new_scores(logits.shape[1])
         self._scores.add(logits, index)
@@ -218,6 +236,8 @@ class Evaluated:
         """
         if self.count < self.num_images or self._scores is None:
             raise ValueError(f"{self.num_images - self.count} of {self.num_images} images are still to come")
+        if self._row:
+            return dict(self._row)
         judge = self._judge
         row = {FD_A: judge.distance_a(self._set.moments), INCEPTION_SCORE: self._scores.score()[0]}
         if self._second is not None:
@@ -227,17 +247,33 @@ class Evaluated:
             row[PRECISION], row[RECALL] = judge.manifold(kept)
             if judge.num_kid_subsets:
                 row[KID] = kernel_distance(judge.real_features, kept, judge.num_kid_subsets)[0]
-        return row
+        self._row = row
+        return dict(row)
 
     def replicates(self) -> dict[str, list[float]]:
-        """None: images are not kept, and verdicts go by seeds."""
-        return {}
+        """Of distances those of a jackknife over groups of images, of the Inception score those of its splits; none
+        where images are few. Precision, recall and KID look at one set of kept features: there verdicts go by seeds.
+        """
+        row, judge = self.result(), self._judge
+        found = {}
+        for key, groups, distance in (
+            (FD_A, self._groups, judge.distance_a),
+            (FD_B, self._second_groups, judge.distance_b),
+        ):
+            if groups is not None:
+                found[key] = pseudo_values(row[key], [distance(groups.without(one)) for one in range(NUM_GROUPS)])
+        if self._scores is not None and num_groups(self.num_images) > 1:
+            found[INCEPTION_SCORE] = self._scores.scores().tolist()
+        return found
 
     def state(self) -> State:
         """Everything to go on from."""
         arrays = {"identity": np.array(self._identity), **under("set", self._set.state())}
         if self._second is not None:
             arrays |= under("second", self._second.state())
+        for name, groups in (("groups", self._groups), ("second_groups", self._second_groups)):
+            if groups is not None:
+                arrays |= under(name, groups.state())
         if self._scores is not None:
             arrays |= under("scores", self._scores.state())
         return arrays
@@ -251,6 +287,11 @@ class Evaluated:
         if str(state.get("identity")) != self._identity:
             raise UserError(f"images so far are of {state.get('identity')}; this evaluation is {self._identity}")
         device = self._judge.device
+        self._row = {}
+        if self._groups is not None:
+            self._groups = GroupedMoments.from_state(part(state, "groups"), device)
+        if self._second_groups is not None:
+            self._second_groups = GroupedMoments.from_state(part(state, "second_groups"), device)
         self._set = FeatureSet.from_state(part(state, "set"), device)
         if self._second is not None:
             self._second = Moments.from_state(part(state, "second"), device)

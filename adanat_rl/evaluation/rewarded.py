@@ -10,9 +10,12 @@ from adanat_rl.config.errors import UserError
 from adanat_rl.config.paths import resolve_path
 from adanat_rl.config.schema import ExperimentConfig
 from adanat_rl.evaluation.judge import ACCURACY, CLIP_SCORE, FD_A, FD_B, INCEPTION_SCORE, PRECISION, RECALL
+from adanat_rl.evaluation.panel.photos import CMMD_KEY
+from adanat_rl.metrics.clip_images import clip_projection
 
 OF_EXTRACTOR_A = (FD_A, PRECISION, RECALL, ACCURACY, INCEPTION_SCORE, "kid")  # all are numbers of its features
 DISTANCES = (FD_A, FD_B)
+_OF_CLIP = ("clip_score", "aesthetic")  # rewards that look at images through CLIP
 
 
 def rewarded_judges(config: ExperimentConfig) -> frozenset[str]:
@@ -36,10 +39,10 @@ def rewarded_judges(config: ExperimentConfig) -> frozenset[str]:
     for judge, keys in zip(judges, (OF_EXTRACTOR_A, (FD_B,)), strict=False):
         if judge and any(_is_same(weights, judge) for weights in used):
             found |= set(keys)
-    if "clip_score" in kinds and config.evaluation.clip_score is not None:
-        encoder = reward.clip_score.encoder
-        if encoder is not None and Path(encoder).expanduser().resolve() == _resolved(config.evaluation.clip_score):
-            found.add(CLIP_SCORE)
+    encoders = [getattr(reward, kind).encoder for kind in _OF_CLIP if kind in kinds]
+    for folder, key in ((config.evaluation.clip_score, CLIP_SCORE), (config.evaluation.clip, CMMD_KEY)):
+        if folder is not None and any(encoder is not None and _is_same_clip(encoder, folder) for encoder in encoders):
+            found.add(key)
     return frozenset(found)
 
 
@@ -83,5 +86,10 @@ def _digest(path: Path) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
-def _resolved(name: str) -> Path:
-    return Path(name).expanduser().resolve()
+def _is_same_clip(encoder: str, judge: str) -> bool:
+    """Whether two folders hold the same CLIP, whole or its vision tower alone; by their names where one is gone."""
+    ours, theirs = (Path(name).expanduser().resolve() for name in (encoder, judge))
+    if ours == theirs:
+        return True
+    found = [clip_projection(folder) for folder in (ours, theirs)]
+    return None not in found and found[0] == found[1]

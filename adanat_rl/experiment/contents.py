@@ -20,6 +20,7 @@ from adanat_rl.config.paths import ASSET_PREFIX, resolve_path
 from adanat_rl.config.reward_settings import REWARD_KINDS
 from adanat_rl.config.schema import ExperimentConfig
 from adanat_rl.data.identity import data_fingerprint
+from adanat_rl.evaluation.panel.photos import photo_statistics
 from adanat_rl.generation.text.table import MANIFEST
 
 DATA = "data"
@@ -39,9 +40,12 @@ _KINDS_OF_FILES = (  # settings that name a file or a folder of transformers
     "reward.aesthetic.head",
     "evaluation.inception",
     "evaluation.clip_score",
+    "evaluation.dinov2",
+    "evaluation.clip",
     "evaluation.reference",
     "data.statistics",
 )
+_OF_PHOTOS = ("evaluation.inception", "evaluation.dinov2", "evaluation.clip", "data.statistics")
 _TABLES = ("data.tokens", "generator.captions", "evaluation.captions")  # whose manifest holds the hashes of all
 _OF_DATA = ("data.path", "data.captions", "data.class_names")
 # Settings whose content is compared; the text of their paths is not.
@@ -81,7 +85,7 @@ def _named(config: ExperimentConfig) -> Iterator[tuple[str, Path]]:
         section, name = key.split(".")[0], key.split(".")[1]
         if section == "reward" and name not in config.reward.kinds:
             continue
-        if key in ("evaluation.inception", "data.statistics") and not judged_by_inception:
+        if key in _OF_PHOTOS and not judged_by_inception:
             continue
         value: Any = settings
         for part in key.split("."):
@@ -95,6 +99,8 @@ def _named(config: ExperimentConfig) -> Iterator[tuple[str, Path]]:
             path /= MANIFEST
         if path.exists():  # what a run does not need may be missing; what it needs was asked for before
             yield key, path
+        if key == "data.statistics":
+            yield from ((f"{key} {name}", file) for name, file in photo_statistics(config) if file.exists())
 
 
 class _Hashes:

@@ -149,13 +149,14 @@ def _decode_precision(config: ExperimentConfig) -> str:
 
 def _evaluated_image(config: ExperimentConfig, outline: Outline, costs: Costs, speeds: _Speeds) -> float:
     """Seconds of an image that is drawn, decoded and judged."""
-    drawn, decoded, judged = evaluation_flops(outline, costs)
+    drawn, decoded, judged, photos = evaluation_flops(outline, costs)
     drawer = "env runner" if config.evaluation.on_env_runners and config.resources.num_env_runners else "driver"
     logits = outline.space.horizon * outline.length * outline.vocab_size
     seconds = speeds.nat(drawer, drawn) + speeds.traffic(drawer, _LOGIT_TRAFFIC * logits)
     if not speeds.on_gpu(drawer):
         seconds += logits / CPU_IMAGE_NOISE_PER_SECOND / speeds.parallel_on_cpu(drawer)
-    return seconds + speeds.decoder("driver", decoded) + speeds.judge("driver", judged)
+    seconds += speeds.decoder("driver", decoded)
+    return seconds + speeds.judge("driver", judged) + speeds.photos("driver", photos)
 
 
 class _Speeds:
@@ -182,6 +183,10 @@ class _Speeds:
     def judge(self, name: str, flops: float) -> float:
         """Inception."""
         return self._seconds(name, flops, "tf32", CONVOLUTION_USE)
+
+    def photos(self, name: str, flops: float) -> float:
+        """DINOv2 and CLIP."""
+        return self._seconds(name, flops, "float32", TRANSFORMER_USE)
 
     def policy(self, name: str, flops: float) -> float:
         """Actor and critic."""

@@ -12,7 +12,15 @@ import numpy as np
 from adanat_rl.config.schema import ExperimentConfig
 from adanat_rl.experiment.cluster import required_cpus, required_gpus
 from adanat_rl.experiment.duration import Duration, assumptions, estimate_duration
-from adanat_rl.experiment.footprint import Costs, Work, costs_of, judge_network, policy_networks, work_of
+from adanat_rl.experiment.footprint import (
+    Costs,
+    Work,
+    costs_of,
+    judge_network,
+    photo_networks,
+    policy_networks,
+    work_of,
+)
 from adanat_rl.experiment.inputs import Input, inputs_of
 from adanat_rl.experiment.limits import usable_cpus
 from adanat_rl.experiment.machines import Machine
@@ -123,6 +131,7 @@ def _parameters(config: ExperimentConfig, outline: Outline, reward: RewardOutlin
     judge = judge_network(config)
     if judge is not None:
         parts.append(f"Inception {num_parameters(judge):,}")
+    parts += [f"{name} {num_parameters(network):,}" for name, network, _ in photo_networks(config)]
     yield f"parameters: {', '.join(parts)}"
     expected = [
         name

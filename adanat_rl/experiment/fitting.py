@@ -19,6 +19,7 @@ from adanat_rl.config.loading import leaf_fields, load_preset, preset_names, val
 from adanat_rl.config.paths import ASSET_PREFIX, asset_names, resolve_path
 from adanat_rl.config.schema import DataConfig, ExperimentConfig
 from adanat_rl.data.image_tree import count_classes
+from adanat_rl.evaluation.panel.photos import refuse_photo_networks
 from adanat_rl.evaluation.reference import Baseline, References, load_references
 from adanat_rl.experiment.outline import Outline, UnknownNetworkError, network_of, outline_of
 from adanat_rl.generation.generator import Generator
@@ -224,6 +225,7 @@ def _check_judge(config: ExperimentConfig, real: RealFacts) -> None:
                 f"evaluation.judge: classifiers ship for {' and '.join(_IN_MEMORY)} only; with data.name={name} give "
                 "evaluation.judge=inception, evaluation.inception and data.statistics"
             )
+        refuse_photo_networks(config)
         return
     if real.image_shape is not None and real.image_shape[0] != 3:
         raise UserError(f"evaluation.judge: inception takes images in colour; those of {name} are grey")

@@ -16,6 +16,7 @@ from adanat_rl.experiment.reward_outline import RewardOutline
 from adanat_rl.generation.noise import ImageNoise, Stream, gumbel
 
 JUDGED_ROWS = 64  # images in one pass of Inception
+PHOTO_ROWS = 32  # images in one pass of DINOv2 or CLIP
 _NOTHING = Cost(0.0, 0)
 
 
@@ -25,6 +26,7 @@ class Costs:
 
     Args:
         nat: `block_rows` images. decode, encode: `decode_rows` images of the tokenizer. judge: 64 images.
+        photos: 32 images of DINOv2 and CLIP together, where they judge.
         act: `block_rows` images of the actor. value, update: `micro_rows` env steps of the critic, and of both with
             their gradients. score: `score_rows` images; update_reward: a batch of real and one of generated ones.
         noise: peak bytes of an image's draws in an evaluation.
@@ -39,6 +41,7 @@ class Costs:
     score: Cost
     update_reward: Cost
     judge: Cost
+    photos: Cost
     noise: Cost
     block_rows: int
     decode_rows: int
@@ -104,6 +107,7 @@ def costs_of(config: ExperimentConfig, outline: Outline, reward: RewardOutline |
         score=_NOTHING if reward is None else measure(lambda: reward.score(reward.score_rows)),
         update_reward=_reward_update(reward),
         judge=_judge(config),
+        photos=_photos(config),
         noise=measure(lambda: gumbel(ImageNoise(seeds), 0, Stream.TOKENS, shape)),
         block_rows=rows,
         decode_rows=decode_rows,
@@ -147,11 +151,12 @@ def micro_batch_rows(config: ExperimentConfig) -> int:
     return min(config.ppo.micro_batch_size or gradient_step, gradient_step)
 
 
-def evaluation_flops(outline: Outline, costs: Costs) -> tuple[float, float, float]:
-    """Operations of one image: drawn, decoded, judged."""
+def evaluation_flops(outline: Outline, costs: Costs) -> tuple[float, float, float, float]:
+    """Operations of one image: drawn, decoded, judged by Inception, by DINOv2 and CLIP."""
     steps = outline.space.horizon * costs.act.flops / costs.block_rows
     drawn = outline.passes_per_image * costs.nat.flops / costs.block_rows + steps
-    return drawn, costs.decode.flops / costs.decode_rows, costs.judge.flops / JUDGED_ROWS
+    judged = costs.judge.flops / JUDGED_ROWS
+    return drawn, costs.decode.flops / costs.decode_rows, judged, costs.photos.flops / PHOTO_ROWS
 
 
 def policy_networks(outline: Outline) -> tuple[nn.Module, nn.Module]:
@@ -193,6 +198,30 @@ def judge_network(config: ExperimentConfig) -> Any:
     from adanat_rl.metrics.inception import InceptionV3
 
     return on_meta(InceptionV3)
+
+
+def photo_networks(config: ExperimentConfig) -> list[tuple[str, nn.Module, int]]:
+    """DINOv2 and CLIP without weights, where they judge and their folders are there: name, network, side of its pixels.
+
+    Raises:
+        UserError: a folder holds another network.
+    """
+    if config.evaluation.judge != "inception":
+        return []
+    from adanat_rl.evaluation.panel.photos import PHOTO_NETWORKS
+
+    encoders = [encoder for network in PHOTO_NETWORKS if (encoder := network.outline(config)) is not None]
+    return [(encoder.name, encoder.outline(), encoder.image_size) for encoder in encoders]
+
+
+def _photos(config: ExperimentConfig) -> Cost:
+    """They take turns."""
+    costs = [_photo_cost(network, size) for _, network, size in photo_networks(config)]
+    return Cost(sum(cost.flops for cost in costs), max((cost.peak_bytes for cost in costs), default=0))
+
+
+def _photo_cost(network: nn.Module, size: int) -> Cost:
+    return measure(lambda: network(pixel_values=torch.empty(PHOTO_ROWS, 3, size, size, device=META)))
 
 
 def _judge(config: ExperimentConfig) -> Cost:

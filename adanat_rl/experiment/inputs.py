@@ -12,6 +12,7 @@ from adanat_rl.config.errors import UserError
 from adanat_rl.config.paths import ASSET_PREFIX, resolve_path
 from adanat_rl.config.schema import DataConfig, ExperimentConfig
 from adanat_rl.data.patterns import expand_files, user_path
+from adanat_rl.evaluation.panel.photos import PHOTO_NETWORKS, photo_statistics
 from adanat_rl.experiment.contents import CONTENT_KEYS
 from adanat_rl.generation.text.table import MANIFEST
 
@@ -126,6 +127,9 @@ def _data(config: ExperimentConfig) -> Iterator[Input]:
     if data.statistics is not None and config.evaluation.judge == "inception":
         hint = "Fréchet statistics of the real images; to get them: adanat-rl prepare --statistics"
         yield _file("data.statistics", data.statistics, hint)
+        for name, file in photo_statistics(config):
+            hint = f"the same for evaluation.{name}; to get them: adanat-rl prepare --statistics"
+            yield _file("data.statistics", str(file), hint)
 
 
 def _generator(config: ExperimentConfig) -> Iterator[Input]:
@@ -179,6 +183,10 @@ def _evaluation(config: ExperimentConfig) -> Iterator[Input]:
         yield _folder("evaluation.captions", evaluation.captions, MANIFEST, "adanat-rl prepare --captions")
     if evaluation.clip_score is not None:
         yield _folder("evaluation.clip_score", evaluation.clip_score, "config.json")
+    for network in PHOTO_NETWORKS:
+        folder = network.folder(config)
+        if folder is not None:
+            yield _folder(network.setting, folder, "config.json")
     if evaluation.reference is not None:
         yield _file("evaluation.reference", evaluation.reference, "baselines as JSON; null: hand-made schedules only")
 

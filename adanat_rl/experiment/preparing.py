@@ -24,6 +24,9 @@ from adanat_rl.generation.masked.sampler import Tokenizer
 from adanat_rl.metrics.reference_set import Extractor, ReferenceSet
 from adanat_rl.metrics.statistics import FeatureStatistics, load_statistics, save_statistics
 
+STATISTICS = "statistics"
+"""Name of the files of Inception's."""
+
 Progress = Callable[[int, int], None]  # images done, images in all
 
 _SAVED_EVERY = 5_000  # images between two states of unfinished statistics
@@ -109,22 +112,24 @@ def reference_statistics(
     extractor: Extractor,
     folder: Path,
     *,
+    name: str = STATISTICS,
     num_kept: int = 0,
     batch_size: int = 64,
     prefetch: int = 2,
     device: torch.device | str = "cpu",
     progress: Progress = _silent,
 ) -> FeatureStatistics:
-    """Fréchet statistics of all readable images, in `folder/statistics.npz`; damaged ones are left out, not replaced.
+    """Fréchet statistics of all readable images, in `folder/NAME.npz`; damaged ones are left out, not replaced.
 
     Args:
-        extractor: on `device`. num_kept: images whose features are kept for precision and recall.
+        extractor: on `device`. name: of the file, and of the JSON beside it.
+        num_kept: images whose features are kept for precision and recall.
         progress: is told at the start and after each batch.
 
     Raises:
         UserError: the folder holds statistics of something else. RunError: too many images are damaged.
     """
-    path, facts_path = folder / "statistics.npz", folder / "statistics.json"
+    path, facts_path = folder / f"{name}.npz", folder / f"{name}.json"
     facts = {
         "name": dataset.name,
         "listing_hash": images_hash(dataset),
@@ -139,7 +144,7 @@ def reference_statistics(
         _check_facts(path, facts_path, facts)
         return load_statistics(path)
     gathered = ReferenceSet(extractor, len(dataset), min(num_kept, len(dataset)), batch_size, device)
-    unfinished = folder / f".statistics-{listing_hash(json.dumps(facts, sort_keys=True))[:16]}.npz"
+    unfinished = folder / f".{name}-{listing_hash(json.dumps(facts, sort_keys=True))[:16]}.npz"
     if unfinished.exists():
         gathered.restore(unfinished)
     missing = gathered.missing()

@@ -11,7 +11,14 @@ from dataclasses import dataclass
 import torch
 
 from adanat_rl.config.schema import ExperimentConfig
-from adanat_rl.experiment.footprint import JUDGED_ROWS, Costs, judge_network, policy_networks
+from adanat_rl.experiment.footprint import (
+    JUDGED_ROWS,
+    PHOTO_ROWS,
+    Costs,
+    judge_network,
+    photo_networks,
+    policy_networks,
+)
 from adanat_rl.experiment.measuring import num_parameters, weight_bytes
 from adanat_rl.experiment.outline import Outline
 from adanat_rl.experiment.reward_outline import RewardOutline
@@ -215,6 +222,10 @@ def _driver(config: ExperimentConfig, outline: Outline, costs: Costs) -> Iterato
     if judge is not None:
         yield Part("Inception", weight_bytes(judge))
         yield Part(f"judging {JUDGED_ROWS} images", costs.judge.peak_bytes, in_turn=True)
+    for name, network, _ in photo_networks(config):
+        yield Part(name, weight_bytes(network))
+    if costs.photos.peak_bytes:
+        yield Part(f"judging {PHOTO_ROWS} photos", costs.photos.peak_bytes, in_turn=True)
     noise = size * costs.noise.peak_bytes
     yield Part(f"drawing {size} images", max(noise, _drawing(outline, costs, size)), in_turn=True)
     decoding = costs.decode.peak_bytes * size // costs.decode_rows

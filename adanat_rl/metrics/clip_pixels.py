@@ -1,4 +1,4 @@
-"""Images as CLIP and BLIP expect them: Pillow's bicubic resize to a short side, centre crop, normalisation.
+"""Images as CLIP, BLIP and DINOv2 expect them: Pillow's bicubic resize to a short side, centre crop, normalisation.
 
 Pillow resizes 8-bit images in fixed-point arithmetic and rounds after each of its two passes. Here both passes are
 matrix products of whole numbers in float64, so the result is the same to the bit, on any device and in one batch.
@@ -12,6 +12,8 @@ from torch import Tensor
 
 CLIP_MEAN = (0.48145466, 0.4578275, 0.40821073)
 CLIP_STD = (0.26862954, 0.26130258, 0.27577711)
+IMAGENET_MEAN = (0.485, 0.456, 0.406)
+IMAGENET_STD = (0.229, 0.224, 0.225)
 
 _PRECISION_BITS = 22  # of Pillow's fixed-point weights
 _SUPPORT = 2.0  # half width of the cubic kernel

@@ -10,16 +10,23 @@ from torch import Tensor
 from adanat_rl.metrics.accumulation import Moments
 from adanat_rl.metrics.statistics import FeatureStatistics, FrechetReference
 
+_ROWS_AT_ONCE = 4096  # are held in float64
+
 
 class FrechetDistance:
-    """Distance of generated features `[M, D]` to a fixed real set `[N, D]`, M, N ≥ 2; everything in float64.
+    """Distance of generated features `[M, D]` to a fixed real set, M ≥ 2; everything in float64.
+
+    Args:
+        real: features `[N, D]`, N ≥ 2, or the statistics of a set.
 
     Raises:
         UserError: the real set is no `[N, D]`, or too small. NonFiniteError: it holds NaN or infinite numbers.
     """
 
-    def __init__(self, real: Tensor) -> None:
-        self._reference = FrechetReference(_statistics(real, "features of the real images"))
+    def __init__(self, real: Tensor | FeatureStatistics) -> None:
+        if not isinstance(real, FeatureStatistics):
+            real = _statistics(real, "features of the real images")
+        self._reference = FrechetReference(real)
 
     def __call__(self, generated: Tensor) -> float:
         """The distance, 0 or more.
@@ -32,5 +39,7 @@ class FrechetDistance:
 
 def _statistics(features: Tensor, name: str) -> FeatureStatistics:
     moments = Moments(features.shape[-1] if features.dim() else 0, features.device, name)
-    moments.add(features)
+    is_large = features.dim() == 2 and len(features) > _ROWS_AT_ONCE
+    for rows in features.split(_ROWS_AT_ONCE) if is_large else (features,):
+        moments.add(rows)
     return moments.statistics("")

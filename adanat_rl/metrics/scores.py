@@ -17,6 +17,7 @@ from adanat_rl.config.errors import UserError
 from adanat_rl.generation.seeding import Purpose, philox
 from adanat_rl.metrics.accumulation import State, ranks
 from adanat_rl.metrics.checks import checked_rows
+from adanat_rl.metrics.kernels import squared_mmd
 
 NUM_SPLITS = 10
 
@@ -60,7 +61,16 @@ class ScoreSplits:
         self._negative_entropies.index_add_(0, split, torch.xlogy(p, p).sum(dim=1))
 
     def score(self) -> tuple[float, float]:
-        """Mean and population standard deviation over the splits; a split that has no image yet is left out.
+        """Mean and population standard deviation over the splits.
+
+        Raises:
+            UserError: there is no image yet.
+        """
+        scores = self.scores()
+        return float(scores.mean()), float(scores.std(correction=0))
+
+    def scores(self) -> Tensor:
+        """The score `[S]` of each split; one that has no image yet is left out.
 
         Raises:
             UserError: there is no image yet.
@@ -71,8 +81,7 @@ class ScoreSplits:
         counts = self._counts[there]
         mean_p = self._probabilities[there] / counts[:, None]
         divergence = self._negative_entropies[there] / counts - torch.xlogy(mean_p, mean_p).sum(dim=1)
-        scores = divergence.exp()
-        return float(scores.mean()), float(scores.std(correction=0))
+        return divergence.exp()
 
     def state(self) -> State:
         """Everything to go on from, given the constructor's arguments."""
@@ -125,29 +134,3 @@ def kernel_distance(
         values.append(squared_mmd(ours[rows[0]], theirs[rows[1]]))
     distances = torch.stack(values)
     return float(distances.mean()), float(distances.std(correction=0))
-
-
-def squared_mmd(first: Tensor, second: Tensor) -> Tensor:
-    """The unbiased estimate of the squared MMD between two sets, kernel (x·y / D + 1)³; it may be negative.
-
-    Around a common centre c, x = c + u, the kernel is (a + s)³ with a = c·c / D + 1 and s = (c·u + c·v + u·v) / D. The
-    terms a³ and 3 a² (c·u + c·v) / D cancel in the estimate; where features are far from 0 they would drown the rest,
-    so they are left out.
-
-    Args:
-        first: `[N, D]`, N ≥ 2, float64. second: `[M, D]`, M ≥ 2, float64.
-    """
-    width = first.shape[1]
-    centre = torch.cat([first, second]).mean(dim=0)
-    u, v = first - centre, second - centre
-    a = centre @ centre / width + 1
-    along = [side @ centre / width for side in (u, v)]
-
-    def kernel(i: int, j: int) -> Tensor:
-        sides = (u, v)
-        product = sides[i] @ sides[j].T / width
-        s = along[i][:, None] + along[j][None, :] + product
-        return 3 * a**2 * product + 3 * a * s**2 + s**3
-
-    within = [(k.sum() - k.diagonal().sum()) / (len(k) * (len(k) - 1)) for k in (kernel(0, 0), kernel(1, 1))]
-    return within[0] + within[1] - 2 * kernel(0, 1).mean()

@@ -134,6 +134,11 @@ def check_comparable(reference: FeatureStatistics, statistics: FeatureStatistics
             )
 
 
+def sister_file(path: Path, name: str) -> Path:
+    """Where the statistics of the same images in the features of another network lie: beside those of Inception."""
+    return path.with_name(f"{path.name.removesuffix('.npz')}.{name}.npz")
+
+
 def save_statistics(path: Path, statistics: FeatureStatistics) -> None:
     """Writes a file, atomically; the same statistics give the same bytes."""
     arrays = {

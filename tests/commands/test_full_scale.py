@@ -17,6 +17,8 @@ from adanat_rl.config.files import read_json_lines
 from benchmarks.full_scale import FEW, data_settings, earlier_results, in_order, trial
 from benchmarks.trial_inputs import SMALL_IMAGE_SIZE
 from tests import tiny
+from tests.tiny_clip import write_tiny_clip
+from tests.tiny_dinov2 import write_tiny_dinov2
 
 DAMAGED = "damaged.JPEG"
 CAPTIONS = ("a red barn", "two dogs", "the sea at night", "a plate of soup", "")
@@ -76,6 +78,9 @@ def test_a_preset_is_prepared_trained_resumed_and_reported(files: dict[str, Path
         coco = ("data.name=coco", f"data.path={photos}", f"data.captions={photos.parent / 'captions.json'}")
     else:
         own = (f"data.image_size={SMALL_IMAGE_SIZE}",)
+        if preset == "imagenet256":
+            networks = (write_tiny_dinov2(root / "dinov2"), write_tiny_clip(root / "clip"))
+            own += tuple(f"evaluation.{folder.name}={folder}" for folder in networks)
         if preset == "cc3m":  # the table stands for one of other captions
             own += ("evaluation.captions=weights/captions/cc3m", "generator.precision=bfloat16")
     settings = [*SMALL, *own, *data_settings(preset, **files), *(coco if preset == "amused256" else ())]
@@ -95,6 +100,10 @@ def test_a_preset_is_prepared_trained_resumed_and_reported(files: dict[str, Path
     summary = comparison["rows"][0]["summary"]
     assert {"fd_a", "inception_score", "precision", "recall"} <= summary.keys()
     assert "fd_b" not in summary
+    if preset == "imagenet256":
+        assert {"fd_dinov2", "cmmd_clip"} <= summary.keys()
+        judging = {value["key"] for value in comparison["panel"]["values"]}
+        assert {"fd_a", "fd_dinov2", "cmmd_clip"} <= judging
     assert (run / "report.html").stat().st_size > 50_000
     if preset == "cc3m":
         with np.load(run / "samples" / "decisions.npz") as decided:

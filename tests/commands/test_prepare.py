@@ -16,10 +16,13 @@ from adanat_rl.generation.build import load_tokenizer
 from adanat_rl.generation.text.encoder import ClipTextEncoder
 from adanat_rl.generation.text.table import open_caption_table
 from adanat_rl.generation.weights import save_network
+from adanat_rl.metrics.clip_images import ClipImageEncoder
+from adanat_rl.metrics.dinov2 import Dinov2Encoder
 from adanat_rl.metrics.inception import InceptionV3
 from adanat_rl.metrics.statistics import load_statistics
 from tests.data.files import png, write_cc3m, write_tar, write_tree
 from tests.tiny_clip import write_tiny_clip
+from tests.tiny_dinov2 import write_tiny_dinov2
 
 
 def call(capsys: pytest.CaptureFixture[str], *arguments: str | Path) -> str:
@@ -79,6 +82,52 @@ def test_what_is_prepared_lies_where_the_settings_look_for_it(capsys, tmp_path: 
     assert capsys.readouterr().err == (
         f"adanat-rl prepare: data.statistics: {place} is there already; delete it, or name another place\n"
     )
+
+
+def test_networks_for_photos_have_statistics_beside_inceptions(capsys, tmp_path: Path) -> None:
+    weights, place = tmp_path / "inception.safetensors", tmp_path / "weights" / "own.npz"
+    save_network(weights, "inception", {}, InceptionV3())
+    tree = write_tree(tmp_path / "tree", {"a": 2, "b": 3})
+    source = ("data.name=image_folder", f"data.path={tree}", "data.image_size=8", f"data.statistics={place}")
+    options = ("--statistics", "--keep-features", 4, "--device", "cpu", "--run-dir", tmp_path / "out")
+    inception = f"evaluation.inception={weights}"
+    call(capsys, *options, *source, inception)
+    made = place.read_bytes()
+    dinov2, clip = write_tiny_dinov2(tmp_path / "dinov2"), write_tiny_clip(tmp_path / "clip")
+    networks = (f"evaluation.dinov2={dinov2}", f"evaluation.clip={clip}")
+    printed = call(capsys, *options, *source, inception, *networks)
+    assert f"{place} is there already and stays as it is" in printed
+    assert "statistics: 5 of 5 images, DINOv2" in printed
+    assert "statistics: 5 of 5 images, CLIP" in printed
+    assert place.read_bytes() == made
+    for name, space in (("dinov2", Dinov2Encoder(dinov2)), ("clip", ClipImageEncoder(clip))):
+        statistics = load_statistics(place.with_name(f"own.{name}.npz"))
+        assert (statistics.count, statistics.extractor_hash) == (5, space.content_hash())
+        assert statistics.features is not None
+        assert statistics.features.shape == (4, space.num_features)
+    assert not list((tmp_path / "out").glob("*.npz"))
+    assert main(["prepare", *(str(part) for part in (*options, *source, inception, *networks))]) == 2
+    assert f"data.statistics: {place} is there already" in capsys.readouterr().err
+
+
+def test_networks_for_photos_need_no_inception_to_be_prepared_and_their_folders_are_tried_first(
+    capsys, tmp_path: Path
+) -> None:
+    tree = write_tree(tmp_path / "tree", {"a": 2, "b": 1})
+    options = ["--statistics", "--device", "cpu", "--run-dir", str(tmp_path / "out"), "data.name=image_folder"]
+    options += [f"data.path={tree}", "data.image_size=8", f"evaluation.clip={write_tiny_clip(tmp_path / 'clip')}"]
+    damaged = write_tiny_dinov2(tmp_path / "dinov2")
+    (damaged / "model.safetensors").write_bytes(b"")
+    capsys.readouterr()
+    assert main(["prepare", *options, f"evaluation.dinov2={damaged}"]) == 2
+    (line,) = capsys.readouterr().err.strip().splitlines()
+    assert "model.safetensors" in line
+    assert main(["prepare", *options, f"evaluation.dinov2={tmp_path}/nowhere"]) == 2
+    assert f"evaluation.dinov2: no such file: {tmp_path}/nowhere" in capsys.readouterr().err
+    assert not (tmp_path / "out").exists()
+    call(capsys, *options)
+    assert load_statistics(tmp_path / "out" / "statistics.clip.npz").count == 3
+    call(capsys, *options)  # once more: nothing is left to do
 
 
 def test_a_process_keeps_its_number_of_threads(capsys, tmp_path: Path) -> None:

@@ -171,3 +171,54 @@ def test_the_inception_network_alone_makes_it_fid(tmp_path) -> None:
     row = evaluated.result()
     assert set(row) == {FD_A, INCEPTION_SCORE, PRECISION, RECALL}
     assert all(np.isfinite(value) for value in row.values())
+
+
+def grouped(num_images: int = 230) -> tuple[torch.Tensor, torch.Tensor]:
+    generator = torch.Generator().manual_seed(5)
+    return torch.rand(num_images, 3, 8, 8, generator=generator) ** 1.3, torch.arange(num_images) * 7 % 10
+
+
+def judged(images: torch.Tensor, labels: torch.Tensor) -> Evaluated:
+    whole = full()
+    evaluated = whole.begin(len(images))
+    evaluated.add(images, labels)
+    return evaluated
+
+
+def test_replicates_are_a_jackknife_over_groups_that_hold_each_class_evenly() -> None:
+    images, labels = grouped()
+    evaluated = judged(images, labels)
+    found, row = evaluated.replicates(), evaluated.result()
+    group, seen, order = np.zeros(len(labels), int), {}, []
+    for place, label in enumerate(labels.tolist()):
+        order += [label] if label not in order else []
+        seen[label] = seen.get(label, -1) + 1
+        group[place] = (order.index(label) + seen[label]) % 4
+    assert all(5 <= int(((group == g) & (labels.numpy() == k)).sum()) <= 6 for g in range(4) for k in range(10))
+    for key, extractor in ((FD_A, FakeExtractor()), (FD_B, SECOND)):
+        real, drawn = extractor(REAL), extractor(images)
+        without = np.array([FrechetDistance(real)(drawn[torch.from_numpy(group != g)]) for g in range(4)])
+        expected = FrechetDistance(real)(drawn) - 3 * (without - without.mean())
+        assert found[key] == pytest.approx(expected.tolist(), rel=1e-5)
+        assert np.mean(found[key]) == pytest.approx(row[key])
+    assert len(found[INCEPTION_SCORE]) == 10
+    assert np.mean(found[INCEPTION_SCORE]) == pytest.approx(row[INCEPTION_SCORE])
+    assert found.keys() == {FD_A, FD_B, INCEPTION_SCORE}
+
+
+def test_replicates_go_on_from_a_state_to_the_same_bits() -> None:
+    images, labels = grouped()
+    first, second = full().begin(230), full().begin(230)
+    first.add(images[:77], labels[:77])
+    second.restore(first.state())
+    for evaluated in (first, second):
+        evaluated.add(images[77:], labels[77:])
+    assert first.replicates() == second.replicates() == judged(images, labels).replicates()
+
+
+def test_images_that_are_few_or_fewer_than_features_have_no_replicates() -> None:
+    assert judged(IMAGES, LABELS).replicates() == {}
+    wide = FakeExtractor()
+    wide.num_features = 180
+    assert judge().groups(wide, 230) is None
+    assert judge().groups(wide, 250) is not None

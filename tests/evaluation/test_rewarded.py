@@ -12,8 +12,10 @@ from adanat_rl.config.loading import resolve
 from adanat_rl.config.metric_keys import EVAL, ITERATION, REWARD_MEAN
 from adanat_rl.config.paths import assets_folder
 from adanat_rl.evaluation.hacking import find_hacking
-from adanat_rl.evaluation.judge import ACCURACY, FD_A, FD_B, PRECISION, RECALL
+from adanat_rl.evaluation.judge import ACCURACY, CLIP_SCORE, FD_A, FD_B, PRECISION, RECALL
+from adanat_rl.evaluation.panel.photos import CMMD_KEY
 from adanat_rl.evaluation.rewarded import check_deciding_metric, remaining_judges, rewarded_judges
+from tests.tiny_clip import write_tiny_clip
 
 OF_A = {FD_A, PRECISION, RECALL, ACCURACY}
 COMPOSITE = ("reward.kind=composite", "reward.parts=[{kind: adversarial}, {kind: fid, weight: 0.1}]")
@@ -73,3 +75,20 @@ def test_hacking_is_told_by_the_judges_that_remain() -> None:
     assert [judge.metric for judge in worse_by_b.judges] == [FD_B]
     assert find_hacking(rows(0.05, -0.01), 5, 0.1, paid) is None
     assert find_hacking(rows(0.05, -0.01), 5, 0.1) is not None
+
+
+@pytest.mark.parametrize("kind", ["clip_score", "aesthetic"])
+def test_a_clip_that_pays_judges_no_more_however_it_is_stored(tmp_path: Path, kind: str) -> None:
+    clip, other = write_tiny_clip(tmp_path / "clip"), write_tiny_clip(tmp_path / "other", 1)
+    copy = shutil.copytree(clip, tmp_path / "copy")
+    (copy / "vocab.json").unlink()  # images need no words
+    judges = (f"evaluation.clip={copy}", f"evaluation.clip_score={clip}", "evaluation.judge=inception")
+    pays = (f"reward.kind={kind}", f"reward.{kind}.encoder={clip}", "reward.aesthetic.head=head.safetensors")
+    assert rewarded(*pays, *judges) == {CLIP_SCORE, CMMD_KEY}
+    assert rewarded(*pays, f"evaluation.clip={other}") == set()
+    assert rewarded(*judges) == set()
+    composite = ("reward.kind=composite", f"reward.parts=[{{kind: adversarial}}, {{kind: {kind}, weight: 0.1}}]")
+    assert rewarded(*pays[1:], *judges, *composite) == {CLIP_SCORE, CMMD_KEY}
+    shutil.rmtree(copy)
+    assert rewarded(*pays, f"evaluation.clip={copy}") == set()
+    assert rewarded(*pays, f"evaluation.clip={clip}/../clip") == {CMMD_KEY}

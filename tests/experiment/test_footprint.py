@@ -3,17 +3,27 @@
 from __future__ import annotations
 
 from functools import cache
+from pathlib import Path
 
 import pytest
 import torch
+from transformers import CLIPModel, Dinov2Model
 
 from adanat_rl.config.loading import resolve
 from adanat_rl.config.schema import ExperimentConfig
 from adanat_rl.experiment.duration import TRANSFORMER_USE, estimate_duration
 from adanat_rl.experiment.estimate import bytes_per_trajectory
-from adanat_rl.experiment.footprint import Costs, Work, costs_of, judge_network, policy_networks, work_of
+from adanat_rl.experiment.footprint import (
+    Costs,
+    Work,
+    costs_of,
+    judge_network,
+    photo_networks,
+    policy_networks,
+    work_of,
+)
 from adanat_rl.experiment.machines import parse_machine
-from adanat_rl.experiment.measuring import num_parameters
+from adanat_rl.experiment.measuring import measure, num_parameters
 from adanat_rl.experiment.outline import Outline, outline_of
 from adanat_rl.experiment.reward_outline import RewardOutline, reward_outline
 from adanat_rl.experiment.workers import Process, feature_bytes, gpu_bytes, place, processes_of
@@ -21,6 +31,8 @@ from adanat_rl.generation.masked.sampler import MaskedTokenGenerator
 from adanat_rl.generation.noise import ImageNoise
 from adanat_rl.generation.policies.base import SchedulePolicy, draw
 from tests.contracts.parity import ParityModule
+from tests.tiny_clip import write_tiny_clip
+from tests.tiny_dinov2 import write_tiny_dinov2
 
 Plan = tuple[ExperimentConfig, Outline, RewardOutline | None, Costs, Work, list[Process]]
 
@@ -261,3 +273,27 @@ def test_a_run_is_its_iterations_and_evaluations() -> None:
     assert took.final == pytest.approx(took.evaluation * 50000 / 5000 * 2 * 6)
     warm_up = took.reward_update  # as many updates as in an iteration
     assert took.run == pytest.approx(warm_up + 1000 * took.iteration + 21 * took.evaluation + took.final)
+
+
+def test_networks_that_judge_photos_are_counted_where_they_are(tmp_path: Path) -> None:
+    folders = (write_tiny_dinov2(tmp_path / "dinov2"), write_tiny_clip(tmp_path / "clip"))
+    photos = tuple(f"evaluation.{folder.name}={folder}" for folder in folders)
+    without, counted = plan("imagenet256"), plan("imagenet256", *photos)
+    networks = {name: num_parameters(network) for name, network, _ in photo_networks(counted[0])}
+    models = (Dinov2Model.from_pretrained(folders[0]), CLIPModel.from_pretrained(folders[1]))
+    eyes = [models[0], models[1].vision_model, models[1].visual_projection]
+    sizes = [sum(parameter.numel() for parameter in model.parameters()) for model in eyes]
+    assert networks == {"DINOv2": sizes[0], "CLIP": sizes[1] + sizes[2]}
+    width, tokens, patch = 16, 65, 3 * 28**2
+    block = tokens * (4 * width**2 + 2 * 2 * width**2) + 2 * tokens**2 * width
+    by_hand = 2 * ((tokens - 1) * patch * width + 2 * block)
+    config = resolve("imagenet256", overrides=photos[:1])
+    (_, network, size) = photo_networks(config)[0]
+    assert size == 224
+    found = measure(lambda: network(pixel_values=torch.empty(1, 3, 224, 224, device="meta"))).flops
+    assert found == pytest.approx(by_hand, rel=0.02)
+    assert counted[3].photos.flops > 32 * found
+    assert without[3].photos.flops == 0
+    names = {part.what for process in counted[5] for role in process.roles for part in role.parts}
+    assert {"DINOv2", "CLIP", "judging 32 photos"} <= names
+    assert photo_networks(resolve("imagenet256", overrides=["evaluation.dinov2=nowhere"])) == []

@@ -13,12 +13,11 @@ from torch.nn import functional
 from adanat_rl.config.errors import UserError
 from adanat_rl.config.reward_settings import AdversarialConfig
 from adanat_rl.generation.weights import save_network
+from adanat_rl.metrics.clip_pixels import IMAGENET_MEAN, IMAGENET_STD
 from adanat_rl.rewards.adversarial import AdversarialReward
 from adanat_rl.rewards.base import RewardBatch
 from adanat_rl.rewards.projected import logits as projected_logits
 from adanat_rl.rewards.projected.dino import (
-    IMAGENET_MEAN,
-    IMAGENET_STD,
     DinoFeatures,
     Window,
     dino_pixels,

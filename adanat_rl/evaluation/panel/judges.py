@@ -1,12 +1,13 @@
 """The judges: distances, manifolds, class accuracy, usefulness for a classifier, nearness to training images.
 
-Real images that they compare with are those of the test split.
+Real images that they compare with are those of the test split, for photos those of the statistics.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -22,8 +23,9 @@ from adanat_rl.evaluation.panel.contract import (
 )
 from adanat_rl.metrics.checks import checked_finite, checked_rows
 from adanat_rl.metrics.frechet import FrechetDistance
+from adanat_rl.metrics.kernels import Compare, gaussian_mmd, polynomial_mmd
 from adanat_rl.metrics.manifold import density_coverage, neighbour_radii, precision_recall
-from adanat_rl.metrics.scores import squared_mmd
+from adanat_rl.metrics.statistics import FeatureStatistics
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -42,7 +44,9 @@ class FrechetJudge:
     it has not learned from.
 
     Args:
-        space: what it sees; the features of all networks side by side. real: test images' features `[M, D]` there.
+        space: what it sees; the features of all networks side by side.
+        real: test images' features `[M, D]` there, which are scaled to a mean variance of 1; or the statistics of more
+            images than fit into memory, which stay as they are, so that distances are those that others publish.
         kind, blind_to: as the contract says.
         folds: `[M]` int64, which network has not seen a real image; None for a space without networks.
     """
@@ -50,13 +54,21 @@ class FrechetJudge:
     set_size = None
 
     def __init__(
-        self, space: FeatureSpace, real: Tensor, kind: str, blind_to: str, folds: Tensor | None = None
+        self,
+        space: FeatureSpace,
+        real: Tensor | FeatureStatistics,
+        kind: str,
+        blind_to: str,
+        folds: Tensor | None = None,
     ) -> None:
         self.space, self.kind, self.blind_to = space, kind, blind_to
         self.name = f"Fréchet distance, {space.name}"
         self.values = (
             Value(f"fd_{_slug(space.name)}", f"FD {space.name}", True, MARGIN_OF_DISTANCE, is_relative=True),
         )
+        if isinstance(real, FeatureStatistics):
+            self._scales, self._distances = [1.0], [FrechetDistance(real)]
+            return
         folds = torch.zeros(len(real), dtype=torch.int64) if folds is None else folds
         parts = real.chunk(int(folds.max()) + 1, dim=1)
         self._scales = [_scale(part) for part in parts]
@@ -66,33 +78,54 @@ class FrechetJudge:
         ]
 
     def __call__(self, features: Tensor, context: Tensor) -> Mapping[str, float]:
-        """The distance; real features are scaled to a mean variance of 1."""
-        parts = features.double().chunk(len(self._distances), dim=1)
+        """The distance."""
+        parts = features.chunk(len(self._distances), dim=1)
         found = [
-            distance(part * scale) for distance, part, scale in zip(self._distances, parts, self._scales, strict=True)
+            distance(part if scale == 1 else part.double() * scale)
+            for distance, part, scale in zip(self._distances, parts, self._scales, strict=True)
         ]
         return {self.values[0].key: float(np.mean(found))}
 
 
+@dataclass(frozen=True)
+class Kernel:
+    """What a kernel distance is computed with.
+
+    Args:
+        name: of the distance. is_scaled: whether features are shifted and scaled to a mean variance of 1 before.
+        against: the estimate between sets and fixed rows.
+    """
+
+    name: str
+    is_scaled: bool
+    against: Callable[[Tensor], Compare]
+
+
+KID = Kernel("KID", True, polynomial_mmd)
+CMMD = Kernel("CMMD", False, gaussian_mmd)
+
+
 class KernelJudge:
-    """The squared maximum mean discrepancy to real images, kernel (x·y / D + 1)³, unbiased at any number of images
-    (Bińkowski et al. 2018): 0 for as good as real, and below it by chance. So its margin is no part of the number, but
-    3 % of what a known defect comes to.
+    """The squared maximum mean discrepancy to real images, unbiased at any number of images: 0 for as good as real, and
+    below it by chance. So its margin is no part of the number, but 3 % of what a known defect comes to.
 
     Args:
         space: what it sees. real: test images' features `[M, D]` there. kind, blind_to: as the contract says.
-        blurred: features `[M, D]` of the same images with the defect.
+        defective: features `[N, D]` of the same images with the defect. kernel: which one.
     """
 
     set_size = None
 
-    def __init__(self, space: FeatureSpace, real: Tensor, kind: str, blind_to: str, blurred: Tensor) -> None:
+    def __init__(
+        self, space: FeatureSpace, real: Tensor, kind: str, blind_to: str, defective: Tensor, kernel: Kernel = KID
+    ) -> None:
         self.space, self.kind, self.blind_to = space, kind, blind_to
         self.name = f"kernel distance, {space.name}"
-        self._mean, self._scale = real.double().mean(dim=0), _scale(real)
-        self._real = self._framed(real)[:_LARGEST_SET]
-        margin = MARGIN_OF_DISTANCE * abs(self._distance(self._framed(blurred)))
-        self.values = (Value(f"kid_{_slug(space.name)}", f"KID {space.name}", True, margin),)
+        self._mean = real.double().mean(dim=0) if kernel.is_scaled else torch.zeros(())
+        self._scale = _scale(real) if kernel.is_scaled else 1.0
+        self._compare = kernel.against(self._framed(real)[:_LARGEST_SET])
+        margin = MARGIN_OF_DISTANCE * abs(self._distance(self._framed(defective)))
+        self.values = (Value(f"{_slug(kernel.name)}_{_slug(space.name)}", f"{kernel.name} {space.name}", True, margin),)
 
     def __call__(self, features: Tensor, context: Tensor) -> Mapping[str, float]:
         """The distance; it may be slightly negative."""
@@ -106,7 +139,7 @@ class KernelJudge:
         """The mean over parts, each evenly spread over the images: pairs grow with the square of their number."""
         count = math.ceil(len(rows) / _KERNEL_PART)
         parts = [rows[number::count] for number in range(count)]
-        return float(torch.stack([squared_mmd(self._real, part) for part in parts]).mean())
+        return float(torch.stack([self._compare(part) for part in parts]).mean())
 
 
 class ManifoldJudge:
@@ -268,4 +301,4 @@ def _array(rows: Tensor) -> NDArray[np.float64]:
 
 
 def _slug(name: str) -> str:
-    return name.replace(" ", "_")
+    return name.lower().replace(" ", "_")

@@ -4,21 +4,23 @@ from __future__ import annotations
 
 import hashlib
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
 from adanat_rl.config.errors import UserError
-from adanat_rl.evaluation.judge import Judge, Judgement, JudgeNames
-from adanat_rl.evaluation.panel.contract import FeatureSpace, PanelJudge, Value
+from adanat_rl.evaluation.jackknife import num_groups, pseudo_values
+from adanat_rl.evaluation.joined_judge import JoinedJudge
+from adanat_rl.evaluation.judge import Judge
+from adanat_rl.evaluation.panel.contract import FeatureSpace, PanelJudge
 from adanat_rl.generation.seeding import Purpose, philox
-from adanat_rl.metrics.accumulation import State, part, under
+from adanat_rl.metrics.accumulation import State
 from adanat_rl.metrics.checks import NonFiniteError
+from adanat_rl.metrics.encoders import ImageEncoder
 
 _MOST_SETS = 4  # over which a judge of sets is averaged
-_NUM_GROUPS, _SMALLEST_GROUP = 4, 50  # of a jackknife, and images of a group
 
 
 class Panel:
@@ -104,10 +106,8 @@ class PanelSet:
     def replicates(self) -> dict[str, list[float]]:
         """Numbers for each value whose mean is the value and which spread as values of parts of the images do.
 
-        Where a judge measures sets, they are the numbers of the sets. Otherwise they are the pseudo-values of a
-        jackknife (Tukey 1958) over groups of images: n times the value, less n - 1 times that of all but one group,
-        moved so that their mean is the value. Which images are together does not depend on what was drawn. A value of
-        too few images has a single one.
+        Where a judge measures sets, they are the numbers of the sets. Otherwise they are those of a jackknife. Which
+        images are together does not depend on what was drawn. A value of too few images has a single one.
         """
         features, context = self._all()
         groups = _groups(context)
@@ -121,9 +121,7 @@ class PanelSet:
                 rest = torch.cat([group for other, group in enumerate(groups) if other != number])
                 without.append(_asked(judge, rows[rest], context[rest]))
             for value in judge.values:
-                left = np.array([numbers[value.key] for numbers in without])
-                spread = -(len(left) - 1) * (left - left.mean())
-                found[value.key] = (found[value.key][0] + spread).tolist()
+                found[value.key] = pseudo_values(found[value.key][0], [numbers[value.key] for numbers in without])
         return found
 
     def _of_sets(self) -> dict[str, list[float]]:
@@ -166,6 +164,8 @@ class PanelSet:
 
 def _identity(space: FeatureSpace) -> str:
     """Its name, and for networks a hash of their weights."""
+    if isinstance(space, ImageEncoder):
+        return f"{space.name} {space.content_hash()[:12]}"
     if not isinstance(space, nn.Module):
         return space.name
     digest = hashlib.blake2b(digest_size=8)
@@ -196,8 +196,7 @@ def _sets(context: Tensor, size: int | None) -> list[Tensor]:
 
 def _groups(context: Tensor) -> list[Tensor]:
     """Rows of the groups of a jackknife, equal to one; a single one where they would be small."""
-    count = _NUM_GROUPS if len(context) >= _NUM_GROUPS * _SMALLEST_GROUP else 1
-    return list(_dealt(context).tensor_split(count))
+    return list(_dealt(context).tensor_split(num_groups(len(context))))
 
 
 def _dealt(context: Tensor) -> Tensor:
@@ -211,7 +210,7 @@ def _dealt(context: Tensor) -> Tensor:
     return torch.from_numpy(order[np.argsort(place, kind="stable")])
 
 
-class PanelledJudge:
+class PanelledJudge(JoinedJudge):
     """Adds the values of a panel to a judge's numbers.
 
     Args:
@@ -219,50 +218,5 @@ class PanelledJudge:
     """
 
     def __init__(self, judge: Judge, panel: Panel) -> None:
-        self._judge = judge
+        super().__init__(judge, panel, "panel")
         self.panel = panel
-
-    @property
-    def names(self) -> JudgeNames:
-        """Those of the judge."""
-        return self._judge.names
-
-    @property
-    def values(self) -> tuple[Value, ...]:
-        """Those of the judge, and those of the panel."""
-        return (*self._judge.values, *self.panel.values)
-
-    def begin(self, num_images: int) -> Judgement:
-        """An empty set."""
-        return _Panelled(self._judge.begin(num_images), self.panel.begin())
-
-    def distance(self, batches: Iterable[Tensor]) -> float:
-        """That of the judge."""
-        return self._judge.distance(batches)
-
-
-class _Panelled:
-    def __init__(self, judgement: Judgement, gathered: PanelSet) -> None:
-        self._judgement = judgement
-        self._gathered = gathered
-
-    @property
-    def count(self) -> int:
-        return self._judgement.count
-
-    def add(self, images: Tensor, labels: Tensor) -> None:
-        self._judgement.add(images, labels)
-        self._gathered.add(images, labels)
-
-    def result(self) -> dict[str, float]:
-        return {**self._judgement.result(), **self._gathered.result()}
-
-    def replicates(self) -> dict[str, list[float]]:
-        return self._gathered.replicates()
-
-    def state(self) -> State:
-        return {**under("judge", self._judgement.state()), **under("panel", self._gathered.state())}
-
-    def restore(self, state: Mapping[str, np.ndarray]) -> None:
-        self._gathered.restore(part(state, "panel"))
-        self._judgement.restore(part(state, "judge"))

@@ -21,8 +21,11 @@ _SAMPLED_BLOCKS = 256
 _BLOCK_BYTES = 4096
 
 
-def require_transformers() -> Any:
+def require_transformers(what: str = "text") -> Any:
     """The module `transformers`.
+
+    Args:
+        what: needs it, for the message.
 
     Raises:
         UserError: it is not installed.
@@ -30,7 +33,7 @@ def require_transformers() -> Any:
     try:
         return importlib.import_module("transformers")
     except ImportError:
-        raise UserError("text needs the package transformers: pip install 'adanat-rl[text]'") from None
+        raise UserError(f"{what} needs the package transformers: pip install 'adanat-rl[text]'") from None
 
 
 def require_folder(folder: Path, *files: str) -> Path:
@@ -45,6 +48,19 @@ def require_folder(folder: Path, *files: str) -> Path:
         if not (folder / name).is_file():
             raise UserError(f"{folder} lacks {name}; accepted: a folder written by transformers' save_pretrained")
     return folder
+
+
+def require_model_type(folder: Path, *accepted: str) -> None:
+    """Refuses the folder of a model of another family: transformers would take what it finds of the names it looks for.
+
+    Raises:
+        UserError: naming the family, or what is missing.
+    """
+    require_folder(folder, "config.json")
+    settings = read_json(folder / "config.json")
+    found = settings.get("model_type") if isinstance(settings, dict) else None
+    if found not in accepted:
+        raise UserError(f"{folder}/config.json: model_type is {found!r}; accepted: {', '.join(accepted)}")
 
 
 def load_config(cls: Any, folder: Path) -> Any:

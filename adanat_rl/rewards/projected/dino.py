@@ -17,10 +17,9 @@ from torch.nn import functional
 
 from adanat_rl.generation.text.local import require_transformers
 from adanat_rl.generation.weights import share_network
+from adanat_rl.metrics.clip_pixels import IMAGENET_MEAN, IMAGENET_STD
 
 DINO_KIND = "dino_vit"
-IMAGENET_MEAN = (0.485, 0.456, 0.406)
-IMAGENET_STD = (0.229, 0.224, 0.225)
 
 _RENAMED = [
     (r"^cls_token$", "vit.embeddings.cls_token"),
