@@ -43,11 +43,13 @@ def test_a_shard_of_whole_trajectories_says_the_same_with_and_without_lengths(ma
     assert_equal_to_rounding(gradients(make_learner(), told), gradients(make_learner(), plain))
 
 
-@pytest.mark.parametrize("features", ["ppo.features=recompute", "ppo.features=disk"])
-def test_weights_are_the_same_whoever_computes_the_features(build, features: str) -> None:
+@pytest.mark.parametrize(
+    ("features", "both"), [("ppo.features=recompute", ()), ("ppo.features=disk", ("ppo.micro_batch_size=64",))]
+)
+def test_weights_are_the_same_whoever_computes_the_features(build, features: str, both: tuple[str, ...]) -> None:
     states, seen = [], []
     for overrides in ((), (features,)):
-        algorithm, _ = build(*IN_PROCESS, *STOPPING, *overrides)
+        algorithm, _ = build(*IN_PROCESS, *STOPPING, *both, *overrides)
         algorithm.warm_up()
         for _ in range(2):
             algorithm.train()
