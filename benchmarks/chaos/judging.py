@@ -13,7 +13,7 @@ from adanat_rl.experiment.checkpoints import checkpoint_folders
 from benchmarks.chaos.processes import describe
 from benchmarks.chaos.starting import Ending, Place
 from benchmarks.chaos.strikes import DONE, FAILED, INTERRUPTED, KILLED, REFUSED, TERMINATED
-from benchmarks.chaos.workloads import RUN, Outcome, Workload, run_folders, written_rows
+from benchmarks.chaos.workloads import PUT_ASIDE, RUN, Outcome, Workload, run_folders, written_rows
 
 _OUR_LINES = re.compile(r"adanat-rl[ :]|  |warning: |$")  # with a colon the last words of a reaper
 _INTERNAL = ("Traceback (most recent call last)", "unexpected")  # what no user may see
@@ -83,6 +83,8 @@ def outcome_faults(workload: Workload, work: Path, reference: Outcome) -> list[s
         f"differs: {name}{_difference(reference.get(name, ''), found.get(name, ''))}"
         for name in sorted(reference.keys() | found.keys())
         if reference.get(name) != found.get(name)
+        and not name.endswith(PUT_ASIDE)
+        and not _is_put_aside(name, reference, found)
     ]
 
 
@@ -133,6 +135,14 @@ def is_late(ending: Ending, struck_at_s: float, tolerance_s: float) -> bool:
 def was_killed(status: int | None) -> bool:
     """By SIGKILL."""
     return status == KILLED
+
+
+def _is_put_aside(name: str, reference: Outcome, found: Outcome) -> bool:
+    """Whether the only files that are missing are those of a checkpoint that was found damaged."""
+    trial, slash, what = name.rpartition("/")
+    theirs, ours = set(reference.get(name, "").split()), set(found.get(name, "").split())
+    aside = set(found.get(f"{trial}{slash}{PUT_ASIDE}", "").split())
+    return what == "files" and ours <= theirs and theirs - ours <= aside
 
 
 def _difference(expected: str, found: str) -> str:

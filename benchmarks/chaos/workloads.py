@@ -24,6 +24,7 @@ RUN = "run"
 SWEEP_FILE = "try.yaml"
 URI = "{uri}"  # stands for the address of the tracking server
 Outcome = dict[str, str]
+PUT_ASIDE = "put aside"
 # Deadlines that a frozen process runs into: short, but not for a loaded machine.
 _DEADLINES = (
     "resources.shard_timeout_s=20",
@@ -119,9 +120,10 @@ def _report(work: Path) -> Outcome:
 
 
 def _files(folder: Path) -> Outcome:
-    """Names of all files; what lies below `damaged` is there on purpose."""
+    """Names of all files, and of those that were put aside as damaged, as they were called before."""
     names = sorted(str(path.relative_to(folder)) for path in folder.rglob("*") if path.is_file())
-    return {"files": " ".join(name for name in names if "damaged" not in name)}
+    aside = [name.replace("damaged/", "") for name in names if "damaged/" in name]
+    return {"files": " ".join(name for name in names if "damaged" not in name), PUT_ASIDE: " ".join(aside)}
 
 
 def _unmeasured(content: Any) -> Any:

@@ -186,6 +186,22 @@ def test_a_result_that_differs_in_one_bit_one_row_or_one_file_is_seen(finished_r
     assert "cannot be read" in judging.outcome_faults(workload, work, reference)[0]
 
 
+def test_a_checkpoint_that_was_put_aside_is_not_missing_and_no_other_file_may_be(
+    finished_run: Path, tmp_path: Path
+) -> None:
+    workload, work = WORKLOADS["train"], tmp_path / "work"
+    shutil.copytree(finished_run, work / "run")
+    reference = workload.outcome(work)
+    checkpoints = work / "run" / "checkpoints"
+    oldest = min(checkpoints.glob("iteration_*"))
+    (checkpoints / "damaged").mkdir()
+    oldest.rename(checkpoints / "damaged" / oldest.name)
+    assert judging.outcome_faults(workload, work, reference) == []
+    (work / "run" / "config.yaml").unlink()
+    assert "missing: checkpoints" in judging.outcome_faults(workload, work, reference)[0]
+    assert "config.yaml" in judging.outcome_faults(workload, work, reference)[0]
+
+
 def test_torn_files_are_damaged_and_can_be_put_back(finished_run: Path, tmp_path: Path) -> None:
     folder = tmp_path / "run"
     for number in range(40):
