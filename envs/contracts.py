@@ -90,7 +90,10 @@ class Observation(Protocol):
 
 
 class Generator(Protocol):
-    """Draws images in `horizon` steps under decisions; its states have `observation` and `num_passes` `[B]`."""
+    """Draws images in `horizon` steps under decisions; its states have `observation` and `num_passes` `[B]`.
+
+    One that can finish images before the last step has `is_finished(sample [B, …]) -> [B] bool` too.
+    """
 
     @property
     def horizon(self) -> int:

@@ -6,6 +6,8 @@ and out and no reward, for a rollout that stays on the device; NumPy mode is bui
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Any, ClassVar, Literal
 
 import gymnasium as gym
@@ -31,7 +33,8 @@ ObservationMode = Literal["tokens", "features"]
 
 
 class GenerationVectorEnv(gym.vector.VectorEnv):
-    """T steps, then a reward from the scorer; all images start and end together (autoreset in the next step).
+    """T steps at most, then a reward from the scorer. An image ends early where the generator finishes it early; each
+    starts anew by itself in the step after its end.
 
     Observation, mode "tokens": Dict of the sample (tokens `[L]` int64), context and step. Mode "features": one float32
     Box of L·D features, one-hot context and one-hot step; features are 0 at the end of an episode.
@@ -83,6 +86,8 @@ class GenerationVectorEnv(gym.vector.VectorEnv):
         self._rngs: list[np.random.Generator] = []
         self._state: Any = None
         self._carry: Tensor | None = None
+        self._groups: list[_Group] = []
+        self._ended = np.zeros(num_envs, bool)
         self.single_observation_space = _observation_space(generator, observation_mode)
         limit = checked_limit(action_limit)
         self.single_action_space = spaces.Box(-limit, limit, (generator.decision_space.num_actions,), np.float32)
@@ -132,38 +137,91 @@ class GenerationVectorEnv(gym.vector.VectorEnv):
         chosen = self._chosen_context(options)
         super().reset(seed=None if seed is None else seeds[0])
         self._seed(seeds)
-        image_seeds = np.array([rng.integers(2**63) for rng in self._rngs])
-        drawn = np.array([self._contexts[rng.integers(len(self._contexts))] for rng in self._rngs])
-        context = drawn if chosen is None else chosen
-        device = self.generator.device
-        noise = self._noise_factory(torch.from_numpy(image_seeds).to(device))
-        observation = self.reset_tensors(torch.from_numpy(context).to(device), noise)
-        decision = np.zeros((self.num_envs, self.generator.decision_space.num_decisions), np.float32)
-        return self._to_numpy(observation), self._info(decision)
+        self._groups = [self._start(np.arange(self.num_envs), chosen)]
+        self._ended = np.zeros(self.num_envs, bool)
+        return self._to_numpy(), self._info()
 
     def step(self, actions: np.ndarray) -> tuple[Any, np.ndarray, np.ndarray, np.ndarray, dict[str, Any]]:
-        """Takes one step, or starts the next episode if the last one ended in the step before (actions are ignored)."""
-        if self._state is None:
+        """Takes one step with each image, or starts the next episode of those that ended in the step before (their
+        actions are ignored).
+        """
+        if not self._groups:
             raise gym.error.ResetNeeded("call reset before step")
-        nothing = np.zeros(self.num_envs, bool)
-        if self._state.observation.step == self.horizon:
-            observation, info = self.reset()
-            return observation, np.zeros(self.num_envs, np.float32), nothing, nothing.copy(), info
-        values = checked_actions(actions, self.action_space)
-        action = torch.tensor(values, device=self.generator.device)
-        observation, decision = self.step_tensors(action)
-        terminated = np.full(self.num_envs, observation.step == self.horizon)
-        rewards = self._rewards(observation) if terminated.all() else np.zeros(self.num_envs, np.float32)
-        return self._to_numpy(observation), rewards, terminated, nothing, self._info(decision.cpu().numpy())
+        values = self._checked(actions)
+        anew = self._ended.nonzero()[0]
+        self._groups = [group for group in self._groups if group.is_active.any()]
+        for group in self._groups:
+            self._advance(group, values)
+        if len(anew):
+            self._groups.append(self._start(anew, None))
+        rewards = np.zeros(self.num_envs, np.float32)
+        self._ended = np.zeros(self.num_envs, bool)
+        for group in self._groups:
+            ended = group.is_active & self._has_ended(group)
+            rows = group.rows[ended]
+            if len(rows):
+                rewards[rows] = self._rewards(group.state.observation, ended)
+            self._ended[rows] = True
+            group.is_active &= ~ended
+        return self._to_numpy(), rewards, self._ended.copy(), np.zeros(self.num_envs, bool), self._info()
 
     def render(self) -> tuple[np.ndarray, ...] | None:
         """The images as they stand, each uint8 `[H, W, 3]`; None without a render mode."""
         if self.render_mode is None:
             return None
-        if self._state is None:
+        if not self._groups:
             raise gym.error.ResetNeeded("call reset before render")
-        images = self.generator.decode(self._state.observation.sample)
+        images = self.generator.decode(self._gathered(lambda group: group.state.observation.sample))
         return tuple(rgb_frames(images.cpu().numpy(), self._frame_size))
+
+    def _checked(self, actions: np.ndarray) -> np.ndarray:
+        """Actions `[N, A]`; those of images that begin anew are not looked at."""
+        if self._ended.all():
+            return np.zeros(self.action_space.shape, np.float32)
+        given = np.asarray(actions)
+        if self._ended.any() and given.shape == self.action_space.shape:
+            given = np.where(self._ended[:, None], np.zeros_like(given), given)
+        return checked_actions(given, self.action_space)
+
+    def _start(self, rows: np.ndarray, context: np.ndarray | None) -> _Group:
+        """Begins an episode of some images, with contexts `[R]` or drawn ones."""
+        image_seeds = np.array([self._rngs[row].integers(2**63) for row in rows])
+        drawn = np.array([self._contexts[self._rngs[row].integers(len(self._contexts))] for row in rows])
+        device = self.generator.device
+        noise = self._noise_factory(torch.from_numpy(image_seeds).to(device))
+        chosen = torch.from_numpy(drawn if context is None else context).to(device)
+        decision = torch.zeros(len(rows), self.generator.decision_space.num_decisions, device=device)
+        return _Group(rows, self.generator.reset(chosen, noise), decision, np.ones(len(rows), bool))
+
+    def _advance(self, group: _Group, actions: np.ndarray) -> None:
+        """Takes one step with a group."""
+        action = torch.tensor(actions[group.rows], device=self.generator.device)
+        space, step = self.generator.decision_space, group.state.observation.step
+        group.decision, group.carry = space.decide(action, step, group.carry)
+        group.state = self.generator.step(group.state, group.decision)
+
+    def _has_ended(self, group: _Group) -> np.ndarray:
+        observation = group.state.observation
+        if observation.step == self.horizon:
+            return np.ones(len(group.rows), bool)
+        is_finished = getattr(self.generator, "is_finished", None)
+        if is_finished is None or observation.step == 0:
+            return np.zeros(len(group.rows), bool)
+        return np.asarray(is_finished(observation.sample).cpu())
+
+    def _gathered(self, part: Callable[[_Group], Tensor]) -> Tensor:
+        """A tensor `[N, …]` of the images' newest episodes, from what each group has of its own."""
+        joined: Tensor | None = None
+        for group in self._groups:  # oldest first: an image that began anew is in a later one
+            rows = part(group)
+            if len(group.rows) == self.num_envs:
+                joined = rows.clone()
+                continue
+            if joined is None:
+                joined = rows.new_zeros(self.num_envs, *rows.shape[1:])
+            joined[torch.from_numpy(group.rows).to(rows.device)] = rows
+        assert joined is not None
+        return joined
 
     def _seed(self, seeds: list[int | None]) -> None:
         old: list[np.random.Generator | None] = [*self._rngs] if self._rngs else [None] * self.num_envs
@@ -181,31 +239,59 @@ class GenerationVectorEnv(gym.vector.VectorEnv):
             raise ValueError(f"options['context'] has shape {labels.shape}, expected one label or {self.num_envs}")
         return np.broadcast_to(labels, (self.num_envs,)).copy()
 
-    def _rewards(self, observation: Observation) -> np.ndarray:
-        scores = self._scorer(observation.sample, observation.context)
+    def _rewards(self, observation: Observation, ended: np.ndarray) -> np.ndarray:
+        """Rewards `[E]` of the images that have ended."""
+        rows = torch.from_numpy(ended.nonzero()[0]).to(self.generator.device)
+        scores = self._scorer(observation.sample[rows], observation.context[rows])
         rewards = np.asarray(scores.detach().cpu(), np.float32)
-        if rewards.shape != (self.num_envs,) or not np.isfinite(rewards).all():
-            raise ValueError(f"the scorer gave {rewards!r}, expected {self.num_envs} finite numbers")
+        if rewards.shape != (len(rows),) or not np.isfinite(rewards).all():
+            raise ValueError(f"the scorer gave {rewards!r}, expected {len(rows)} finite numbers")
         return rewards
 
-    def _to_numpy(self, observation: Observation) -> Any:
-        context = observation.context.cpu().numpy()
+    def _to_numpy(self) -> Any:
+        context = self._gathered(lambda group: group.state.observation.context).cpu().numpy()
+        step = self._gathered(lambda group: torch.full((len(group.rows),), group.state.observation.step)).numpy()
         if self._observation_mode == "tokens":
-            return {
-                "context": context.copy(),
-                self.generator.sample_spec.name: observation.sample.cpu().numpy().copy(),
-                "step": np.full(self.num_envs, observation.step, np.int64),
-            }
+            sample = self._gathered(lambda group: group.state.observation.sample).cpu().numpy()
+            return {"context": context, self.generator.sample_spec.name: sample, "step": step}
         flat = np.zeros(self.observation_space.shape, np.float32)
         size = int(np.prod(self.generator.feature_shape))
-        if observation.features is not None:
-            flat[:, :size] = observation.features.reshape(self.num_envs, size).cpu().numpy()
+        flat[:, :size] = self._gathered(self._flat_features).cpu().numpy()
         flat[np.arange(self.num_envs), size + context] = 1
-        flat[:, size + self.generator.context_spec.num_contexts + observation.step] = 1
+        flat[np.arange(self.num_envs), size + self.generator.context_spec.num_contexts + step] = 1
         return flat
 
-    def _info(self, decision: np.ndarray) -> dict[str, Any]:
-        return {"decision": decision, "num_passes": self._state.num_passes.cpu().numpy().copy()}
+    def _flat_features(self, group: _Group) -> Tensor:
+        """`[R, L·D]`; 0 at the end of an episode."""
+        features = group.state.observation.features
+        if features is None:
+            return torch.zeros(
+                len(group.rows), int(np.prod(self.generator.feature_shape)), device=self.generator.device
+            )
+        return features.flatten(1)
+
+    def _info(self) -> dict[str, Any]:
+        return {
+            "decision": self._gathered(lambda group: group.decision).cpu().numpy(),
+            "num_passes": self._gathered(lambda group: group.state.num_passes).cpu().numpy(),
+        }
+
+
+@dataclass
+class _Group:
+    """Images whose episodes began in the same step, in lock-step.
+
+    Args:
+        rows: `[R]`, their numbers. state: of the generator. decision: `[R, K]`, the last one.
+        is_active: `[R]`, False for those that have ended.
+        carry: of the decision space.
+    """
+
+    rows: np.ndarray
+    state: Any
+    decision: Tensor
+    is_active: np.ndarray
+    carry: Tensor | None = None
 
 
 def _observation_space(generator: Generator, mode: ObservationMode) -> spaces.Space[Any]:

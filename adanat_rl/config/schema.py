@@ -221,6 +221,15 @@ class DecisionsConfig(Section):
         gt=0,
         lt=1,
     )
+    mask_ratio_cutoff: float = setting(
+        0.0, "Mask ratios that the policy sets below this are 0 and finish the image early; 0: none are.", ge=0, lt=1
+    )
+    guidance_cutoff: float = setting(
+        0.0,
+        "Guidance scales that the policy sets below this are 0 and save the unconditional pass; 0: none are.",
+        ge=0,
+        le=MAX_DECISION,
+    )
     action_limit: float = setting(8.0, "Bound of the environment's action space, ±.", gt=0, le=1000)
 
     @model_validator(mode="after")

@@ -203,7 +203,12 @@ def load_captions(config: GeneratorConfig) -> CaptionTable:
 
 def build_decision_space(config: DecisionsConfig, horizon: int) -> DecisionSpace:
     """The four decisions of masked-token generators around their base schedule."""
-    rows = masked_token_decisions(config.sampling_temperature_floor, config.base_floor)
+    rows = masked_token_decisions(
+        config.sampling_temperature_floor,
+        config.base_floor,
+        mask_ratio_cutoff=config.mask_ratio_cutoff,
+        guidance_cutoff=config.guidance_cutoff,
+    )
     return DecisionSpace(
         rows,
         base_schedule(config.base, horizon),

@@ -34,6 +34,7 @@ class Decision:
             of a few units can change the value. None means no limit.
         effective_at_last: whether the last step of a trajectory makes any use of it.
         scale: the activation times this is the value: 4096 with "sigmoid" for a top-k of AdaGen's VAR.
+        zero_below: values below are exactly 0, where that saves work.
     """
 
     name: str
@@ -44,10 +45,12 @@ class Decision:
     base_high: float | None = None
     effective_at_last: bool = True
     scale: float = 1.0
+    zero_below: float = 0.0
 
     def value(self, pre_activation: Tensor) -> Tensor:
         """The value of a pre-activation within the bounds, elementwise."""
-        return (self.scale * activate(pre_activation, self.activation)).clamp(self.low, self.high)
+        value = (self.scale * activate(pre_activation, self.activation)).clamp(self.low, self.high)
+        return torch.where(value < self.zero_below, 0.0, value) if self.zero_below else value
 
     def pre_activation(self, value: np.ndarray) -> np.ndarray:
         """Pre-activation of a value, elementwise in float64."""
@@ -128,6 +131,10 @@ class DecisionSpace:
         self.base_schedule = torch.from_numpy(base.astype(np.float32))
         self._learned_columns = [self.names.index(name) for name in self.learned]
         self._offset = torch.from_numpy(self._action_offsets(base).astype(np.float32))
+
+    def can_be_zero(self, name: str) -> bool:
+        """Whether the policy may set a decision to exactly 0."""
+        return name in self.learned and self.decisions[self.names.index(name)].zero_below > 0
 
     def with_base_schedule(self, base_schedule: np.ndarray) -> DecisionSpace:
         """The same space around another base schedule `[T, K]`, whose length is the new horizon."""

@@ -82,7 +82,11 @@ class GeneratorState(Protocol):
 
 
 class Generator(Protocol):
-    """Draws images in `horizon` steps. All tensors live on `device`."""
+    """Draws images in `horizon` steps. All tensors live on `device`.
+
+    A generator that can finish an image before the last step has `is_finished(sample) -> [B] bool` too: further steps
+    then change nothing and cost nothing. See `finished`.
+    """
 
     horizon: int
     decision_space: DecisionSpace
@@ -122,3 +126,14 @@ class Generator(Protocol):
     def decode(self, sample: Tensor) -> Tensor:
         """Images float32 `[B, C, H, W]` in [0, 1] of samples; unfinished parts are shown as the generator sees fit."""
         ...
+
+
+def finished(generator: Generator, sample: Tensor) -> Tensor:
+    """`[B]` bool: images whose sample `[B, *sample shape]` no decision can change any more; none of them for a
+    generator that does not finish images early. It says nothing of the last step, after which all are finished.
+    """
+    is_finished = getattr(generator, "is_finished", None)
+    if is_finished is None:
+        return torch.zeros(len(sample), dtype=torch.bool, device=sample.device)
+    found: Tensor = is_finished(sample)
+    return found

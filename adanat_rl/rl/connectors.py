@@ -69,7 +69,9 @@ class ShardsToBatch(ConnectorV2):
 
     @override(ConnectorV2)
     def __call__(self, *, rl_module: Any, batch: Any, episodes: list[Shard], **kwargs: Any) -> dict[str, Any]:
-        """The batch of the one module; every column `[N, …]`, N = trajectories · T."""
+        """The batch of the one module; every column `[N, …]`, N = trajectories · T, less the steps behind the end of an
+        image.
+        """
         module = rl_module[DEFAULT_MODULE_ID].unwrapped()
         device = next(module.parameters()).device
         trajectories, horizon = sum(shard.num_trajectories for shard in episodes), len(self._effect_mask)
@@ -91,6 +93,9 @@ class ShardsToBatch(ConnectorV2):
             columns[FEATURE_ROWS] = self._write_features(episodes)
         elif self._needs_features:
             columns[FEATURES] = self._joined_features(episodes, device)
+        has_effect = _concatenate([shard.has_effect for shard in episodes]).flatten()
+        if not has_effect.all():
+            columns = {name: column[has_effect.to(column.device)] for name, column in columns.items()}
         if self._learns_critic:
             columns[Columns.VF_PREDS] = self._values(module, columns)
             columns[Columns.ADVANTAGES] = columns[RETURNS] - columns[Columns.VF_PREDS]

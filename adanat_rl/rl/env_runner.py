@@ -12,6 +12,7 @@ from ray.rllib.env.single_agent_env_runner import SingleAgentEnvRunner
 from torch import Tensor
 
 from adanat_rl.evaluation.drawing import EvaluationSet
+from adanat_rl.generation.generator import finished
 from adanat_rl.generation.noise import DeviceShardNoise, ShardNoise, Stream, shard_noise
 from adanat_rl.generation.policies.base import GenerationPolicy, actor_mean
 from adanat_rl.generation.threads import settle_process
@@ -44,14 +45,17 @@ class ShardEnvRunner(SingleAgentEnvRunner):
         mask = space.effect_mask.float()
 
         observation = env.reset_tensors(torch.from_numpy(context).to(env.generator.device), noise)
-        columns = _Columns(keep_features=settings["keep_features"])
+        columns = _Columns(size, env.generator.device, keep_features=settings["keep_features"])
         columns.samples.append(observation.sample)
         for step in range(env.horizon):
             mean = actor_mean(self.module.actor, observation, env.generator.block_rows)
             std = self.module.action_std.expand_as(mean)
             action = mean + std * noise.normal(step, Stream.ACTIONS, (space.num_actions,)).to(mean.device)
             columns.actions.append(action)
-            columns.log_probs.append(gaussian_log_prob(action, mean, std, mask[step].to(mean.device)))
+            unfinished = ~finished(env.generator, observation.sample)
+            has_effect = mask[step].to(mean.device) * unfinished[:, None]
+            columns.log_probs.append(gaussian_log_prob(action, mean, std, has_effect))
+            columns.num_steps += unfinished
             if columns.keep_features:
                 columns.features.append(observation.features)
             observation, decision = env.step_tensors(action)
@@ -96,8 +100,9 @@ def _draw_contexts(noise: ShardNoise | DeviceShardNoise, options: np.ndarray, gr
 class _Columns:
     """Tensors of a rollout, collected step by step."""
 
-    def __init__(self, keep_features: bool) -> None:
+    def __init__(self, size: int, device: torch.device, *, keep_features: bool) -> None:
         self.keep_features = keep_features
+        self.num_steps = torch.zeros(size, dtype=torch.int64, device=device)
         self.samples: list[Tensor] = []
         self.actions: list[Tensor] = []
         self.log_probs: list[Tensor] = []
@@ -115,6 +120,7 @@ class _Columns:
             log_probs=_stack(self.log_probs),
             decisions=_stack(self.decisions),
             num_passes=env.num_passes.cpu().numpy().astype(np.int16),
+            num_steps=self.num_steps.cpu().numpy().astype(np.int16),
             features=torch.stack(self.features, dim=1).to(env.generator.feature_dtype) if self.keep_features else None,
         )
 

@@ -81,7 +81,7 @@ class GenerationPPOLearner(PPOTorchLearner):
         """All minibatches of all epochs; the whole batch is handed out without a copy when there is one minibatch."""
         shards: list[Shard] = training_data.episodes
         batch = self._make_batch_if_necessary(training_data=training_data)[DEFAULT_MODULE_ID]
-        self._begin_update(batch)
+        self._begin_update(batch, np.concatenate([shard.has_effect for shard in shards]))
         size = len(batch[RETURNS])
         for epoch in range(num_epochs):
             if minibatch_size is None or minibatch_size >= size:
@@ -160,7 +160,9 @@ class GenerationPPOLearner(PPOTorchLearner):
         self.metrics.log_dict({**means, **self._before}, key=DEFAULT_MODULE_ID, window=1)
 
     def last_advantages(self) -> np.ndarray:
-        """Advantages `[trajectories, T]` of the last train batch, in the order of its shards."""
+        """Advantages `[trajectories, T]` of the last train batch, in the order of its shards; 0 behind the end of an
+        image.
+        """
         return self._advantages
 
     def set_action_std(self, std: float) -> None:
@@ -223,9 +225,12 @@ class GenerationPPOLearner(PPOTorchLearner):
             if parameter in optimizer.state:
                 yield name, optimizer.state[parameter]
 
-    def _begin_update(self, batch: Mapping[str, Tensor]) -> None:
-        horizon = self.config.learner_config_dict["horizon"]
-        self._advantages = batch[Columns.ADVANTAGES].cpu().numpy().reshape(-1, horizon)
+    def _begin_update(self, batch: Mapping[str, Tensor], has_effect: np.ndarray) -> None:
+        """Args:
+        has_effect: `[trajectories, T]` bool: the steps that the rows of the batch are.
+        """
+        self._advantages = np.zeros(has_effect.shape, np.float32)
+        self._advantages[has_effect] = batch[Columns.ADVANTAGES].cpu().numpy()
         values = batch.get(Columns.VF_PREDS)  # none without a critic
         self._before = {
             EXPLAINED_VARIANCE: 0.0 if values is None else float(explained_variance(values, batch[RETURNS])),

@@ -41,6 +41,7 @@ class Shard:
         samples: `[B, T+1, *sample shape]` storage dtype: before each step and after the last.
         context: `[B]` int64. actions: `[B, T, A]` float32. log_probs: `[B, T]` float32.
         decisions: `[B, T, K]` float32. num_passes: `[B]` int16.
+        num_steps: `[B]` int16, steps until an image was finished, after which actions have no effect; None: T each.
         returns: `[B, T]` float32; set by the algorithm once rewards are in.
         advantages: `[B, T]` float32; set with them where no critic is learned.
         features: `[B, T, L, D]` in the generator's `feature_dtype` on its device, kept only where runner and learner
@@ -55,6 +56,7 @@ class Shard:
     log_probs: np.ndarray
     decisions: np.ndarray
     num_passes: np.ndarray
+    num_steps: np.ndarray | None = None
     returns: np.ndarray | None = None
     advantages: np.ndarray | None = None
     features: Tensor | None = field(default=None, repr=False)
@@ -69,6 +71,14 @@ class Shard:
     def num_trajectories(self) -> int:
         """B."""
         return len(self.context)
+
+    @property
+    def has_effect(self) -> np.ndarray:
+        """`[B, T]` bool: steps before the image was finished."""
+        trajectories, horizon = self.actions.shape[:2]
+        if self.num_steps is None:
+            return np.ones((trajectories, horizon), bool)
+        return np.arange(horizon) < self.num_steps[:, None]
 
     @property
     def final_samples(self) -> np.ndarray:

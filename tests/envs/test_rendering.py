@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+import torch
 
 from adanat_rl.envs import GenerationEnv
 from adanat_rl.envs.rendering import rgb_frames
@@ -10,19 +11,19 @@ from tests.envs.conftest import parts
 
 def test_frames_show_the_image_as_it_stands(make_env, generator) -> None:
     env = make_env(render_mode="rgb_array", frame_size=64)
-    env.reset(seed=1)
+    observation, _ = env.reset(seed=1)
     channels, height, width = generator.image_shape
     factor = 64 // height
     for step in range(generator.horizon + 1):
         frame = env.render()
         assert frame.shape == (64, width * factor, 3)
         assert frame.dtype == np.uint8
-        sample = env._envs._state.observation.sample
-        image = generator.decode(sample)[0].numpy()
+        sample = torch.from_numpy(observation[generator.sample_spec.name])
+        image = generator.decode(sample[None])[0].numpy()
         expected = np.rint(image.clip(0, 1) * 255).astype(np.uint8).repeat(factor, 1).repeat(factor, 2)
         assert np.array_equal(frame, np.moveaxis(expected.repeat(3 // channels, 0), 0, -1)), step
         if step < generator.horizon:
-            env.step(np.zeros(env.action_space.shape, np.float32))
+            observation = env.step(np.zeros(env.action_space.shape, np.float32))[0]
 
 
 def test_a_half_drawn_digit_is_grey_where_masked(digits_generator) -> None:

@@ -128,3 +128,18 @@ def test_bounds_hold_on_both_sides() -> None:
     rows = (Decision("time", "softplus", low=0.5, high=2.0),)
     space = DecisionSpace(rows, np.ones((3, 1)))
     assert space.decide(torch.tensor([[-9.0], [9.0]]), 0)[0].flatten().tolist() == [0.5, 2.0]
+
+
+def test_values_below_a_cutoff_are_exactly_zero_and_others_are_what_they_were() -> None:
+    plain, cut = Decision("scale", "softplus"), Decision("scale", "softplus", zero_below=0.2)
+    pre = torch.linspace(-6, 3, 200)
+    expected = plain.value(pre)
+    assert torch.equal(cut.value(pre), torch.where(expected < 0.2, 0.0, expected))
+    assert (cut.value(pre) == 0).any()
+    assert not (plain.value(pre) == 0).any()
+    base = np.full((2, 1), 0.5)
+    assert DecisionSpace([cut], base).can_be_zero("scale")
+    assert not DecisionSpace([plain], base).can_be_zero("scale")
+    assert not DecisionSpace([cut, plain.__class__("other", "softplus")], np.ones((2, 2)), ["other"]).can_be_zero(
+        "scale"
+    )

@@ -19,8 +19,10 @@ NULL = 10
 
 
 class Scene:
-    def __init__(self, digits_generator: MaskedTokenGenerator, schedule: np.ndarray, learned=None) -> None:
-        space = DecisionSpace(masked_token_decisions(0.01, 0.1), schedule, learned)
+    def __init__(
+        self, digits_generator: MaskedTokenGenerator, schedule: np.ndarray, learned=None, **cutoffs: float
+    ) -> None:
+        space = DecisionSpace(masked_token_decisions(0.01, 0.1, **cutoffs), schedule, learned)
         self.nat = CountingNAT(digits_generator.nat)
         self.generator = MaskedTokenGenerator(self.nat, digits_generator.tokenizer, space, 1, ClassLabels(10))
 
@@ -137,3 +139,71 @@ def test_blocks_are_of_one_size_and_as_few_as_possible(digits_generator) -> None
     draw(generator, schedule_policy(guided(4)), context, ImageNoise(context))
     assert {len(rows) for rows in nat.rows_by_call} == {64}
     assert len(nat.rows_by_call) == 1 + 3 * 4  # first step; then 200 rows, four blocks, three times
+
+
+class Deciding:
+    """Decisions that nobody knows beforehand, as those of a policy that looks at the images."""
+
+    def __init__(self, decisions: torch.Tensor) -> None:
+        self.decisions = decisions
+
+    def plan(self, context: torch.Tensor) -> None:
+        return
+
+    def decide(self, observation, carry=None) -> tuple[torch.Tensor, None]:
+        return self.decisions[:, observation.step], None
+
+
+def mixed_decisions() -> torch.Tensor:
+    """Of four images: always guided; never; guided in the last step alone; finished by the second step."""
+    decisions = torch.from_numpy(np.tile(guided(4), (4, 1, 1))).float()
+    decisions[1, :, 3] = 0
+    decisions[2, 1:3, 3] = 0
+    decisions[3, 1, 0] = 0
+    return decisions
+
+
+def test_a_scale_that_may_turn_out_to_be_zero_waits_for_the_decision_and_saves_its_pass(digits_generator) -> None:
+    scene = Scene(digits_generator, guided(4), guidance_cutoff=0.1)
+    assert scene.passes(Deciding(mixed_decisions()), torch.tensor([1, 2, 3, 4])) == [6, 3, 4, 6]
+
+
+def test_a_finished_image_takes_no_pass_where_the_policy_may_stop(digits_generator) -> None:
+    scene = Scene(digits_generator, guided(4), guidance_cutoff=0.1, mask_ratio_cutoff=0.05)
+    assert scene.passes(Deciding(mixed_decisions()), torch.tensor([1, 2, 3, 4])) == [6, 3, 4, 2]
+    planned = Scene(digits_generator, guided(4), mask_ratio_cutoff=0.05)
+    assert planned.passes(FixedDecisionsPolicy(mixed_decisions()), torch.tensor([1, 2, 3, 4])) == [6, 3, 4, 2]
+
+
+def test_all_may_finish_at_once(digits_generator) -> None:
+    scene = Scene(digits_generator, guided(4), guidance_cutoff=0.1, mask_ratio_cutoff=0.05)
+    decisions = mixed_decisions()
+    decisions[:, 0, 0] = 0
+    assert scene.passes(Deciding(decisions), torch.tensor([1, 2, 3, 4])) == [0, 0, 0, 0]
+
+
+@pytest.mark.parametrize("may_stop", [False, True])
+def test_what_is_saved_changes_no_bit_of_an_image(digits_generator, may_stop: bool) -> None:
+    context = torch.tensor([1, 2, 3, 4])
+    cutoffs = {"guidance_cutoff": 0.1, "mask_ratio_cutoff": 0.05 if may_stop else 0.0}
+    saving = Scene(digits_generator, guided(4), **cutoffs).generator
+    plain = Scene(digits_generator, guided(4)).generator
+    drawn = draw(saving, Deciding(mixed_decisions()), context, ImageNoise(context))
+    expected = draw(plain, Deciding(mixed_decisions()), context, ImageNoise(context))
+    assert torch.equal(drawn.sample, expected.sample)
+    alone = draw(saving, Deciding(mixed_decisions()[3:]), context[3:], ImageNoise(context[3:]))
+    assert torch.equal(alone.sample[0], drawn.sample[3])
+    assert alone.num_passes[0] == drawn.num_passes[3]
+
+
+def test_features_of_finished_images_are_zero_and_the_same_when_computed_again(digits_generator) -> None:
+    generator = Scene(digits_generator, guided(4), mask_ratio_cutoff=0.05).generator
+    context = torch.tensor([1, 2, 3, 4])
+    state = generator.reset(context, ImageNoise(context))
+    for step in range(3):
+        state = generator.step(state, mixed_decisions()[:, step])
+        features = state.observation.features
+        finished = torch.tensor([False, False, False, step > 0])
+        assert torch.equal(generator.is_finished(state.observation.sample), finished)
+        assert torch.equal((features == 0).all(dim=(1, 2)), finished)
+        assert torch.equal(features, generator.features(state.observation))

@@ -1,8 +1,9 @@
 """The masked-token generator: T steps of parallel decoding around a frozen NAT and tokenizer.
 
-Cost per guided image: 2T - 2 NAT passes with class labels, 2T - 1 with captions. The all-masked first step depends on
-the context alone and is kept (of captions only the null one's); nothing runs after the last draw; an image whose
-guidance scale is known to be 0 takes no unconditional pass.
+Cost per guided image: 2T - 2 NAT passes with class labels, 2T - 1 with captions, at most. The all-masked first step
+depends on the context alone and is kept (of captions only the null one's); nothing runs after the last draw. An image
+whose guidance scale is 0 takes no unconditional pass; where the policy may set it to 0, that pass waits for the
+decision. Where the policy may stop early, an image that has no masked token left takes no pass at all.
 """
 
 from __future__ import annotations
@@ -77,7 +78,7 @@ class MaskedTokenState:
     step: int
     noise: Noise
     plan: Tensor | None  # [B, T, 4]
-    features: Tensor | None  # [B, L, D]
+    features: Tensor | None  # [B, L, D]; 0 for finished images
     conditional: Tensor | None  # [B, L, V]
     unconditional: Tensor | None  # [B, L, V]; rows that took no unconditional pass hold the conditional logits
     has_unconditional: Tensor  # [B] bool: which rows took it
@@ -132,6 +133,7 @@ class MaskedTokenGenerator:
         self.feature_dtype = weight_dtype(precision)
         self.image_shape = (tokenizer.image_channels, tokenizer.image_size, tokenizer.image_size)
         self._mask_token_id = vocab_size
+        self._may_stop = decision_space.can_be_zero(decision_space.names[MASK_RATIO])
         self._first_step_mb = first_step_mb
         self._first_step = self._make_first_step()
 
@@ -187,7 +189,8 @@ class MaskedTokenGenerator:
     def step(self, state: MaskedTokenState, decision: Tensor) -> MaskedTokenState:
         """Draws tokens under `decision` `[B, 4]`, masks the least confident again, and looks at the result."""
         guidance_scale = decision[:, GUIDANCE_SCALE]
-        state = self._complete_unconditional(state, (guidance_scale != 0) & ~state.has_unconditional)
+        missing = (guidance_scale != 0) & ~state.has_unconditional & ~self.is_finished(state.tokens)
+        state = self._complete_unconditional(state, missing)
         if state.conditional is None or state.unconditional is None:
             raise ValueError(f"the trajectory is complete: step {state.step} of {self.horizon}")
         logits = guided_logits(state.conditional, state.unconditional, guidance_scale)
@@ -210,10 +213,18 @@ class MaskedTokenGenerator:
 
     @torch.no_grad()
     def features(self, observation: Observation) -> Tensor:
-        """Features `[B, L, D]` by a conditional pass, or from the cache at step 0."""
+        """Features `[B, L, D]` by a conditional pass, or from the cache at step 0; 0 for finished images."""
         if observation.step == 0:
             return self._first_step(observation.context)[1]
-        return self._forward(observation.sample, observation.context)[1]
+        chosen = (~self.is_finished(observation.sample)).nonzero()[:, 0]
+        _, features = self._forward(observation.sample[chosen], observation.context[chosen])
+        return _spread_rows(features, chosen, len(observation.sample))
+
+    def is_finished(self, sample: Tensor) -> Tensor:
+        """`[B]` bool: images without a masked token, where the policy may stop early (`mask_ratio_cutoff`)."""
+        if not self._may_stop:
+            return torch.zeros(len(sample), dtype=torch.bool, device=sample.device)
+        return (sample != self._mask_token_id).all(dim=1)
 
     @torch.no_grad()
     def decode(self, sample: Tensor) -> Tensor:
@@ -221,36 +232,43 @@ class MaskedTokenGenerator:
         return torch.cat([self.tokenizer.decode(part) for part in sample.split(self.decode_rows)])
 
     def _look(self, state: MaskedTokenState) -> MaskedTokenState:
-        """Passes of the coming step: conditional for all, in the same blocks unconditional for those that may need
-        it.
+        """Passes of the coming step: conditional for all unfinished images, in the same blocks unconditional for those
+        that are known to need it.
         """
-        wanted = self._may_be_guided(state)
-        batch_size, chosen = len(state.tokens), wanted.nonzero()[:, 0]
-        null = torch.full_like(chosen, self.context_spec.num_contexts)
+        unfinished = ~self.is_finished(state.tokens)
+        wanted = self._will_be_guided(state) & unfinished
+        looking, guided = unfinished.nonzero()[:, 0], wanted.nonzero()[:, 0]
+        null = torch.full_like(guided, self.context_spec.num_contexts)
         logits, features = self._forward(
-            torch.cat([state.tokens, state.tokens[chosen]]), torch.cat([state.context, null]), state.lookup
+            torch.cat([state.tokens[looking], state.tokens[guided]]),
+            torch.cat([state.context[looking], null]),
+            state.lookup,
         )
-        conditional = logits[:batch_size]
+        batch_size, count = len(state.tokens), len(looking)
+        conditional = _spread_rows(logits[:count], looking, batch_size)
         return replace(
             state,
-            features=features[:batch_size],
+            features=_spread_rows(features[:count], looking, batch_size),
             conditional=conditional,
-            unconditional=_merge_rows(conditional, chosen, logits[batch_size:]),
+            unconditional=_merge_rows(conditional, guided, logits[count:]),
             has_unconditional=wanted,
-            num_passes=state.num_passes + 1 + wanted.long(),
+            num_passes=state.num_passes + unfinished.long() + wanted.long(),
         )
 
-    def _may_be_guided(self, state: MaskedTokenState) -> Tensor:
-        """`[B]` bool: False where the coming guidance scale is known to be 0."""
+    def _will_be_guided(self, state: MaskedTokenState) -> Tensor:
+        """`[B]` bool: False where the coming guidance scale is, or may turn out to be, 0."""
         if state.plan is not None:
             return state.plan[:, state.step, GUIDANCE_SCALE] != 0
         space = self.decision_space
-        learned = space.names[GUIDANCE_SCALE] in space.learned
-        possible = learned or bool(space.base_schedule[state.step, GUIDANCE_SCALE] != 0)
-        return torch.full((len(state.tokens),), possible, device=self.device)
+        name = space.names[GUIDANCE_SCALE]
+        if name in space.learned:
+            is_certain = not space.can_be_zero(name)
+        else:
+            is_certain = bool(space.base_schedule[state.step, GUIDANCE_SCALE] != 0)
+        return torch.full((len(state.tokens),), is_certain, device=self.device)
 
     def _complete_unconditional(self, state: MaskedTokenState, missing: Tensor) -> MaskedTokenState:
-        """Makes up for unconditional passes that were ruled out beforehand and that the decision wants after all."""
+        """The unconditional passes that waited for the decision, or that were ruled out beforehand against it."""
         chosen = missing.nonzero()[:, 0]
         if len(chosen) == 0 or state.unconditional is None:
             return state
@@ -264,6 +282,10 @@ class MaskedTokenGenerator:
 
     def _forward(self, tokens: Tensor, context: Tensor, lookup: ContextLookup | None = None) -> tuple[Tensor, Tensor]:
         """Logits and features. Without a lookup each block looks its own contexts up in the table."""
+        if len(tokens) == 0:
+            length, width = self.feature_shape
+            empty = torch.zeros(0, length, self._mask_token_id, device=self.device)
+            return empty, torch.zeros(0, length, width, device=self.device)
         look_up = self.contexts if lookup is None else lookup
 
         def call_nat(tokens: Tensor, context: Tensor) -> tuple[Tensor, Tensor]:
@@ -278,6 +300,15 @@ class MaskedTokenGenerator:
         size_mb = 4 * (num_contexts + 1) * length * (self._mask_token_id + width) / 2**20
         keep = self.context_spec.kind == "class" and size_mb <= self._first_step_mb
         return FirstStep(self._forward, num_contexts, length, self._mask_token_id, self.device, keep_contexts=keep)
+
+
+def _spread_rows(rows: Tensor, chosen: Tensor, count: int) -> Tensor:
+    """`[count, …]` with `rows` at the places `chosen`, ascending, and 0 elsewhere."""
+    if len(chosen) == count:
+        return rows
+    spread = rows.new_zeros(count, *rows.shape[1:])
+    spread[chosen] = rows
+    return spread
 
 
 def _merge_rows(base: Tensor, chosen: Tensor, rows: Tensor) -> Tensor:

@@ -25,7 +25,11 @@ MASK_RATIO, CONFIDENCE_TEMPERATURE, SAMPLING_TEMPERATURE, GUIDANCE_SCALE = range
 
 
 def masked_token_decisions(
-    sampling_temperature_floor: float = 0.0, base_floor: float | None = None
+    sampling_temperature_floor: float = 0.0,
+    base_floor: float | None = None,
+    *,
+    mask_ratio_cutoff: float = 0.0,
+    guidance_cutoff: float = 0.0,
 ) -> tuple[Decision, ...]:
     """The four rows.
 
@@ -33,14 +37,18 @@ def masked_token_decisions(
         sampling_temperature_floor: least sampling temperature; logits are divided by it.
         base_floor: the base schedule's temperatures and guidance are lifted to this before their activation is inverted
             (and the ratio moved into [base_floor / 5, 1 - base_floor / 5]); None keeps it as it is.
+        mask_ratio_cutoff: ratios below are 0, which finishes the image. guidance_cutoff: scales below are 0, which
+            saves the unconditional pass.
     """
     margin = None if base_floor is None else base_floor / 5
     ceiling = None if margin is None else 1 - margin
     return (
-        Decision("mask_ratio", "sigmoid", 0.0, 1.0, margin, ceiling, effective_at_last=False),
+        Decision(
+            "mask_ratio", "sigmoid", 0.0, 1.0, margin, ceiling, effective_at_last=False, zero_below=mask_ratio_cutoff
+        ),
         Decision("confidence_temperature", "softplus", base_low=base_floor, effective_at_last=False),
         Decision("sampling_temperature", "softplus", low=sampling_temperature_floor, base_low=base_floor),
-        Decision("guidance_scale", "softplus", base_low=base_floor),
+        Decision("guidance_scale", "softplus", base_low=base_floor, zero_below=guidance_cutoff),
     )
 
 
