@@ -16,7 +16,7 @@ from adanat_rl.evaluation.judge import FD_A, JudgeNames
 from adanat_rl.evaluation.panel.contract import Value
 from adanat_rl.evaluation.panel.verdict import PanelVerdict, panel_verdict
 from adanat_rl.evaluation.reference import Baseline
-from adanat_rl.generation.policies.base import GenerationPolicy, SchedulePolicy
+from adanat_rl.generation.policies.base import Drawing, GenerationPolicy, SchedulePolicy
 
 POLICY = "policy"
 CONTROL = "control"
@@ -59,7 +59,7 @@ class Comparison:
             by the row's name.
         verdict: adaptivity of the policy, None for a policy that was not tested.
         seeds: evaluation seeds. num_images: of each seed.
-        decisions: `[N, T, K]` of the policy on the first seed. context: `[N]` their labels.
+        decisions: `[N, T, K]` of the policy on the first seed. context: `[N]` their labels. num_passes: `[N]` int64.
     """
 
     rows: tuple[Row, ...]
@@ -71,6 +71,7 @@ class Comparison:
     num_images: int
     decisions: np.ndarray
     context: np.ndarray
+    num_passes: np.ndarray
 
     @property
     def policy(self) -> Row:
@@ -143,7 +144,8 @@ def compare(
             report(rows[-1])
 
     horizon = evaluator.generator.horizon
-    evaluation, decisions = _evaluate_keeping_decisions(evaluator, policy, seeds)
+    evaluation, drawings = _evaluate_keeping_drawings(evaluator, policy, seeds)
+    decisions = [drawing.decisions for drawing in drawings]
     add("policy", title, POLICY, horizon, "this policy", evaluation)
     for control in controls:
         result = _evaluate_control(evaluator, control, decisions, seeds)
@@ -164,14 +166,15 @@ def compare(
         evaluator.num_images,
         decisions[0].cpu().numpy(),
         first.context.numpy(),
+        drawings[0].num_passes.cpu().numpy(),
     )
 
 
-def _evaluate_keeping_decisions(
+def _evaluate_keeping_drawings(
     evaluator: Evaluator, policy: GenerationPolicy, seeds: Sequence[int]
-) -> tuple[Evaluation, list[torch.Tensor]]:
+) -> tuple[Evaluation, list[Drawing]]:
     judged = [evaluator.judge_once(policy, seed) for seed in seeds]
-    return Evaluation.of(judged), [one.drawing.decisions for one in judged]
+    return Evaluation.of(judged), [one.drawing for one in judged]
 
 
 def _evaluate_control(

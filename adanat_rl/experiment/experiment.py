@@ -444,6 +444,11 @@ def write_comparison(folder: RunFolder, comparison: Comparison, iteration: int) 
     content = {keys.ITERATION: iteration, **comparison.as_dict()}
     write_atomically(folder.evaluation_file, json.dumps(content, indent=1, ensure_ascii=False), parents=False)
     buffer = io.BytesIO()
-    np.savez_compressed(buffer, decisions=comparison.decisions.astype(np.float32), context=comparison.context)
+    np.savez_compressed(
+        buffer,
+        decisions=comparison.decisions.astype(np.float32),
+        context=comparison.context,
+        nat_passes=comparison.num_passes,
+    )
     folder.samples.mkdir(exist_ok=True)
     write_atomically(folder.samples / "decisions.npz", buffer.getvalue(), parents=False)

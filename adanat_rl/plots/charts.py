@@ -40,6 +40,7 @@ from adanat_rl.plots.decisions import (
 from adanat_rl.plots.headline import best_baseline
 from adanat_rl.plots.judges import JUDGES_FIGURE, hacking_of, judges_alt, judges_figure
 from adanat_rl.plots.numbers import compact, fixed, time_unit
+from adanat_rl.plots.passes import PASSES_FIGURE, passes_alt, passes_figure
 from adanat_rl.plots.probe import GAINS_FIGURE, PARTS_FIGURE, gains_figure, parts_figure
 from adanat_rl.plots.ranking import ranking_figure, short_name
 from adanat_rl.plots.run_data import Row, RunData
@@ -85,7 +86,8 @@ class Charts:
     """All charts of a run; empty groups for what it does not have yet.
 
     Args:
-        learning: distance over training. ranking: the comparison. reward: reward and reward model.
+        learning: distance over training. ranking: the comparison, and passes where they differ.
+        reward: reward and reward model.
         diagnostics: small ones of the learner. decisions: one by one, for the page; together: the same for the files.
         probe: of the adaptivity probe. judges: reward against judges.
     """
@@ -179,12 +181,15 @@ def _ranking(run: RunData) -> list[Chart]:
         return []
     rows = run.comparison["rows"]
     titles = _distances(run, rows[0]["summary"])
-    return [
+    charts = [
         Chart(
             f"comparison_{metric}", ranking_figure(rows, metric, title), f"{title} of all {len(rows)} rows of the table"
         )
         for metric, title in titles
     ]
+    if run.passes is not None and run.passes.min() < run.passes.max():
+        charts.append(Chart(PASSES_FIGURE, passes_figure(run.passes), passes_alt(run.passes)))
+    return charts
 
 
 def _decision(summary: DecisionSummary, column: int) -> DecisionCharts:

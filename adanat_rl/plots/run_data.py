@@ -67,7 +67,8 @@ class RunData:
         path: its folder. config, config_text: its settings, and the file they come from.
         environment: revision, packages, hardware, command. rows: of metrics.jsonl.
         comparison: `Comparison.as_dict()`, None before the end. compared_at: iteration of the policy in it, if known.
-        decisions: what the policy decides, None without any evaluation.
+        decisions: what the policy decides, None without any evaluation. passes: NAT passes `[N]` of the images of the
+            comparison's first seed, None before the end or where an older version has not kept them.
         gallery: None before the end. samples: PNG grid by iteration. references: None if there are none.
         probe: content of probe.json, None if none was made.
         has_policy: whether a policy has been exported. notes: what could not be read, one line each.
@@ -81,6 +82,7 @@ class RunData:
     comparison: Mapping[str, Any] | None
     compared_at: int | None
     decisions: DecisionSummary | None
+    passes: np.ndarray | None
     gallery: Gallery | None
     samples: Mapping[int, Path]
     references: References | None
@@ -163,6 +165,7 @@ def read_run(folder: RunPaths) -> RunData:
         comparison=comparison,
         compared_at=comparison.get(ITERATION) if comparison else None,
         decisions=_summarise(rows, config, decided),
+        passes=_attempt(folder.samples / "decisions.npz", _read_passes, notes) if decided else None,
         gallery=Gallery(**pictured) if pictured else None,
         samples=_find_samples(folder.samples, rows, notes),
         references=_read_references(config, notes),
@@ -221,6 +224,16 @@ def _read_arrays(path: Path, axes: Mapping[str, int]) -> dict[str, np.ndarray]:
     if any(arrays[name].ndim != count for name, count in axes.items()) or len({*map(len, arrays.values())}) != 1:
         raise ValueError(f"{path} holds arrays of other shapes")
     return arrays
+
+
+def _read_passes(path: Path) -> np.ndarray | None:
+    with np.load(path, allow_pickle=False) as file:
+        if "nat_passes" not in file:
+            return None
+        passes: np.ndarray = file["nat_passes"]
+    if passes.ndim != 1 or passes.dtype.kind not in "iu" or not len(passes) or passes.min() < 0:
+        raise ValueError(f"{path} holds passes of another kind")
+    return passes
 
 
 def _read_references(config: ExperimentConfig, notes: list[str]) -> References | None:

@@ -15,7 +15,7 @@ from adanat_rl.config.errors import UserError
 from adanat_rl.config.loading import resolve
 from adanat_rl.evaluation.judge import INCEPTION_NAMES, JudgeNames
 from adanat_rl.evaluation.reference import Baseline, References, dump_references
-from adanat_rl.plots.charts import baseline_levels
+from adanat_rl.plots.charts import baseline_levels, draw_charts
 from adanat_rl.plots.curves import Level
 from adanat_rl.plots.pictures import cards, cut_grid, pick, sample_picture, strips
 from adanat_rl.plots.report import write_report
@@ -269,6 +269,23 @@ def test_a_static_policy_and_another_horizon_give_a_report(tmp_path: Path) -> No
     _, page = write(folder)
     assert page.words.count("The same for every image: this decision depends neither") == 4
     assert "A static policy makes the same decisions for every image" in page.words
+
+
+def test_passes_are_shown_where_images_took_different_numbers_of_them(tmp_path: Path) -> None:
+    folder = make_run(tmp_path / "run", compared=comparison([0.2, 0.3]))
+    with np.load(folder.samples / "decisions.npz") as file:
+        kept = dict(file)
+    count = len(kept["context"])
+    equal, different = np.full(count, 6), np.arange(count) % 3 + 4
+    for passes, shown in ((equal, False), (different, True)):
+        np.savez(folder.samples / "decisions.npz", **kept, nat_passes=passes)
+        charts = {chart.name: chart.alt for chart in draw_charts(read_run(folder)).ranking}
+        assert ("nat_passes_per_image" in charts) == shown
+    assert charts["nat_passes_per_image"].startswith("images took 4 to 6 NAT passes")
+    _, page = write(folder)
+    assert "NAT passes per image" in page.words
+    np.savez(folder.samples / "decisions.npz", **kept, nat_passes=-different)
+    assert "decisions.npz cannot be read" in read_run(folder).notes[0]
 
 
 COLUMNS = comparison_columns(JudgeNames(), {"fd_a", "fd_b", "precision", "recall", "accuracy"})
