@@ -151,6 +151,6 @@ def test_every_sweep_that_ships_says_what_it_would_do(file: Path, tmp_path: Path
 
 
 def test_the_sweeps_that_are_promised_ship() -> None:
-    promised = "reward_ablation credit advantage horizon ppo_search discriminator population decisions"
+    promised = "reward_ablation credit advantage horizon ppo_search discriminator population decisions compute"
     full_scale = "imagenet256_rewards cc3m_rewards"
     assert {file.stem for file in FILES} == {*promised.split(), *full_scale.split()}
