@@ -215,5 +215,7 @@ def test_a_trial_in_a_long_iteration_hears_the_signal(tmp_path: Path) -> None:
     assert "stopped with 0 of 1 trials done; go on with: adanat-rl sweep" in output
     (trial,) = book(run_dir).values()
     assert trial["status"] == "interrupted"
+    told = [line for line in output.splitlines() if line.startswith("000-slow-seed0")]
+    assert told[-1].endswith("  interrupted"), "what goes on later has not finished"
     folder = run_dir / trial["folder"]
     assert rows_of(folder) - 1 == max(checkpoint_folders(folder / "checkpoints"))

@@ -138,9 +138,9 @@ class Watcher(Callback):
         if result.get(NEWS):
             self._display.message(f"{spec.name}  {result[NEWS]}")
         value = result[self._sweep.metric]
-        done = result.get("done", False)
+        ending = f"  {self._folder.read_trial(spec).status}" if result.get("done", False) else ""
         numbers = f"{self._sweep.metric} {value:.3f}  reward {result['reward']:.3f}"
-        self._display.message(f"{spec.name}  iteration {result[ITERATION]}  {numbers}{'  finished' if done else ''}")
+        self._display.message(f"{spec.name}  iteration {result[ITERATION]}  {numbers}{ending}")
         self._show()
 
     def on_trial_complete(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
