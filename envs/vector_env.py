@@ -1,7 +1,8 @@
-"""N images drawn in lock-step as one Gymnasium vector environment, with a NumPy mode and a tensor mode.
+"""N images drawn together as one Gymnasium vector environment, with a NumPy mode and a tensor mode.
 
 NumPy mode is Gymnasium's API. Tensor mode (`reset_tensors`, `step_tensors`) is the same MDP with torch tensors in
-and out and no reward, for a rollout that stays on the device; NumPy mode is built on it.
+and out and no reward, for a rollout that stays on the device. Both take their steps in the same way, with images whose
+episodes began together; in tensor mode those are all, and finished ones wait for the others.
 """
 
 from __future__ import annotations
@@ -84,8 +85,6 @@ class GenerationVectorEnv(gym.vector.VectorEnv):
         self._observation_mode = observation_mode
         self._frame_size = checked_count(frame_size, "frame_size")
         self._rngs: list[np.random.Generator] = []
-        self._state: Any = None
-        self._carry: Tensor | None = None
         self._groups: list[_Group] = []
         self._ended = np.zeros(num_envs, bool)
         self.single_observation_space = _observation_space(generator, observation_mode)
@@ -103,20 +102,19 @@ class GenerationVectorEnv(gym.vector.VectorEnv):
             context: `[B]` int64 on the generator's device.
             noise: the generator's randomness for the whole episode.
         """
-        self._state, self._carry = self.generator.reset(context, noise), None
-        return self._state.observation
+        self._groups = [self._begin(np.arange(len(context)), context, noise)]
+        return self._groups[0].state.observation
 
     def step_tensors(self, action: Tensor) -> tuple[Observation, Tensor]:
         """Takes one step under `action` `[B, A]`; returns the observation and the decision `[B, K]`."""
-        step = self._state.observation.step
-        decision, self._carry = self.generator.decision_space.decide(action, step, self._carry)
-        self._state = self.generator.step(self._state, decision)
-        return self._state.observation, decision
+        (group,) = self._groups
+        self._advance(group, action)
+        return group.state.observation, group.decision
 
     @property
     def num_passes(self) -> Tensor:
-        """Network passes `[B]` int64 of the current episode so far."""
-        return self._state.num_passes
+        """Network passes `[B]` int64 of the current episodes so far."""
+        return self._gathered(lambda group: group.state.num_passes)
 
     # --- NumPy mode
 
@@ -151,7 +149,7 @@ class GenerationVectorEnv(gym.vector.VectorEnv):
         anew = self._ended.nonzero()[0]
         self._groups = [group for group in self._groups if group.is_active.any()]
         for group in self._groups:
-            self._advance(group, values)
+            self._advance(group, torch.tensor(values[group.rows], device=self.generator.device))
         if len(anew):
             self._groups.append(self._start(anew, None))
         rewards = np.zeros(self.num_envs, np.float32)
@@ -189,13 +187,15 @@ class GenerationVectorEnv(gym.vector.VectorEnv):
         drawn = np.array([self._contexts[self._rngs[row].integers(len(self._contexts))] for row in rows])
         device = self.generator.device
         noise = self._noise_factory(torch.from_numpy(image_seeds).to(device))
-        chosen = torch.from_numpy(drawn if context is None else context).to(device)
-        decision = torch.zeros(len(rows), self.generator.decision_space.num_decisions, device=device)
-        return _Group(rows, self.generator.reset(chosen, noise), decision, np.ones(len(rows), bool))
+        return self._begin(rows, torch.from_numpy(drawn if context is None else context).to(device), noise)
 
-    def _advance(self, group: _Group, actions: np.ndarray) -> None:
-        """Takes one step with a group."""
-        action = torch.tensor(actions[group.rows], device=self.generator.device)
+    def _begin(self, rows: np.ndarray, context: Tensor, noise: Any) -> _Group:
+        state = self.generator.reset(context, noise)
+        decision = torch.zeros(len(rows), self.generator.decision_space.num_decisions, device=self.generator.device)
+        return _Group(rows, state, decision, np.ones(len(rows), bool))
+
+    def _advance(self, group: _Group, action: Tensor) -> None:
+        """Takes one step with a group under `action` `[R, A]`."""
         space, step = self.generator.decision_space, group.state.observation.step
         group.decision, group.carry = space.decide(action, step, group.carry)
         group.state = self.generator.step(group.state, group.decision)
@@ -211,16 +211,12 @@ class GenerationVectorEnv(gym.vector.VectorEnv):
 
     def _gathered(self, part: Callable[[_Group], Tensor]) -> Tensor:
         """A tensor `[N, …]` of the images' newest episodes, from what each group has of its own."""
-        joined: Tensor | None = None
-        for group in self._groups:  # oldest first: an image that began anew is in a later one
-            rows = part(group)
-            if len(group.rows) == self.num_envs:
-                joined = rows.clone()
-                continue
-            if joined is None:
-                joined = rows.new_zeros(self.num_envs, *rows.shape[1:])
+        parts = [part(group) for group in self._groups]
+        if len(parts) == 1:
+            return parts[0].clone()
+        joined = parts[0].new_zeros(self.num_envs, *parts[0].shape[1:])
+        for group, rows in zip(self._groups, parts, strict=True):  # an image that began anew is in a later one too
             joined[torch.from_numpy(group.rows).to(rows.device)] = rows
-        assert joined is not None
         return joined
 
     def _seed(self, seeds: list[int | None]) -> None:

@@ -16,7 +16,7 @@ from adanat_rl.evaluation.judge import FD_A, JudgeNames
 from adanat_rl.evaluation.panel.contract import Value
 from adanat_rl.evaluation.panel.verdict import PanelVerdict, panel_verdict
 from adanat_rl.evaluation.reference import Baseline
-from adanat_rl.generation.policies.base import Drawing, GenerationPolicy, SchedulePolicy
+from adanat_rl.generation.policies.base import GenerationPolicy, SchedulePolicy
 
 POLICY = "policy"
 CONTROL = "control"
@@ -144,8 +144,7 @@ def compare(
             report(rows[-1])
 
     horizon = evaluator.generator.horizon
-    evaluation, drawings = _evaluate_keeping_drawings(evaluator, policy, seeds)
-    decisions = [drawing.decisions for drawing in drawings]
+    evaluation, decisions, passes = _evaluate_keeping_decisions(evaluator, policy, seeds)
     add("policy", title, POLICY, horizon, "this policy", evaluation)
     for control in controls:
         result = _evaluate_control(evaluator, control, decisions, seeds)
@@ -166,15 +165,17 @@ def compare(
         evaluator.num_images,
         decisions[0].cpu().numpy(),
         first.context.numpy(),
-        drawings[0].num_passes.cpu().numpy(),
+        passes,
     )
 
 
-def _evaluate_keeping_drawings(
+def _evaluate_keeping_decisions(
     evaluator: Evaluator, policy: GenerationPolicy, seeds: Sequence[int]
-) -> tuple[Evaluation, list[Drawing]]:
+) -> tuple[Evaluation, list[torch.Tensor], np.ndarray]:
+    """The numbers, the decisions of each seed, and the NAT passes of the first one's images."""
     judged = [evaluator.judge_once(policy, seed) for seed in seeds]
-    return Evaluation.of(judged), [one.drawing for one in judged]
+    passes = judged[0].drawing.num_passes.cpu().numpy()
+    return Evaluation.of(judged), [one.drawing.decisions for one in judged], passes
 
 
 def _evaluate_control(

@@ -41,6 +41,7 @@ def test_each_image_goes_as_it_would_alone(stopping, mode: str) -> None:
     lengths: list[int] = []
     since = [0] * NUM_ENVS
     for step in range(STEPS):
+        assert np.array_equal(together.num_passes.numpy(), info["num_passes"])
         for row in range(NUM_ENVS):
             _assert_same(observation, own[row][0], row)
             assert info["num_passes"][row] == own[row][1]["num_passes"]
