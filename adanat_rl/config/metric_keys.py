@@ -39,6 +39,10 @@ REWARD_STD = "reward/std"
 REWARD_INFO = "reward/mean_"  # means of what a reward model says beside its scores; parts of a composite, raw
 REWARD_VERSION = "reward/version"  # of the reward model: updates before it scored
 
+# Values of the panel beyond their margins, better or worse than at the run's first evaluation; one seed, no verdict
+PANEL_AHEAD = EVAL + "panel_ahead"
+PANEL_BEHIND = EVAL + "panel_behind"
+
 HACKING_DETECTED = "hacking/detected"  # 1 once the reward has risen while a judge got worse, else 0; at evaluations
 HACKING_ITERATION = "hacking/iteration"  # of the evaluation that showed it first; only where it was
 

@@ -28,7 +28,8 @@ from adanat_rl.config.schema import ExperimentConfig
 from adanat_rl.evaluation.comparison import Comparison, Row, compare
 from adanat_rl.evaluation.controls import possible_controls
 from adanat_rl.evaluation.drawing import DrawAndKeep, DrawSet
-from adanat_rl.evaluation.hacking import find_hacking, hacking_row
+from adanat_rl.evaluation.hacking import evaluation_rows, find_hacking, hacking_row
+from adanat_rl.evaluation.panel.standing import standing
 from adanat_rl.evaluation.rewarded import rewarded_judges
 from adanat_rl.experiment import rollout_table
 from adanat_rl.experiment.build import build_algorithm, build_baselines, build_scene, draw_here
@@ -381,8 +382,19 @@ class Experiment:
             row[keys.decision_key(step, name, "mean")] = float(column.mean())
             row[keys.decision_key(step, name, "sd")] = float(column.std())
         row[keys.EVALUATION_SECONDS] = time.perf_counter() - start
+        row |= self._standing(numbers)
         row |= self._look_for_hacking(row, iteration)
         return numbers
+
+    def _standing(self, numbers: Mapping[str, float]) -> dict[str, float]:
+        """How many values of the panel are ahead of the first evaluation, and how many behind."""
+        evaluated, values = evaluation_rows(self.metrics.rows()), self._evaluator.judge.values
+        if not (evaluated and values):
+            return {}
+        first = evaluated[0]
+        before = {value.key: first[keys.EVAL + value.key] for value in values if keys.EVAL + value.key in first}
+        found = standing(values, numbers, before, rewarded_judges(self.config))
+        return {keys.PANEL_AHEAD: float(len(found.ahead)), keys.PANEL_BEHIND: float(len(found.behind))}
 
     def _look_for_hacking(self, row: Mapping[str, Any], iteration: int) -> dict[str, Any]:
         """Whether the reward has been rising while the judge found the images worse."""

@@ -13,7 +13,14 @@ from typing import Any, Protocol
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
-from adanat_rl.config.metric_keys import EVAL, HACKING_DETECTED, HACKING_ITERATION, REWARD_MEAN
+from adanat_rl.config.metric_keys import (
+    EVAL,
+    HACKING_DETECTED,
+    HACKING_ITERATION,
+    PANEL_AHEAD,
+    PANEL_BEHIND,
+    REWARD_MEAN,
+)
 from adanat_rl.console.tables import print_table
 from adanat_rl.evaluation.judge import FD_A
 from adanat_rl.evaluation.table import comparison_table
@@ -90,12 +97,13 @@ class PlainDisplay:
         self._write = write or partial(print, flush=True)
         self._start = self._last = time.monotonic()
         self._first_done: int | None = None
+        self._total: int | None = None
 
     def row(self, done: int, total: int, row: dict[str, Any]) -> None:
         """A line if it is time for one."""
         now = time.monotonic()
-        if self._first_done is None:
-            self._first_done, self._start = done, now
+        if self._first_done is None or total != self._total:  # another length is another piece of work
+            self._first_done, self._total, self._start = done, total, now
         due = done in (self._first_done, total) or is_evaluation(row) or now - self._last >= _PLAIN_INTERVAL_S
         if not due:
             return
@@ -171,11 +179,14 @@ def _numbers(row: dict[str, Any]) -> str:
     """The numbers worth a place in one line."""
     shown = [
         (REWARD_MEAN, "reward {:.3f}"),
-        (EVAL + FD_A, "FD {:.3f}"),
         ("loss", "loss {:.3f}"),
         ("distance", "FD {:.3f}"),
     ]
+    if PANEL_AHEAD not in row:
+        shown.insert(1, (EVAL + FD_A, "FD {:.3f}"))
     parts = [text.format(row[key]) for key, text in shown if key in row]
+    if PANEL_AHEAD in row:
+        parts.append(f"panel: {row[PANEL_AHEAD]:.0f} better, {row[PANEL_BEHIND]:.0f} worse than at first")
     if row.get(HACKING_DETECTED):
         parts.append(f"reward hacked since iteration {row[HACKING_ITERATION]:.0f}")
     return "".join("  " + part for part in parts)
