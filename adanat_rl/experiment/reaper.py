@@ -25,6 +25,7 @@ import psutil
 _LOOK_INTERVAL_S = 1.0
 _GRACE_S = 5.0
 _GOODBYE = b"."
+_TITLE = "ray::"  # with which the titles of Ray's agents and workers begin
 
 
 class Reaper:
@@ -88,7 +89,7 @@ def watch(driver: int, folder: Path, last_words: str) -> None:
     if not said_goodbye:
         with contextlib.suppress(OSError, ValueError):
             print(last_words, file=sys.stderr, flush=True)
-    clear_away(seen, folder)
+    clear_away(seen | _processes_of(folder), folder)
 
 
 def clear_away(processes: set[psutil.Process], folder: Path) -> None:
@@ -109,14 +110,29 @@ def clear_stale(folder: Path) -> None:
 
 
 def _processes_of(folder: Path) -> set[psutil.Process]:
-    """Processes of this user, but not this one, that were started with the folder's name."""
+    """Processes of this user, but not this one, that belong to the cluster of a folder, whoever their parent is now."""
     found = set()
     for process in psutil.process_iter(["cmdline", "uids"]):
         uids, arguments = process.info["uids"], process.info["cmdline"] or []
         is_ours = process.pid != os.getpid() and uids and uids.real == os.getuid()
-        if is_ours and any(f"{folder}/" in argument for argument in arguments):
+        if is_ours and (
+            any(f"{folder}/" in argument for argument in arguments) or _is_rays(process, arguments, folder)
+        ):
             found.add(process)
     return found
+
+
+def _is_rays(process: psutil.Process, arguments: list[str], folder: Path) -> bool:
+    """Whether it is one of Ray's own, which put a title in place of their arguments, with a log file in the folder.
+
+    Other processes with such a file may be somebody's who was forked by the driver.
+    """
+    if not (arguments and arguments[0].startswith(_TITLE)):
+        return False
+    try:
+        return any(file.path.startswith(f"{folder}/") for file in process.open_files())
+    except (psutil.Error, OSError):
+        return False
 
 
 def _cluster_processes(driver: int, folder: Path) -> set[psutil.Process]:

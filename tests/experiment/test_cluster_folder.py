@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import fcntl
 import os
+import shutil
 import socket
 import stat
 import subprocess
@@ -127,6 +128,27 @@ def test_a_reaper_that_was_killed_is_stood_in_for(tmp_path: Path) -> None:
             if str(folder) in child.cmdline():
                 child.kill()
     assert not folder.exists()
+
+
+def test_an_agent_whose_parent_went_before_anybody_saw_it_is_ended(tmp_path: Path) -> None:
+    """Ray's agents put a title in place of their arguments; what tells them is the log that they hold open."""
+    folder = tmp_path / "cluster"
+    folder.mkdir()
+
+    def sleeper(title: str, log: Path) -> subprocess.Popen[bytes]:
+        with log.open("w") as file:
+            return subprocess.Popen([title, "1000"], executable=shutil.which("sleep"), stdout=file)
+
+    with reaper(os.getpid(), folder, "never said"):
+        agent = sleeper("ray::RuntimeEnvAgent", folder / "agent.log")
+        others = [sleeper("ray::RuntimeEnvAgent", tmp_path / "other.log"), sleeper("mine", folder / "mine.log")]
+    try:
+        assert agent.wait(timeout=30) != 0
+        assert [other.poll() for other in others] == [None, None], "somebody else's processes live on"
+    finally:
+        for process in (agent, *others):
+            process.kill()
+            process.wait()
 
 
 def test_modules_beside_the_reaper_hide_no_others() -> None:
