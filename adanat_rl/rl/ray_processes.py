@@ -69,9 +69,10 @@ def agents_of(raylet: psutil.Process) -> list[RayProcess]:
     return [RayProcess(AGENTS[title], child) for title, child in _children_of(raylet) if title in AGENTS]
 
 
-def actors_of(raylet: psutil.Process, name: str) -> list[psutil.Process]:
-    """Processes of the actors of a class that a raylet has started."""
-    return [child for title, child in _children_of(raylet) if title.partition(".")[0] == f"ray::{name}"]
+def actors_of(raylet: psutil.Process, *names: str) -> list[psutil.Process]:
+    """Processes of the actors of some classes that a raylet has started."""
+    titles = {f"ray::{name}" for name in names}
+    return [child for title, child in _children_of(raylet) if title.partition(".")[0] in titles]
 
 
 def _children_of(raylet: psutil.Process) -> list[tuple[str, psutil.Process]]:

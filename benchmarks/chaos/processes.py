@@ -14,12 +14,12 @@ import psutil
 MARKER = "CHAOS_ID"
 # What the command line of a process of a role contains; Ray shows actors under their class.
 ROLES = {
-    "runner": "ShardEnvRunner",
-    "reward": "RewardWorker",
-    "learner": "_WrappedExecutable",  # RLlib wraps it for Ray Train
-    "trial": "Trial",
-    "agent": "DashboardAgent",
-    "reaper": "reaper.py",
+    "runner": ("ShardEnvRunner",),
+    "reward": ("RewardWorker",),
+    "learner": ("_WrappedExecutable",),  # RLlib wraps it for Ray Train
+    "trial": ("Trial", "ResourceTrainable"),  # Tune wraps it, which shows while it trains
+    "agent": ("DashboardAgent",),
+    "reaper": ("reaper.py",),
 }
 _PROGRAMS = {"raylet": "raylet", "gcs": "gcs_server"}
 _LOOK_S = 0.1
@@ -87,7 +87,7 @@ def role_of(process: psutil.Process) -> str | None:
             return role
     if not command.startswith("ray::") and "reaper.py" not in command:
         return None
-    return next((role for role, text in ROLES.items() if text in command), None)
+    return next((role for role, texts in ROLES.items() if any(text in command for text in texts)), None)
 
 
 def describe(process: psutil.Process) -> str:

@@ -165,7 +165,10 @@ def test_a_driver_that_fails_leaves_no_trial_done(tmp_path: Path) -> None:
     assert {note["status"] for note in notes} <= {"interrupted", "pending", "running"}
 
 
-def test_a_trial_that_is_stopped_for_ever_fails_by_name_and_goes_on_with_the_next_start(tmp_path: Path) -> None:
+@pytest.mark.parametrize("title", ["ray::Trial", "ray::ResourceTrainable.train"])
+def test_a_trial_that_is_stopped_for_ever_fails_by_name_and_goes_on_with_the_next_start(
+    title: str, tmp_path: Path
+) -> None:
     run_dir = tmp_path / "sweep"
     settings = {**SETTINGS, "training.num_iterations": 4, "resources.cluster_timeout_s": 3}
     file = write_sweep(tmp_path, {**TWO_ARMS, "settings": settings})
@@ -176,7 +179,7 @@ def test_a_trial_that_is_stopped_for_ever_fails_by_name_and_goes_on_with_the_nex
     def has_begun() -> bool:
         for child in psutil.Process(process.pid).children(recursive=True):
             with contextlib.suppress(psutil.Error):
-                if (child.cmdline() or [""])[0].startswith("ray::Trial"):
+                if (child.cmdline() or [""])[0].startswith(title):
                     victims.append(child)
         return bool(victims)
 

@@ -23,6 +23,8 @@ from adanat_rl.stopping import StopRequest
 
 _GRACE_S = 60.0  # for trials to write their checkpoints
 _LOOK_INTERVAL_S = 0.5
+# What Ray calls the process of a trial: our class, and while it trains the class that Tune makes of it for its resources.
+_TRIALS = (Trial.__name__, "ResourceTrainable")
 _MOMENT_S = 30.0  # in which Tune hears that a process has ended
 
 
@@ -80,7 +82,7 @@ class FrozenTrials:
         if passed < _LOOK_INTERVAL_S:
             return
         self._last_look += passed
-        here = [process for raylet in self._raylets for process in actors_of(raylet, Trial.__name__)]
+        here = [process for raylet in self._raylets for process in actors_of(raylet, *_TRIALS)]
         self._trials = {process: self._trials.get(process) or RayProcess("trial", process) for process in here}
         for process, trial in self._trials.items():
             trial.look(min(passed, LONGEST_LOOK_S))
