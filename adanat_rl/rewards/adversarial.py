@@ -14,6 +14,13 @@ import torch
 from torch import Tensor, nn
 
 from adanat_rl.config.reward_settings import AdversarialConfig
+from adanat_rl.generation.optimizers import (
+    optimizer_tensors,
+    parameter_names,
+    part_of,
+    restore_optimizer,
+    with_prefix,
+)
 from adanat_rl.generation.precision import autocast, matmul_precision
 from adanat_rl.generation.seeding import Purpose, seeded
 from adanat_rl.rewards.adversarial_losses import accuracy, image_losses
@@ -199,22 +206,14 @@ class AdversarialReward(RewardModel):
 
     def state_dict(self) -> dict[str, Tensor]:
         """Discriminator and optimizer."""
-        state = {f"discriminator.{name}": value.clone() for name, value in self.discriminator.state_dict().items()}
-        names = [name for name, _ in self.discriminator.named_parameters()]
-        for index, slots in self._optimizer.state_dict()["state"].items():
-            for slot, value in slots.items():
-                state[f"optimizer.{slot}.{names[index]}"] = value.clone()
-        return state
+        optimizer = optimizer_tensors(self._optimizer, parameter_names(self.discriminator))
+        networks = {name: value.clone() for name, value in self.discriminator.state_dict().items()}
+        return with_prefix("discriminator.", networks) | with_prefix("optimizer.", optimizer)
 
     def load_state_dict(self, state: Mapping[str, Tensor]) -> None:
         """Takes both over."""
-        self.discriminator.load_state_dict(_part(state, "discriminator."))
-        names = [name for name, _ in self.discriminator.named_parameters()]
-        slots: dict[int, dict[str, Tensor]] = {}
-        for key, value in _part(state, "optimizer.").items():
-            slot, _, name = key.partition(".")
-            slots.setdefault(names.index(name), {})[slot] = value.clone()
-        self._optimizer.load_state_dict({**self._optimizer.state_dict(), "state": slots})
+        self.discriminator.load_state_dict(part_of(state, "discriminator."))
+        restore_optimizer(self._optimizer, parameter_names(self.discriminator), part_of(state, "optimizer."))
 
 
 def _build(
@@ -232,7 +231,3 @@ def _build(
     with seeded(Purpose.DISCRIMINATOR_WEIGHTS, seed):
         network = PatchDiscriminator(num_classes, config.channels, config.first_stride, image_channels).eval()
     return PatchLogits(network.to(device), config.micro_batch_size)
-
-
-def _part(state: Mapping[str, Tensor], prefix: str) -> dict[str, Tensor]:
-    return {name.removeprefix(prefix): value for name, value in state.items() if name.startswith(prefix)}
