@@ -37,6 +37,7 @@ _COLUMNS = (
 _IMPORTANCE = (
     FD_A, _STEPS, FD_B, NAT_PASSES, RECALL, PRECISION, INCEPTION_SCORE, CLIP_SCORE, ACCURACY, IMAGES_PER_SECOND
 )  # fmt: skip
+_UNLIKE = ("fd_pixels", "fd_gradients", "recall_pixels", "class_accuracy")  # of a small panel: each of another kind
 _STYLES = {POLICY: "bold green", CONTROL: "dim", BASELINE: ""}
 
 
@@ -52,15 +53,37 @@ def comparison_table(
     names = JudgeNames(**comparison.get("judge", {}))
     distances = ((FD_A, f"{names.short_a} ↓", 3), (FD_B, f"{names.short_b} ↓", 3))
     known = {name for row in comparison["rows"] for name in row["summary"]}
-    columns = [(_STEPS, "T", 0), *(column for column in (*distances, *_COLUMNS) if column[0] in known)]
-    order = sorted((name for name, _, _ in columns), key=_IMPORTANCE.index)
+    panel = _panel_columns(comparison)
+    columns = [(_STEPS, "T", 0), *panel, *(column for column in (*distances, *_COLUMNS) if column[0] in known)]
+    order = _order([name for name, _, _ in columns], [name for name, _, _ in panel])
 
     def build(kept: Sequence[str], left_out: Sequence[str]) -> Table:
         missing = [title.rstrip(" ↑↓") for name, title, _ in columns if name in left_out]
         shown = [column for column in columns if column[0] in kept]
-        return _table(comparison, shown, " ".join(filter(None, (names.note, left_out_note(missing, where)))))
+        note = names.note if {FD_A, FD_B} & set(kept) else ""
+        return _table(comparison, shown, " ".join(filter(None, (note, left_out_note(missing, where)))))
 
     return build(order, ()) if width is None else fitted(build, order, width)
+
+
+def _panel_columns(comparison: Mapping[str, Any]) -> list[tuple[str, str, int]]:
+    """Columns of the values that a verdict counts, where they are none of those that every judge may give."""
+    usual = {FD_A, FD_B, *(name for name, _, _ in _COLUMNS)}
+    return [
+        (value["key"], f"{value['title']} {'↓' if value['minimises'] else '↑'}", 3)
+        for value in (comparison.get("panel") or {}).get("values", ())
+        if value["key"] not in usual
+    ]
+
+
+def _order(names: Sequence[str], panel: Sequence[str]) -> list[str]:
+    """The names of columns, the most important first: before all, what the verdict counts, each of another kind."""
+    first = [name for name in _UNLIKE if name in panel]
+    if not first:
+        return sorted(names, key=lambda name: _IMPORTANCE.index(name) if name in _IMPORTANCE else len(_IMPORTANCE))
+    head = [first[0], _STEPS, *first[1:2], NAT_PASSES, *first[2:]]
+    rest = [name for name in (*panel, *_IMPORTANCE) if name in names and name not in head]
+    return [name for name in head if name in names] + rest
 
 
 def _table(comparison: Mapping[str, Any], columns: Sequence[tuple[str, str, int]], note: str) -> Table:

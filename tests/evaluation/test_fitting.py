@@ -114,3 +114,22 @@ def test_a_number_that_a_row_lacks_is_a_dash() -> None:
     head, *rows = columns_of(out.getvalue())
     place = next(place for place, cell in enumerate(head) if cell.startswith("FD B"))
     assert [row[place] == "–" for row in rows] == [False, True, False, False]
+
+
+def test_what_a_verdict_counts_comes_before_what_it_does_not() -> None:
+    content = comparison()
+    panel = {"kid_pixels": True, "fd_pixels": True, "fd_gradients": True, "recall_pixels": False}
+    for row in content["rows"]:
+        row["summary"] |= {key: {"mean": 0.5, "sd": 0.01} for key in panel}
+    titles = {key: key.replace("fd", "FD").replace("kid", "KID").replace("_", " ") for key in panel}
+    content["panel"] = {"values": [{"key": key, "title": titles[key], "minimises": panel[key]} for key in panel]}
+
+    def head(width: int) -> list[str]:
+        out = StringIO()
+        Console(file=out, width=width).print(comparison_table(content, width))
+        assert ("it is no FID" in out.getvalue()) == ("FD A" in out.getvalue().split("Left out")[0])
+        return columns_of(out.getvalue())[0]
+
+    assert head(80)[1:] == ["T", "FD pixels ↓", "FD gradients ↓", "NAT passes ↓"]
+    assert head(400)[1:6] == ["T", "KID pixels ↓", "FD pixels ↓", "FD gradients ↓", "recall pixels ↑"]
+    assert {"FD A ↓", "FD B ↓", "recall ↑"} <= set(head(400))
