@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Sequence
+from dataclasses import replace
 
 from adanat_rl.cli import (
     EXIT_DONE,
@@ -26,6 +27,9 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def _main(invocation: Invocation) -> int:
     parser = command_parser("pretrain", settings=SECTIONS)
+    parser.add_argument(
+        "--start-over", action="store_true", help="begin anew where an interrupted pretraining would be gone on with"
+    )
     add_display_options(parser)
     arguments = parser.parse_args(invocation.argv)
     config = resolve_arguments(arguments)
@@ -34,8 +38,16 @@ def _main(invocation: Invocation) -> int:
         return EXIT_DONE
     from adanat_rl.experiment.pretraining_job import pretrain
 
-    pretrain(config, run_directory(config, "-pretraining"), quiet=arguments.quiet, log_json=arguments.log_json)
-    return EXIT_DONE
+    argv = tuple(word for word in invocation.argv if word != "--start-over")  # what goes on does not begin anew
+    return pretrain(
+        config,
+        run_directory(config, "-pretraining"),
+        replace(invocation, argv=argv).again,
+        invocation.stop,
+        start_over=arguments.start_over,
+        quiet=arguments.quiet,
+        log_json=arguments.log_json,
+    )
 
 
 if __name__ == "__main__":

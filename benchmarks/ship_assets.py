@@ -12,7 +12,7 @@ from pathlib import Path
 
 from adanat_rl.config.files import write_atomically
 from adanat_rl.config.paths import ASSET_PREFIX, assets_folder
-from adanat_rl.evaluation.judge import FD_A, FD_B, PRECISION, RECALL
+from adanat_rl.evaluation.comparison import panel_sentences
 from adanat_rl.experiment.checkpoints import checkpoint_folders, read_snapshot
 from adanat_rl.experiment.exporting import export_from_checkpoint
 from adanat_rl.experiment.gymnasium_envs import discriminator_asset
@@ -23,7 +23,6 @@ from adanat_rl.rewards.discriminator import PatchDiscriminator
 _PREFIX = "discriminator."
 TITLES = {"digits": "the digits", "mnist": "MNIST"}
 TARGETS = {"digits": "demo", "mnist": "demo-mnist"}
-COLUMNS = {"FD A": FD_A, "FD B": FD_B, "precision": PRECISION, "recall": RECALL}
 
 
 def ship_policy(folder: RunFolder, target: Path) -> None:
@@ -31,7 +30,7 @@ def ship_policy(folder: RunFolder, target: Path) -> None:
     iteration = export_from_checkpoint(folder, None, target)
     summary = json.loads(folder.summary_file.read_text())
     config = folder.saved_config()
-    numbers = {name: summary["policy"][key] for name, key in COLUMNS.items()}
+    comparison = json.loads(folder.evaluation_file.read_text())
     card = [
         f"# Model card: the trained policy of {TITLES[config.data.name]}",
         "",
@@ -39,9 +38,9 @@ def ship_policy(folder: RunFolder, target: Path) -> None:
         f"{config.training.trajectories_per_iteration} trajectories); `../discriminator.safetensors` is the "
         "discriminator that judged it last, frozen: the reward of the registered environments.",
         "",
-        f"**What came out**, {config.evaluation.num_images} images × {config.evaluation.num_seeds} seeds: "
-        + ", ".join(f"{name} {value['mean']:.3f} ± {value['sd']:.3f}" for name, value in numbers.items())
-        + f". {summary['verdict']}",
+        f"**What came out**, {config.evaluation.num_images} images × {config.evaluation.num_seeds} seeds:",
+        "",
+        *(f"- {sentence}" for sentence in [*panel_sentences(comparison), summary["verdict"]]),
         "",
         "**Licence**: Apache-2.0. **Use**: trying the platform.",
         "",

@@ -612,6 +612,14 @@ class PretrainingConfig(Section):
     label_dropout: float = setting(
         0.1, "Part of the labels replaced by the null label, for guidance.", source="measured", ge=0, lt=1
     )
+    augmentation: float = setting(
+        0.0,
+        "Strength of the distortions (turned by up to 15° at 1, scaled, slanted, shifted) of the copies that the NAT "
+        "learns from, 0.3 at most in the last fifth of its steps; 0: the images as they are.",
+        source="measured",
+        ge=0,
+        le=4,
+    )
     ema_decay: float = setting(
         0.995, "Decay of the averaged weights, the ones that are kept.", source="measured", ge=0, lt=1
     )

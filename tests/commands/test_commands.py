@@ -68,7 +68,7 @@ def test_evaluate_writes_the_table_that_it_prints(capsys, finished_run: Path, tm
     rows = {row["name"]: row for row in comparison["rows"]}
     assert {"policy", "shuffled_over_all", "shuffled_within_class", "base_schedule"} <= rows.keys()
     assert rows["policy"]["summary"]["nat_passes_per_image"]["mean"] == 6
-    assert f"{rows['policy']['summary']['fd_b']['mean']:.3f}" in printed
+    assert f"{rows['policy']['summary']['fd_pixels']['mean']:.3f}" in printed
     assert comparison["verdict"]["sentence"] in printed.replace("\n", " ")
 
 

@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import itertools
+
 import numpy as np
 import pytest
 
@@ -41,7 +43,7 @@ def test_leads_are_those_of_a_front_of_very_many_points() -> None:
     rng = np.random.default_rng(1)
     corners = Front.of(rng.random((50, 2))).points
     places = np.linspace(0, 1, 20_001)[:, None]
-    dense = np.concatenate([a + places * (b - a) for a, b in zip(corners[:-1], corners[1:], strict=True)])
+    dense = np.concatenate([a + places * (b - a) for a, b in itertools.pairwise(corners)])
     for point in rng.random((30, 2)) * 1.4:
         expected = (point - dense).max(axis=1).min()
         assert Front.of(corners).lead(point) == pytest.approx(expected, abs=1e-4)

@@ -328,8 +328,10 @@ def test_signals_are_heard_in_a_search_and_in_pretraining(tmp_path: Path) -> Non
     assert "all kept; go on with: adanat-rl search" in output
     pretrain = tiny.start("pretrain", cwd=tmp_path)
     folder = tmp_path / "runs" / "digits-pretraining"
-    wait_for(lambda: (folder / ".unfinished" / "tokenizer.safetensors").exists(), pretrain)
+    progress = folder / ".unfinished" / "progress.json"
+    wait_for(lambda: progress.exists() and '"tokenizer": {' in progress.read_text(), pretrain)
     pretrain.send_signal(signal.SIGINT)
-    _, errors = pretrain.communicate(timeout=DEADLINE_S)
-    assert pretrain.returncode == 130
-    assert list(folder.iterdir()) == [], "the same command can begin anew"
+    output, errors = pretrain.communicate(timeout=DEADLINE_S)
+    assert pretrain.returncode == 130, errors
+    assert "what is done is kept; go on with: adanat-rl pretrain" in output
+    assert [entry.name for entry in folder.iterdir()] == [".unfinished"], "the same command goes on"

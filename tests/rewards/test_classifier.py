@@ -105,13 +105,13 @@ def test_pretraining_gives_it_weights_of_its_own(digits: ImageDataset) -> None:
     few = PretrainingConfig(
         num_classifier_steps=2, classifier_channels=(4, 4), reward_classifier_channels=4, batch_size=8
     )
-    a, b, c = (fit_classifier(digits, name, few, 0).network.state_dict() for name in "abc")
+    a, b, c = (fit_classifier(digits, digits, name, few, 0).network.state_dict() for name in "abc")
     assert not torch.equal(a["conv1.weight"], c["conv1.weight"])
     assert not torch.equal(b["conv1.weight"], c["conv1.weight"])
     larger = few.model_copy(update={"reward_classifier_channels": 6})
-    again = fit_classifier(digits, "a", larger, 0).network.state_dict()
+    again = fit_classifier(digits, digits, "a", larger, 0).network.state_dict()
     assert all(torch.equal(a[name], again[name]) for name in a)
-    assert fit_classifier(digits, "c", larger, 0).network.conv1.out_channels == 6
+    assert fit_classifier(digits, digits, "c", larger, 0).network.conv1.out_channels == 6
 
 
 def test_a_file_of_ones_own_is_taken(tmp_path: Path) -> None:

@@ -15,7 +15,12 @@ from adanat_rl.rl.rl_module import BASE_ACTIONS, EFFECT_MASK, FEATURE_ROWS, STEP
 from tests.rl.learners import HORIZON, SHARD_SIZE, SHARDS, assert_equal_to_rounding, gradients, update
 
 ON_DISK = "ppo.features=disk"
-BASE = ("decisions.base.confidence_temperature=4.5", "decisions.base.guidance_scale=2")
+BASE = (
+    "decisions.base.curve_power=1",
+    "decisions.base.confidence_temperature=4.5",
+    "decisions.base.sampling_temperature=1",
+    "decisions.base.guidance_scale=2",
+)
 VARIANTS = {
     "group_relative": ("ppo.advantage=group_relative",),
     "leave_one_out": ("ppo.advantage=leave_one_out", "ppo.normalize_advantages=true"),

@@ -23,7 +23,7 @@ from adanat_rl.stopping import StopRequest
 
 _GRACE_S = 60.0  # for trials to write their checkpoints
 _LOOK_INTERVAL_S = 0.5
-# What Ray calls the process of a trial: our class, and while it trains the class that Tune makes of it for its resources.
+# What Ray calls the process of a trial: our class, and while it trains the class that Tune makes of it for resources.
 _TRIALS = (Trial.__name__, "ResourceTrainable")
 _MOMENT_S = 30.0  # in which Tune hears that a process has ended
 
