@@ -58,7 +58,6 @@ bench: install ## all measurements that README quotes (about 3.5 hours on two co
 docs: install ## make the generated pages and pictures again
 	$(BIN)/python docs/make_docs.py
 	$(BIN)/python docs/make_picture.py
-	$(BIN)/python docs/quality_figure.py
 
 ui: install ## the MLflow dashboard on 127.0.0.1:5000
 	$(BIN)/adanat-rl ui

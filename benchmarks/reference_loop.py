@@ -24,7 +24,7 @@ from adanat_rl.config.loading import resolve
 from adanat_rl.config.paths import resolve_path
 from adanat_rl.config.schema import ExperimentConfig
 from adanat_rl.data.digits import load_digits_dataset
-from adanat_rl.data.splits import Split, split_of
+from adanat_rl.data.splits import seen_part
 from adanat_rl.generation.build import NAT_CLASSES, TOKENIZER_CLASSES
 from adanat_rl.generation.masked.schedules import hand_made_schedule
 from adanat_rl.generation.noise import ShardNoise, Stream
@@ -56,7 +56,7 @@ class ReferenceLoop:
         self.nat = load_network(resolve_path(config.generator.nat, "nat"), NAT_CLASSES)
         self.tokenizer = load_network(resolve_path(config.generator.tokenizer, "tokenizer"), TOKENIZER_CLASSES)
         self.labels = dataset.labels
-        seen = split_of(dataset, Split.TRAIN)
+        seen = seen_part(dataset)
         self.real, self.real_labels = self.tokenizer.decode(self.tokenizer.encode(seen.images)), seen.labels
         self.horizon = config.generator.horizon
         self.base = self._base_schedule()

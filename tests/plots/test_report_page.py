@@ -152,8 +152,7 @@ def test_the_page_tells_how_to_do_it_again(page: Page) -> None:
 
 def test_changed_settings_come_with_their_defaults() -> None:
     settings = {setting.key: setting for setting in changed_settings(resolve(overrides=("ppo.lr=1e-3", "name=x")))}
-    base = ("curve_power", "confidence_temperature", "sampling_temperature", "guidance_scale")
-    of_the_preset = {f"decisions.base.{name}" for name in base}
+    of_the_preset = {"decisions.base.confidence_temperature", "decisions.base.guidance_scale"}
     assert set(settings) == {"ppo.lr"} | of_the_preset
     assert (settings["ppo.lr"].value, settings["ppo.lr"].default) == ("0.001", str(resolve().ppo.lr))
 
