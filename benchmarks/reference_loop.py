@@ -24,7 +24,6 @@ from adanat_rl.config.loading import resolve
 from adanat_rl.config.paths import resolve_path
 from adanat_rl.config.schema import ExperimentConfig
 from adanat_rl.data.digits import load_digits_dataset
-from adanat_rl.data.splits import seen_part
 from adanat_rl.generation.build import NAT_CLASSES, TOKENIZER_CLASSES
 from adanat_rl.generation.masked.schedules import hand_made_schedule
 from adanat_rl.generation.noise import ShardNoise, Stream
@@ -56,8 +55,7 @@ class ReferenceLoop:
         self.nat = load_network(resolve_path(config.generator.nat, "nat"), NAT_CLASSES)
         self.tokenizer = load_network(resolve_path(config.generator.tokenizer, "tokenizer"), TOKENIZER_CLASSES)
         self.labels = dataset.labels
-        seen = seen_part(dataset)
-        self.real, self.real_labels = self.tokenizer.decode(self.tokenizer.encode(seen.images)), seen.labels
+        self.real = self.tokenizer.decode(self.tokenizer.encode(dataset.images))
         self.horizon = config.generator.horizon
         self.base = self._base_schedule()
         with torch.no_grad():
@@ -236,7 +234,7 @@ class ReferenceLoop:
         for _ in range(steps):
             fake = torch.from_numpy(generator.integers(0, len(images), settings.batch_size))
             real = torch.from_numpy(generator.integers(0, len(self.real), settings.batch_size))
-            real_logit = self.discriminator(self.real[real], self.real_labels[real]).mean(dim=1)
+            real_logit = self.discriminator(self.real[real], self.labels[real]).mean(dim=1)
             fake_logit = self.discriminator(images[fake], batch.context[fake]).mean(dim=1)
             loss = functional.binary_cross_entropy_with_logits(real_logit, target)
             loss = loss + functional.binary_cross_entropy_with_logits(fake_logit, torch.zeros_like(fake_logit))

@@ -2,7 +2,7 @@
 
 The images of each class, in a fixed random order, are cut into 60 % for training (tokenizer, NAT, discriminator,
 reward models), 15 % for validation (schedules, stopping, learning rates, which training ships) and 25 % for tests (what
-judges, and the networks that judge). `pretrain` and the panel keep to it.
+judges, and the networks that judge). So far the panel alone keeps to it.
 """
 
 from __future__ import annotations
@@ -24,7 +24,6 @@ class Split(StrEnum):
 
 
 _ENDS = {Split.TRAIN: 0.60, Split.VALIDATION: 0.75, Split.TEST: 1.0}  # where each part ends, as a share of its class
-_SEEN_WHOLE = frozenset({"digits", "mnist"})  # the shipped networks are of version 0.1.0: they have seen all images
 _ORDER_KEY = 20_261_127  # of the fixed random order; another number would be another rule
 
 
@@ -50,13 +49,3 @@ def split_of(dataset: ImageDataset, split: Split) -> ImageDataset:
     """A part of a data set, in the order of the whole."""
     rows = torch.from_numpy(split_rows(dataset.labels.numpy(), dataset.num_classes, split))
     return ImageDataset(dataset.images[rows], dataset.labels[rows], dataset.num_classes, dataset.name)
-
-
-def seen_part(dataset: ImageDataset) -> ImageDataset:
-    """The images that the shipped networks of a data set have learned from: rewards may show these and no others."""
-    return dataset if dataset.name in _SEEN_WHOLE else split_of(dataset, Split.TRAIN)
-
-
-def choosing_part(dataset: ImageDataset) -> ImageDataset:
-    """The images that judges A and B compare with: schedules, stopping and learning rates are chosen by them."""
-    return dataset if dataset.name in _SEEN_WHOLE else split_of(dataset, Split.VALIDATION)

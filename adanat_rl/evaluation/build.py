@@ -8,7 +8,7 @@ from adanat_rl.config.errors import UserError
 from adanat_rl.config.paths import resolve_path
 from adanat_rl.config.schema import ExperimentConfig
 from adanat_rl.data.loading import load_dataset
-from adanat_rl.data.splits import Split, choosing_part, split_of
+from adanat_rl.data.splits import Split, split_of
 from adanat_rl.evaluation.judge import Judge, load_judge
 from adanat_rl.evaluation.panel.own import JudgeData, load_own_judge
 from adanat_rl.evaluation.panel.panel import Panel, PanelledJudge
@@ -30,9 +30,7 @@ def build_judge(config: ExperimentConfig, device: str = "cpu") -> Judge:
         dataset = load_dataset(config.data)
         data = JudgeData(split_of(dataset, Split.TEST), split_of(dataset, Split.TRAIN))
         own = [load_own_judge(name, data) for name in evaluation.judges]
-        judge: Judge = PanelledJudge(
-            load_judge(choosing_part(dataset)), Panel([*load_small_panel(dataset).judges, *own])
-        )
+        judge: Judge = PanelledJudge(load_judge(dataset), Panel([*load_small_panel(dataset).judges, *own]))
     else:
         judge = _inception_judge(config, device)
         judges = [*photo_judges(config, device), *(load_own_judge(name, None) for name in evaluation.judges)]

@@ -135,14 +135,14 @@ class Judge(Protocol):
 
 
 class ClassifierJudge:
-    """Compares images with real ones, of which a small data set or a part of one consists.
+    """Compares images with all the real ones of a small data set.
 
     Args:
         dataset: the real images. first, second: extractors A and B.
     """
 
     names = JudgeNames()
-    values: tuple[Value, ...] = ()  # both networks are of one kind, and what is chosen is chosen by them
+    values: tuple[Value, ...] = ()  # both networks have learned from the images that the NAT has learned from
 
     def __init__(self, dataset: ImageDataset, first: ConvClassifier, second: ConvClassifier) -> None:
         self._first, self._second = first.eval(), second.eval()

@@ -20,11 +20,10 @@ from adanat_rl.experiment.training_state import TrainingState
 from adanat_rl.generation.masked.nat import TransformerNAT
 from adanat_rl.generation.masked.patch_tokenizer import PatchTokenizer, image_patches
 from adanat_rl.generation.optimizers import (
-    optimizer_tensors,
-    parameter_names,
     part_of,
-    restore_optimizer,
+    restore_training,
     set_learning_rate,
+    training_tensors,
     with_prefix,
 )
 from adanat_rl.generation.precision import autocast
@@ -156,8 +155,9 @@ def fit_nat(
         average.load_state_dict(nat.state_dict())
         optimizer = torch.optim.AdamW(nat.parameters(), config.lr, betas=(0.9, 0.96), weight_decay=config.weight_decay)
         training = _NATTraining(nat, average, optimizer)
-        start = time.perf_counter()
-        begun = None if state is None else training.restore(state)
+        if state is not None:
+            training.restore(state)
+        start = time.perf_counter() - training.elapsed_s
         nat.train()
         for step in range(training.step + 1, config.num_steps + 1):
             set_learning_rate(optimizer, config.lr * _learning_rate(step - 1, config.num_steps))
@@ -167,7 +167,7 @@ def fit_nat(
             nn.utils.clip_grad_norm_(nat.parameters(), 1.0)
             optimizer.step()
             _update_average(average, nat, min(config.ema_decay, step / (step + 9)))
-            training.took_step(loss.item(), (begun or 0.0) + time.perf_counter() - start)
+            training.took_step(loss.item(), time.perf_counter() - start)
             if step % max(1, config.num_steps // num_reports) == 0 or step == config.num_steps:
                 row = {"stage": "nat", "step": step, "num_steps": config.num_steps, "loss": training.smooth}
                 row["elapsed_s"] = training.elapsed_s
@@ -198,24 +198,19 @@ class _NATTraining:
 
     def content(self) -> tuple[dict[str, Tensor], dict[str, Any]]:
         """Tensors and numbers for a file."""
-        tensors = (
-            with_prefix("nat.", self._nat.state_dict())
-            | with_prefix("average.", self._average.state_dict())
-            | with_prefix("optimizer.", optimizer_tensors(self._optimizer, parameter_names(self._nat)))
-        )
+        tensors = training_tensors("nat", self._nat, self._optimizer)
+        tensors |= with_prefix("average.", self._average.state_dict())
         return tensors, {"step": self.step, "smooth": self.smooth, "elapsed_s": self.elapsed_s}
 
-    def restore(self, state: TrainingState) -> float | None:
-        """Goes on where a file says; the seconds that it took to come there."""
+    def restore(self, state: TrainingState) -> None:
+        """Goes on where a file says, if there is one."""
         found = state.restore()
         if found is None:
-            return None
+            return
         tensors, numbers = found
-        self._nat.load_state_dict(part_of(tensors, "nat."))
+        restore_training("nat", self._nat, self._optimizer, tensors)
         self._average.load_state_dict(part_of(tensors, "average."))
-        restore_optimizer(self._optimizer, parameter_names(self._nat), part_of(tensors, "optimizer."))
         self.step, self.smooth, self.elapsed_s = numbers["step"], numbers["smooth"], numbers["elapsed_s"]
-        return self.elapsed_s
 
 
 def _strength(step: int, config: PretrainingConfig) -> float:

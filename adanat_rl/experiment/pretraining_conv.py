@@ -17,11 +17,10 @@ from adanat_rl.data.dataset import ImageDataset
 from adanat_rl.experiment.training_state import TrainingState
 from adanat_rl.generation.masked.conv_tokenizer import ConvVQTokenizer
 from adanat_rl.generation.optimizers import (
-    optimizer_tensors,
-    parameter_names,
     part_of,
-    restore_optimizer,
+    restore_training,
     set_learning_rate,
+    training_tensors,
     with_prefix,
 )
 from adanat_rl.generation.seeding import Purpose, derive_seed, seeded
@@ -133,9 +132,7 @@ def _content(
     numbers: dict[str, Any],
 ) -> tuple[dict[str, Tensor], dict[str, Any]]:
     """Tensors and numbers for a file."""
-    tensors = with_prefix("tokenizer.", tokenizer.state_dict()) | with_prefix(
-        "optimizer.", optimizer_tensors(optimizer, parameter_names(tokenizer))
-    )
+    tensors = training_tensors("tokenizer", tokenizer, optimizer)
     return tensors | with_prefix("book.", {} if book is None else book.tensors()), numbers
 
 
@@ -143,8 +140,7 @@ def _restore(
     tensors: Mapping[str, Tensor], tokenizer: ConvVQTokenizer, optimizer: torch.optim.Optimizer
 ) -> MovingCodebook | None:
     """Puts the tensors of a file to their places; the codes, where there were any."""
-    tokenizer.load_state_dict(part_of(tensors, "tokenizer."))
-    restore_optimizer(optimizer, parameter_names(tokenizer), part_of(tensors, "optimizer."))
+    restore_training("tokenizer", tokenizer, optimizer, tensors)
     book = part_of(tensors, "book.")
     return MovingCodebook.from_tensors(book) if book else None
 

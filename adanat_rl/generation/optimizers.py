@@ -1,37 +1,37 @@
-"""The state of an optimizer as named tensors, so that it fits into a safetensors file."""
+"""A network and its optimizer as named tensors, so that a training fits into a safetensors file."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
 
-def parameter_names(network: nn.Module) -> list[str]:
-    """Names of the parameters in the order in which an optimizer of `network.parameters()` numbers them."""
-    return [name for name, _ in network.named_parameters()]
-
-
-def optimizer_tensors(optimizer: Optimizer, names: Sequence[str]) -> dict[str, Tensor]:
-    """Copies of the slots of all parameters, called `SLOT.NAME`, such as `exp_avg.blocks.0.weight`.
+def training_tensors(name: str, network: nn.Module, optimizer: Optimizer) -> dict[str, Tensor]:
+    """Copies of a network's tensors, called `NAME.…`, and of its optimizer's slots, such as `optimizer.exp_avg.…`.
 
     Args:
-        names: of the parameters, in the optimizer's order.
+        optimizer: of `network.parameters()`.
     """
-    return {
+    names = [key for key, _ in network.named_parameters()]
+    slots = {
         f"{slot}.{names[index]}": value.clone()
-        for index, slots in optimizer.state_dict()["state"].items()
-        for slot, value in slots.items()
+        for index, found in optimizer.state_dict()["state"].items()
+        for slot, value in found.items()
     }
+    weights = {key: value.clone() for key, value in network.state_dict().items()}
+    return with_prefix(f"{name}.", weights) | with_prefix("optimizer.", slots)
 
 
-def restore_optimizer(optimizer: Optimizer, names: Sequence[str], tensors: Mapping[str, Tensor]) -> None:
-    """Puts the slots of `optimizer_tensors` into an optimizer of the same parameters; its settings stay."""
+def restore_training(name: str, network: nn.Module, optimizer: Optimizer, tensors: Mapping[str, Tensor]) -> None:
+    """Puts what `training_tensors` gave back; the optimizer's settings stay."""
+    network.load_state_dict(part_of(tensors, f"{name}."))
+    names = [key for key, _ in network.named_parameters()]
     slots: dict[int, dict[str, Tensor]] = {}
-    for key, value in tensors.items():
-        slot, _, name = key.partition(".")
-        slots.setdefault(names.index(name), {})[slot] = value.clone()
+    for key, value in part_of(tensors, "optimizer.").items():
+        slot, _, parameter = key.partition(".")
+        slots.setdefault(names.index(parameter), {})[slot] = value.clone()
     optimizer.load_state_dict({**optimizer.state_dict(), "state": slots})
 
 

@@ -14,13 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from adanat_rl.config.reward_settings import AdversarialConfig
-from adanat_rl.generation.optimizers import (
-    optimizer_tensors,
-    parameter_names,
-    part_of,
-    restore_optimizer,
-    with_prefix,
-)
+from adanat_rl.generation.optimizers import restore_training, training_tensors
 from adanat_rl.generation.precision import autocast, matmul_precision
 from adanat_rl.generation.seeding import Purpose, seeded
 from adanat_rl.rewards.adversarial_losses import accuracy, image_losses
@@ -206,14 +200,11 @@ class AdversarialReward(RewardModel):
 
     def state_dict(self) -> dict[str, Tensor]:
         """Discriminator and optimizer."""
-        optimizer = optimizer_tensors(self._optimizer, parameter_names(self.discriminator))
-        networks = {name: value.clone() for name, value in self.discriminator.state_dict().items()}
-        return with_prefix("discriminator.", networks) | with_prefix("optimizer.", optimizer)
+        return training_tensors("discriminator", self.discriminator, self._optimizer)
 
     def load_state_dict(self, state: Mapping[str, Tensor]) -> None:
         """Takes both over."""
-        self.discriminator.load_state_dict(part_of(state, "discriminator."))
-        restore_optimizer(self._optimizer, parameter_names(self.discriminator), part_of(state, "optimizer."))
+        restore_training("discriminator", self.discriminator, self._optimizer, state)
 
 
 def _build(

@@ -18,7 +18,6 @@ from adanat_rl.config.reward_settings import COMPOSITE, RewardPart
 from adanat_rl.config.schema import ExperimentConfig
 from adanat_rl.data.dataset import ImageDataset
 from adanat_rl.data.loading import load_images
-from adanat_rl.data.splits import seen_part
 from adanat_rl.data.streaming import StreamedImages
 from adanat_rl.data.tokens import DecodedTokens, TokenSet
 from adanat_rl.generation.build import load_captions, load_tokenizer
@@ -189,9 +188,8 @@ def _real_images(config: ExperimentConfig, tokenizer: Tokenizer, device: str) ->
         return RealRows(decoded, device, config.data.horizontal_flip)
     dataset = load_images(config.data)
     if isinstance(dataset, ImageDataset):
-        seen = seen_part(dataset)
-        images = seen.images.to(device)
-        return RewardBatch(images if shown_as is None else shown_as(images), seen.labels.to(device))
+        images = dataset.images.to(device)
+        return RewardBatch(images if shown_as is None else shown_as(images), dataset.labels.to(device))
     flip, prefetch = config.data.horizontal_flip, config.data.prefetch
     return RealRows(cast(FlippableImages, dataset), device, flip, shown_as, prefetch)
 

@@ -19,16 +19,7 @@ from adanat_rl.generation.build import build_generator
 from adanat_rl.generation.masked.conv_tokenizer import ConvVQTokenizer
 from adanat_rl.generation.noise import ImageNoise
 from adanat_rl.generation.policies.base import SchedulePolicy, draw
-
-TINY = (
-    "pretraining.num_tokenizer_steps=20",
-    "pretraining.num_classifier_steps=2",
-    "pretraining.num_steps=10",
-    "pretraining.width=16",
-    "pretraining.depth=1",
-    "evaluation.num_images=16",
-    "resources.driver_threads=1",
-)
+from tests import tiny_pretraining
 
 
 @pytest.fixture(scope="module")
@@ -39,7 +30,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("pretraining")
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(pretraining_job, "load_dataset", lambda config: some)
-        pretraining_job.pretrain(resolve("mnist", overrides=TINY), folder, quiet=True)
+        pretraining_job.pretrain(resolve("mnist", overrides=tiny_pretraining.MNIST), folder, quiet=True)
     return folder
 
 

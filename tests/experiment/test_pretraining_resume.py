@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import importlib
 import json
-import shutil
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from types import ModuleType
 
 import pytest
 import torch
@@ -15,18 +16,17 @@ from adanat_rl.config.errors import UserError
 from adanat_rl.config.loading import resolve
 from adanat_rl.config.schema import ExperimentConfig
 from adanat_rl.data.mnist import load_mnist_dataset
-from adanat_rl.experiment import pretraining_folder, pretraining_job, training_state
-from adanat_rl.stopping import StopRequested
-
-TINY = (
-    "pretraining.num_tokenizer_steps=12",
-    "pretraining.num_classifier_steps=2",
-    "pretraining.num_steps=10",
-    "pretraining.width=16",
-    "pretraining.depth=1",
-    "evaluation.num_images=16",
-    "resources.driver_threads=1",
+from adanat_rl.experiment import (
+    pretraining,
+    pretraining_conv,
+    pretraining_folder,
+    pretraining_job,
+    training_state,
 )
+from adanat_rl.stopping import StopRequested
+from tests import tiny_pretraining
+
+TINY = (*tiny_pretraining.MNIST, "pretraining.num_tokenizer_steps=12")
 CONFIG = resolve("mnist", overrides=TINY)
 
 
@@ -93,31 +93,38 @@ def interrupted(folder: Path, module: object, name: str, call: int) -> None:
 def test_it_goes_on_to_the_same_bits(
     module: str, name: str, call: int, tmp_path: Path, whole: dict[str, bytes]
 ) -> None:
-    import importlib
-
     interrupted(tmp_path, importlib.import_module(f"adanat_rl.experiment.{module}"), name, call)
     assert (tmp_path / pretraining_folder.ASIDE).exists()
     assert pretraining_job.pretrain(CONFIG, tmp_path, quiet=True) == 0
     assert files_of(tmp_path) == whole
 
 
-def test_steps_that_are_done_are_not_done_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    from adanat_rl.experiment import pretraining
-
-    interrupted(tmp_path, pretraining, "_nat_loss", 7)
-    real, count = pretraining._nat_loss, 0
+@pytest.mark.parametrize(
+    ("module", "name", "call", "left"), [(pretraining_conv, "_losses", 9, 4), (pretraining, "_nat_loss", 7, 4)]
+)
+def test_steps_that_are_done_are_not_done_again(
+    module: ModuleType, name: str, call: int, left: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    interrupted(tmp_path, module, name, call)
+    real, count = getattr(module, name), 0
 
     def counted(*args: object) -> object:
         nonlocal count
         count += 1
         return real(*args)
 
-    monkeypatch.setattr(pretraining, "_nat_loss", counted)
-    monkeypatch.setattr(pretraining, "train_classifier", None)
+    monkeypatch.setattr(module, name, counted)
     assert pretraining_job.pretrain(CONFIG, tmp_path, quiet=True) == 0
-    assert count == 4, "6 of 10 steps were kept"
+    assert count == left, "the others were kept"
     rows = [json.loads(line) for line in (tmp_path / "pretraining.jsonl").read_text().splitlines()]
     assert [row["step"] for row in rows if row["stage"] == "nat"] == list(range(1, 11))
+    assert [row["step"] for row in rows if row["stage"] == "tokenizer"] == list(range(1, 13))
+
+
+def test_a_classifier_that_is_finished_is_not_trained_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    interrupted(tmp_path, pretraining, "_nat_loss", 7)
+    monkeypatch.setattr(pretraining, "train_classifier", None)
+    assert pretraining_job.pretrain(CONFIG, tmp_path, quiet=True) == 0
 
 
 @pytest.mark.parametrize("file", ["nat.partial", "tokenizer.safetensors", "progress.json"])
@@ -125,8 +132,6 @@ def test_steps_that_are_done_are_not_done_again(tmp_path: Path, monkeypatch: pyt
 def test_what_is_damaged_is_told_and_made_again(
     file: str, damage: str, tmp_path: Path, whole: dict[str, bytes], capsys: pytest.CaptureFixture[str]
 ) -> None:
-    from adanat_rl.experiment import pretraining
-
     interrupted(tmp_path, pretraining, "_nat_loss", 7)
     path = tmp_path / pretraining_folder.ASIDE / file
     content = bytearray(path.read_bytes())
@@ -142,8 +147,6 @@ def test_what_is_damaged_is_told_and_made_again(
 
 
 def test_other_settings_are_refused_by_name_and_taken_with_start_over(tmp_path: Path) -> None:
-    from adanat_rl.experiment import pretraining
-
     interrupted(tmp_path, pretraining, "_nat_loss", 7)
     other: ExperimentConfig = resolve("mnist", overrides=[*TINY, "pretraining.num_steps=11"])
     with pytest.raises(UserError, match=r"pretraining\.num_steps: an interrupted pretraining .* has 10, here it is 11"):
@@ -176,13 +179,7 @@ def test_a_finished_folder_is_not_written_into(tmp_path: Path, whole: dict[str, 
         (tmp_path / name).write_bytes(content)
     with pytest.raises(UserError, match="is not empty"):
         pretraining_job.pretrain(CONFIG, tmp_path, quiet=True)
-    shutil.rmtree(tmp_path / pretraining_folder.ASIDE, ignore_errors=True)
-    assert files_of_names(tmp_path) == sorted(whole)
-
-
-def files_of_names(folder: Path) -> list[str]:
-    """Names of what lies in a folder."""
-    return sorted(file.name for file in folder.iterdir())
+    assert sorted(file.name for file in tmp_path.iterdir()) == sorted(whole), "nothing is left behind"
 
 
 def test_the_state_of_the_generator_is_part_of_it(tmp_path: Path) -> None:

@@ -10,7 +10,6 @@ import torch
 
 from adanat_rl.config.errors import UserError
 from adanat_rl.config.loading import resolve
-from adanat_rl.data.splits import seen_part
 from adanat_rl.rewards.base import RewardBatch, RewardError, RewardModel, RewardOutput, check_scores
 from adanat_rl.rewards.build import build_reward_parts, reward_class
 from adanat_rl.rewards.service import LocalRewardService
@@ -270,10 +269,9 @@ def test_passes_reach_the_model_and_pixels_only_where_they_are_looked_at() -> No
 
 def test_the_adversarial_reward_sees_reconstructions_of_the_real_images(digits, digits_generator) -> None:
     parts = build_reward_parts(resolve())
-    seen = seen_part(digits)
-    tokens = digits_generator.tokenizer.encode(seen.images)
+    tokens = digits_generator.tokenizer.encode(digits.images)
     assert torch.equal(parts.real.images, digits_generator.decode(tokens))
-    assert torch.equal(parts.real.labels, seen.labels)
+    assert torch.equal(parts.real.labels, digits.labels)
     assert parts.name == "adversarial"
     assert torch.equal(parts.decode(tokens[:3]), parts.real.images[:3])
     assert not parts.real.images.requires_grad
