@@ -1,4 +1,4 @@
-"""Command `pretrain`: tokenizer, judges and NAT of a data set, with a model card; makes the shipped weights again."""
+"""Command `pretrain`: tokenizer, judges and NAT of a data set, with a model card."""
 
 from __future__ import annotations
 

@@ -2,7 +2,7 @@
 
 The images of each class, in a fixed random order, are cut into 60 % for training (tokenizer, NAT, discriminator,
 reward models), 15 % for validation (schedules, stopping, learning rates, which training ships) and 25 % for tests (what
-judges, and the networks that judge). So far the panel alone keeps to it.
+judges, and the networks that judge). `pretrain` and the panel keep to it.
 """
 
 from __future__ import annotations

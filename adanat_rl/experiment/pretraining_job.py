@@ -379,8 +379,8 @@ def describe_data(name: str, num_training: int, num_validation: int, num_test: i
     total = num_training + num_validation + num_test
     return (
         f"- **Data**: {total:,} real images of {_SOURCES[name]}. {num_training:,} of them "
-        f"train: tokenizer, NAT, classifiers and the rewards of policies have seen no other. {num_validation:,} "
-        f"choose: schedules and FD A and B. {num_test:,} judge: only the panel knows them."
+        f"train: tokenizer, NAT and classifiers have seen no other. {num_validation:,} choose: "
+        f"FD A and B below compare with them. {num_test:,} judge: only the networks of the panel have seen them."
     )
 
 
@@ -389,8 +389,7 @@ def describe_classifiers(held_out_accuracy: Mapping[str, float]) -> list[str]:
     a, b, c = (f"{held_out_accuracy[name]:.1%}" for name in CLASSIFIERS)
     return [
         "- **Judges** (`judge_a`, `judge_b`): two convolutional classifiers trained apart from each other; accuracy on "
-        f"the validation images: {a} and {b}. FD A and B choose schedules and stopping; what a policy is worth, the "
-        "panel says.",
+        f"the validation images: {a} and {b}. FD A and B choose; what a policy is worth, the panel says.",
         "- **Classifier C** (`classifier_c`): a smaller one, trained apart from both; accuracy on the validation "
         f"images: {c}. Its confidence is the reward `classifier`, the stand-in for a pre-trained reward model; it "
         "judges nothing.",
